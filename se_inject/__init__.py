@@ -1,0 +1,22 @@
+"""Squeeze-and-Excitation gates for any PyTorch network that has residual or Inception blocks."""
+
+from . import errors
+from .gate import SqueezeExcitation
+from .sites import Site, Sites, Skipped, find_sites
+from .surgery import apply, remove
+from .training import freeze_backbone, gate_parameters, gates
+
+__all__ = [
+    "Site",
+    "Sites",
+    "Skipped",
+    "SqueezeExcitation",
+    "apply",
+    "errors",
+    "find_sites",
+    "freeze_backbone",
+    "gate_parameters",
+    "gates",
+    "remove",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,45 @@
+"""Every error that se_inject raises on purpose; each is also a ``ValueError`` or a ``TypeError``."""
+
+
+class SEInjectError(Exception):
+    """Base class of every error below."""
+
+
+class InvalidArgumentError(SEInjectError, ValueError):
+    """An argument has the right type, but a value that means nothing here."""
+
+
+class ArgumentTypeError(SEInjectError, TypeError):
+    """An argument has the wrong type."""
+
+
+class NotAModuleError(ArgumentTypeError):
+    """What should be a model is no ``torch.nn.Module``."""
+
+
+class WrappedModelError(SEInjectError, ValueError):
+    """The model is wrapped, compiled or scripted: apply first, then wrap."""
+
+
+class NoSiteError(SEInjectError, ValueError):
+    """There is nothing to gate; the subclass says why."""
+
+
+class NoBlockError(NoSiteError):
+    """The model has no residual or Inception block that could take a gate."""
+
+
+class AllFilteredError(NoSiteError):
+    """The model has sites, but ``kinds`` and ``where`` leave none of them."""
+
+
+class AllGatedError(NoSiteError):
+    """Every site that was asked for has a gate already."""
+
+
+class NoGateError(SEInjectError, ValueError):
+    """The model has no gate to remove, train or list."""
+
+
+class RewriteError(SEInjectError, ValueError):
+    """A block's forward cannot be rewritten with a gate in it."""

@@ -1,0 +1,184 @@
+"""What a block's graph says about its values: ancestry, convolutions, squeezes; and what a node is called."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from torch import fx, nn
+
+ADD = frozenset({"add", "iadd", "add_"})
+MUL = frozenset({"mul", "imul", "mul_", "multiply", "multiply_"})
+DIV = frozenset({"div", "div_", "truediv", "itruediv", "divide"})
+CAT = frozenset({"cat", "concat", "concatenate"})
+# These read a value's shape or type, not its numbers: no data flows through them.
+_SHAPE_ONLY = frozenset(
+    "size dim ndimension numel stride new_empty new_zeros new_ones new_full new_tensor"
+    " empty_like zeros_like ones_like full_like rand_like randn_like".split()
+)
+_SHAPE_ATTRIBUTES = frozenset("shape ndim dtype device layout requires_grad is_cuda".split())
+_SPLITS = frozenset("chunk split tensor_split unbind split_with_sizes".split())
+_ATTENTION = frozenset("matmul bmm einsum softmax scaled_dot_product_attention".split())
+_UPSAMPLING = frozenset("interpolate upsample pixel_shuffle conv_transpose1d conv_transpose2d conv_transpose3d".split())
+
+
+def op_name(node: fx.Node) -> str:
+    """The bare name of the function or method that a node calls; empty for other nodes."""
+    if node.op == "call_method":
+        return str(node.target)
+    return getattr(node.target, "__name__", "") if node.op == "call_function" else ""
+
+
+def is_conv(module: nn.Module) -> bool:
+    """Whether a module is a convolution: torch's, or any leaf with a convolution's weight.
+
+    >>> is_conv(nn.Conv1d(3, 8, 1)), is_conv(nn.Linear(3, 8))
+    (True, False)
+    """
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return True
+    weight = module._parameters.get("weight")
+    return not module._modules and weight is not None and weight.ndim >= 3
+
+
+def is_in_place(node: fx.Node, owner: nn.Module) -> bool:
+    """Whether a node changes its first input."""
+    if node.op == "call_module":
+        return bool(getattr(owner.get_submodule(str(node.target)), "inplace", False))
+    name = op_name(node)
+    in_place_operator = node.op == "call_function" and name in {"iadd", "isub", "imul", "itruediv"}
+    return in_place_operator or name.endswith("_") or bool(node.kwargs.get("inplace"))
+
+
+def argument(node: fx.Node, position: int, *names: str, default: Any = None) -> Any:
+    """An argument of a call by its position or by one of its names."""
+    if len(node.args) > position:
+        return node.args[position]
+    return next((node.kwargs[name] for name in names if name in node.kwargs), default)
+
+
+class Flow:
+    """A graph with each value's ancestors as a bit mask, so that regions are set arithmetic on integers."""
+
+    def __init__(self, graph: fx.Graph, owner: nn.Module) -> None:
+        self.owner = owner
+        self.nodes = list(graph.nodes)
+        self.bit = {node: 1 << i for i, node in enumerate(self.nodes)}
+        self.everything = (1 << len(self.nodes)) - 1
+        self.ancestors: dict[fx.Node, int] = {}
+        for node in self.nodes:
+            mask = 0
+            for source in node.all_input_nodes:
+                mask |= self.ancestors[source]
+            is_data = node.op == "placeholder" or (mask and not self._is_shape_only(node))
+            self.ancestors[node] = mask | self.bit[node] if is_data else 0
+
+    @functools.cached_property
+    def conv_mask(self) -> int:
+        """The nodes that run convolutions."""
+        return self._mask(lambda node: self.convs(node) > 0)
+
+    @functools.cached_property
+    def split_mask(self) -> int:
+        """The nodes that take a value apart."""
+        return self._mask(_is_part_of_split)
+
+    @functools.cached_property
+    def upsampling_mask(self) -> int:
+        """The nodes that enlarge a feature map."""
+        return self._mask(self._is_upsampling)
+
+    @functools.cached_property
+    def attention_mask(self) -> int:
+        """The nodes that mix positions by attention."""
+        return self._mask(lambda node: op_name(node) in _ATTENTION)
+
+    @functools.cached_property
+    def parameter_mask(self) -> int:
+        """The nodes that run layers with parameters."""
+        return self._mask(lambda node: any(True for _ in self._module_parameters(node)))
+
+    def _mask(self, predicate: Any) -> int:
+        return sum(bit for node, bit in self.bit.items() if predicate(node))
+
+    @staticmethod
+    def _is_shape_only(node: fx.Node) -> bool:
+        name = op_name(node)
+        return name in _SHAPE_ONLY or (name == "getattr" and node.args[1] in _SHAPE_ATTRIBUTES)
+
+    def members(self, mask: int) -> Iterator[fx.Node]:
+        """The nodes of a mask, in order."""
+        while mask:
+            low = mask & -mask
+            yield self.nodes[low.bit_length() - 1]
+            mask ^= low
+
+    def is_data(self, value: Any) -> bool:
+        """Whether numbers of the block's inputs flow into ``value``."""
+        return isinstance(value, fx.Node) and self.ancestors[value] != 0
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        """The child that a node calls, if it calls one."""
+        return self.owner.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def convs(self, node: fx.Node) -> int:
+        """How many convolutions a node runs."""
+        module = self.module(node)
+        if module is not None:
+            return sum(map(is_conv, module.modules()))
+        name = op_name(node)
+        return int(name.startswith("conv") and name.rstrip("d").rstrip("123") in {"conv", "conv_transpose"})
+
+    def conv_depth(self, region: int) -> int:
+        """The most convolutions on one way through a region; parallel ones count once."""
+        depth: dict[fx.Node, int] = {}
+        for node in self.members(region):
+            depth[node] = self.convs(node) + max((depth.get(source, 0) for source in node.all_input_nodes), default=0)
+        return max(depth.values(), default=0)
+
+    def _module_parameters(self, node: fx.Node) -> Iterator[nn.Parameter]:
+        module = self.module(node)
+        return iter(()) if module is None else module.parameters()
+
+    def _is_upsampling(self, node: fx.Node) -> bool:
+        module = self.module(node)
+        if module is None:
+            return op_name(node) in _UPSAMPLING
+        kinds = (nn.Upsample, nn.PixelShuffle, nn.modules.conv._ConvTransposeNd)
+        return any(isinstance(m, kinds) for m in module.modules())
+
+    def squeezes(self, node: fx.Node) -> bool:
+        """Whether a node averages (or maximizes) over all positions: the first half of any channel gate."""
+        module = self.module(node)
+        if module is not None:
+            return any(isinstance(m, _GLOBAL_POOLS) and _is_one(m.output_size) for m in module.modules())
+        name = op_name(node)
+        if name in {"mean", "amax", "amin", "sum"}:
+            dims = argument(node, 1, "dim", "axis")
+            dims = tuple(dims) if isinstance(dims, list | tuple) else (dims,)
+            return None not in dims and not {0, 1} & set(dims)
+        if "adaptive" in name:
+            return _is_one(argument(node, 1, "output_size"))
+        # avg_pool2d(x, x.shape[2:]): a window that depends on the input is the whole input.
+        window = argument(node, 1, "kernel_size")
+        return name.endswith(("pool1d", "pool2d", "pool3d")) and any(isinstance(a, fx.Node) for a in _flatten(window))
+
+
+_GLOBAL_POOLS = tuple(getattr(nn, f"Adaptive{kind}Pool{rank}d") for kind in ("Avg", "Max") for rank in (1, 2, 3))
+
+
+def _flatten(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flatten(item)
+    else:
+        yield value
+
+
+def _is_one(size: Any) -> bool:
+    return all(extent == 1 for extent in _flatten(size))
+
+
+def _is_part_of_split(node: fx.Node) -> bool:
+    if op_name(node) == "getitem":
+        return any(isinstance(index, int) for index in _flatten(node.args[1]))
+    return op_name(node) in _SPLITS

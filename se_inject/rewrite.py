@@ -1,0 +1,212 @@
+"""A block whose forward has gates in it: a generated subclass of the block's own class, or an edited GraphModule.
+
+The block object stays the same object; only its class and its children change, as with ``parametrize`` in torch.
+"""
+
+import copy
+import copyreg
+import functools
+import linecache
+import pickle
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
+
+from torch import fx, nn
+
+from .errors import RewriteError
+from .shadow import QuietSubclass
+from .trace import Case, Trace, trace_block
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a graph gets a gate, by node names: ``users`` take the gated value instead of ``value``."""
+
+    value: str
+    users: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """A gate by its name within the block, and its placement in the graph of each case of the forward."""
+
+    gate: str
+    placements: tuple[Placement, ...]
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """How a gated block came about; with it the block can be restored, extended and pickled."""
+
+    original: type[nn.Module]
+    insertions: tuple[Insertion, ...]
+    displaced: frozenset[str]  # attributes that were None and made way for gates, as ``se`` in timm's blocks
+    reads: frozenset[str] = frozenset()
+
+    def original_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The block's attributes as they were without gates."""
+        names = {insertion.gate.partition(".")[0] for insertion in self.insertions}
+        children = {name: child for name, child in state["_modules"].items() if name not in names}
+        return {**state, "_modules": children, **dict.fromkeys(self.displaced)}
+
+
+class GatedBlock(QuietSubclass):
+    """What every generated class adds to the block's own class."""
+
+    _se_rewrite: ClassVar[Rewrite]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        rewrite = type(self)._se_rewrite
+        before = vars(self).get(name)
+        super().__setattr__(name, value)
+        # The generated forward holds this attribute's old value or the path that it chose: write it anew.
+        if name in rewrite.reads and value is not before:
+            try:
+                _regenerate(self, rewrite)  # type: ignore[arg-type]
+            except RewriteError:
+                super().__setattr__(name, before)
+                raise
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        build, arguments, *rest = super().__reduce_ex__(max(int(protocol), 2))
+        rewrite = type(self)._se_rewrite
+        if build is not copyreg.__newobj__:  # type: ignore[attr-defined]
+            raise pickle.PicklingError(
+                f"{rewrite.original.__qualname__} pickles itself in its own way, which does not know of gates;"
+                " save model.state_dict() instead, or call se_inject.remove(model) first"
+            )
+        # The original class pickles by name, the generated one cannot.
+        return (_restore, (rewrite, *arguments[1:]), *rest)
+
+
+def _restore(rewrite: Rewrite, *arguments: Any) -> nn.Module:
+    """Unpickling, first half: the children are not there yet, so the class follows when the state is set."""
+
+    class Pending(QuietSubclass, rewrite.original):  # type: ignore[misc, name-defined]
+        def __setstate__(self, state: Any) -> None:
+            super().__setstate__(state)
+            self.__class__ = rewrite.original
+            _regenerate(self, rewrite)
+
+    block: nn.Module = Pending.__new__(Pending, *arguments)
+    return block
+
+
+def _regenerate(block: nn.Module, rewrite: Rewrite) -> None:
+    try:
+        trace = trace_block(rewrite.original, rewrite.original_state(vars(block)))
+        cls = gated_class(trace, rewrite)
+    except Exception as error:
+        raise RewriteError(
+            f"{rewrite.original.__qualname__}: its forward can no longer be rewritten with gates ({error});"
+            " call se_inject.remove(model) before the change and se_inject.apply(model) after it"
+        ) from error
+    block.__class__ = cls
+
+
+# Blocks with equal code share a class, so that compilers see one class for a stage of blocks and not one for each.
+_classes: "WeakValueDictionary[Any, type[nn.Module]]" = WeakValueDictionary()
+
+
+@functools.lru_cache(maxsize=64)  # equal blocks of a model share their trace
+def gated_class(trace: Trace, rewrite: Rewrite) -> type[nn.Module]:
+    """The subclass of ``rewrite.original`` whose forward has the gates. Raises ``RewriteError``."""
+    rewrite = Rewrite(rewrite.original, rewrite.insertions, rewrite.displaced, trace.reads)
+    codes = [_code(case.graph, rewrite.insertions, i) for i, case in enumerate(trace.cases)]
+    key = (rewrite, *((code.src, tuple((k, id(v)) for k, v in code.globals.items())) for code in codes))
+    if key not in _classes:
+        forwards = [_function("forward", code.src, dict(code.globals)) for code in codes]
+        forward = forwards[0] if len(forwards) == 1 else _dispatch(trace.cases, forwards)
+        _classes[key] = _subclass(rewrite, forward)
+    return _classes[key]
+
+
+def _subclass(rewrite: Rewrite, forward: Callable[..., Any]) -> type[nn.Module]:
+    original = rewrite.original
+    body = {
+        "__module__": original.__module__,
+        "__qualname__": f"SE{original.__qualname__}",
+        "__doc__": original.__doc__,
+        "forward": forward,
+        "_se_rewrite": rewrite,
+    }
+    try:
+        cls: type[nn.Module] = types.new_class(
+            f"SE{original.__name__}", (GatedBlock, original), {}, lambda ns: ns.update(body)
+        )
+        object.__new__(original).__class__ = cls
+    except TypeError as error:
+        raise RewriteError(f"{original.__qualname__} cannot be extended by a subclass: {error}") from error
+    return cls
+
+
+def insert(graph: fx.Graph, gate: str, placement: Placement) -> None:
+    """Put a call of child ``gate`` on a value of ``graph``, just before its first redirected use."""
+    nodes = {node.name: node for node in graph.nodes}
+    try:
+        value, users = nodes[placement.value], [nodes[name] for name in placement.users]
+    except KeyError as missing:
+        raise RewriteError(f"its forward has no value {missing} any more; has its code changed?") from missing
+    # As late as possible: the value may be changed in place between its origin and that use.
+    with graph.inserting_before(next(node for node in value.users if node in users)):
+        gated = graph.call_module(gate, (value,))
+    for user in users:
+        user.replace_input_with(value, gated)
+
+
+def _code(graph: fx.Graph, insertions: Iterable[Insertion], case: int) -> Any:
+    graph = copy.deepcopy(graph)
+    for insertion in insertions:
+        insert(graph, insertion.gate, insertion.placements[case])
+    return graph.python_code("self")
+
+
+def _dispatch(cases: tuple[Case, ...], forwards: list[Callable[..., Any]]) -> Callable[..., Any]:
+    """One forward that picks the case by its conditions."""
+    placeholders = [node for node in cases[0].graph.nodes if node.op == "placeholder"]
+    names = [str(node.target) for node in placeholders]
+    namespace: dict[str, Any] = {f"_case_{i}": forward for i, forward in enumerate(forwards)}
+    namespace |= {f"_default_{node.target}": node.args[0] for node in placeholders if node.args}
+    declared = [f"{name}=_default_{name}" if f"_default_{name}" in namespace else name for name in names]
+    lines = [f"def forward(self, {', '.join(declared)}):"]
+    for i, case in enumerate(cases):
+        if i < len(cases) - 1:  # one of the cases holds, so the last needs no condition
+            condition = " and ".join(text if outcome else f"not ({text})" for text, outcome in case.conditions)
+            lines.append(f"    if {condition}:\n    ")
+        lines.append(f"    return _case_{i}(self, {', '.join(names)})")
+    return _function("forward", "\n".join(lines) + "\n", namespace)
+
+
+def _function(name: str, source: str, namespace: dict[str, Any]) -> Callable[..., Any]:
+    # Under linecache the source shows in tracebacks, debuggers and inspect.getsource.
+    filename = f"<se_inject {abs(hash(source)):x}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    exec(compile(source, filename, "exec"), namespace)  # code that fx generated from the block's own forward
+    function: Callable[..., Any] = namespace[name]
+    return function
+
+
+def install(block: nn.Module, cls: type[nn.Module], gates: dict[str, nn.Module]) -> None:
+    """Turn a block into a gated one. Nothing here can fail."""
+    for name, gate in gates.items():
+        child, _, index = name.partition(".")
+        vars(block).pop(child, None)  # an attribute that was None
+        if index:
+            container = block._modules.setdefault(child, nn.ModuleDict().train(block.training))
+            container._modules[index] = gate  # type: ignore[union-attr]
+        else:
+            block._modules[child] = gate
+    block.__class__ = cls
+
+
+def uninstall(block: nn.Module) -> None:
+    """Turn a gated block into what it was."""
+    rewrite: Rewrite = type(block)._se_rewrite  # type: ignore[attr-defined]
+    state = rewrite.original_state(vars(block))
+    block.__class__ = rewrite.original
+    for child in set(block._modules) - set(state["_modules"]):
+        del block._modules[child]
+    vars(block).update(dict.fromkeys(rewrite.displaced))

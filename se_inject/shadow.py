@@ -1,0 +1,283 @@
+"""Running a forward on a stand-in: values are proxies, children are shadows that note their calls in a graph.
+
+Unlike ``fx.Tracer.trace`` this patches no class of torch, runs none of the model's layers, and sees which attributes
+the forward reads and writes.
+"""
+
+import copy
+import functools
+import inspect
+import operator
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from .randomness import no_randomness
+
+# Attributes that every module has; forward code does not branch on them, but for ``training``.
+MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}
+
+
+class UntraceableError(Exception):
+    """The forward cannot be written as graphs without changing what it does; the message says why."""
+
+
+def trace_shadow(
+    block_class: type[nn.Module],
+    state: dict[str, Any],
+    parameters: list[inspect.Parameter],
+    fixed: dict[str, Any],
+    reads: set[str],
+) -> fx.Graph:
+    """Run ``block_class.forward`` on a shadow with attributes ``state`` and return the graph of what it did.
+
+    Arguments in ``fixed`` have these values, the others are proxies. Names of the plain attributes that it reads are
+    added to ``reads``. Raises ``UntraceableError``.
+    """
+    tracer = _Tracer(state)
+    shadow = tracer.shadow("", block_class, state)
+    try:
+        with no_randomness() as drawn, _no_real_calls():
+            arguments = [tracer.placeholder(parameter, fixed) for parameter in parameters]
+            positional = [a for a, p in zip(arguments, parameters, strict=True) if p.kind is not p.KEYWORD_ONLY]
+            keyword = {p.name: a for a, p in zip(arguments, parameters, strict=True) if p.kind is p.KEYWORD_ONLY}
+            result = block_class.forward(shadow, *positional, **keyword)
+            tracer.create_node("output", "output", (tracer.create_arg(result),), {})
+    except UntraceableError:
+        raise
+    except Exception as error:  # the user's forward runs here, so anything can be raised
+        raise UntraceableError(_first_line(error)) from error
+    if drawn:
+        raise UntraceableError("it draws random numbers that tracing would freeze")
+    tracer.check_writes()
+    own = {name for path, name in tracer.reads if path == ""}
+    if ("training" in {name for _, name in tracer.reads}) and "training" not in own:
+        raise UntraceableError("it reads the training flag of a child, which tracing would freeze")
+    reads |= own
+    return tracer.graph
+
+
+class _Lazy(dict[str, Any]):
+    """Children or parameters of a shadow: stand-ins for the real ones, made when they are asked for."""
+
+    def __init__(self, real: dict[str, Any], make: Callable[[str, Any], Any]) -> None:
+        super().__init__(real)
+        self._make = functools.cache(make)
+
+    def __getitem__(self, key: str) -> Any:
+        real = super().__getitem__(key)
+        return None if real is None else self._make(key, real)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default  # noqa: SIM401 - that would get the real one
+
+    def values(self) -> Any:
+        return [self[key] for key in self]
+
+    def items(self) -> Any:
+        return [(key, self[key]) for key in self]
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self, state: dict[str, Any]) -> None:
+        super().__init__()
+        self._state = state
+        self.graph = fx.Graph()
+        self.reads: set[tuple[str, str]] = set()
+        self._modes = _torch_modes()
+        self._shadows: dict[int, tuple[nn.Module, dict[str, Any]]] = {}  # by the id of the real attributes
+
+    def shadow(self, path: str | None, module_class: type[nn.Module], state: dict[str, Any]) -> nn.Module:
+        """A stand-in for a module of that class with those attributes."""
+        if id(state) in self._shadows:
+            return self._shadows[id(state)][0]
+        prefix = f"{path}." if path else ""
+        shadow: nn.Module = object.__new__(_shadow_class(module_class))
+        attributes = vars(shadow)
+        self._shadows[id(state)] = shadow, attributes
+        plain = {name: self._plain(value) for name, value in state.items() if name not in MODULE_INTERNALS}
+        attributes.update({**state, **plain})
+
+        def child(name: str, real: nn.Module) -> nn.Module:
+            return self.shadow(None if path is None else prefix + name, type(real), vars(real))
+
+        def tensor(name: str, real: Any) -> Any:
+            if path is None:
+                raise UntraceableError("it uses a module that is not among its children")
+            return self.create_proxy("get_attr", prefix + name, (), {})
+
+        attributes["_modules"] = _Lazy(state["_modules"], child)
+        attributes["_parameters"] = _Lazy(state["_parameters"], tensor)
+        attributes["_buffers"] = _Lazy(state["_buffers"], tensor)
+        self._shadows[id(state)] = shadow, {name: _shallow(value) for name, value in attributes.items()}
+        attributes["_se_tracer"] = self
+        attributes["_se_path"] = path
+        return shadow
+
+    @functools.cached_property
+    def _paths(self) -> dict[nn.Module, str]:
+        children = {name: child for name, child in self._state["_modules"].items() if child is not None}
+        return {module: path for name, child in children.items() for path, module in child.named_modules(prefix=name)}
+
+    def _plain(self, value: Any) -> Any:
+        """A plain attribute, with shadows for modules that it holds: a call of a real one would change the model."""
+        if isinstance(value, nn.Module):
+            return self.shadow(self._paths.get(value), type(value), vars(value))
+        if type(value) in (list, tuple, set):
+            return type(value)(map(self._plain, value))
+        if isinstance(value, dict):
+            shallow = copy.copy(value)
+            shallow.update((key, self._plain(item)) for key, item in value.items())
+            return shallow
+        return value
+
+    def call(self, path: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Note the call of a child."""
+        if path is None:
+            raise UntraceableError("it calls a module that is not among its children")
+        return self.create_proxy("call_module", path, args, kwargs)
+
+    def placeholder(self, parameter: inspect.Parameter, fixed: dict[str, Any]) -> Any:
+        """The value that forward gets for an argument."""
+        default = () if parameter.default is parameter.empty else (parameter.default,)
+        value = self.create_proxy("placeholder", parameter.name, default, {})
+        return fixed.get(parameter.name, value)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Value(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        if type(a) is not _Value and isinstance(a, torch.Tensor):
+            for shadow, attributes in self._shadows.values():
+                for name, value in attributes.items():
+                    if value is a and vars(shadow)["_se_path"] is not None:
+                        return self.create_node(
+                            "get_attr", ".".join(filter(None, (vars(shadow)["_se_path"], name))), (), {}
+                        )
+            raise UntraceableError("it creates a tensor that tracing would freeze")
+        if isinstance(a, nn.Module) and type(a) is not _Value:
+            raise UntraceableError("it passes a module to a function, as for checkpointing")
+        return super().create_arg(a)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _torch_modes() != self._modes:
+            raise UntraceableError("it changes the grad, inference or autocast mode, which a graph would lose")
+        return super().create_node(*args, **kwargs)
+
+    def check_writes(self) -> None:
+        """Raise if an attribute of a shadow is not as it was."""
+        for shadow, before in self._shadows.values():
+            after = vars(shadow)
+            for name in after.keys() - {"_se_tracer", "_se_path"}:
+                if name not in before or not _same(after[name], before[name]):
+                    where = ".".join(filter(None, ("self", vars(shadow)["_se_path"], name)))
+                    raise UntraceableError(f"it writes {where}, which a graph would lose")
+
+
+class QuietSubclass:
+    """Keeps a generated subclass from triggering the user's ``__init_subclass__`` (registries and the like)."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        pass
+
+
+@functools.lru_cache(maxsize=256)
+def _shadow_class(module_class: type[nn.Module]) -> type[nn.Module]:
+    if issubclass(module_class, torch.jit.ScriptModule):
+        module_class = nn.Module  # it cannot be extended; only calling it works
+
+    class Shadow(QuietSubclass, module_class):  # type: ignore[misc, valid-type]
+        def __getattribute__(self, name: str) -> Any:
+            attributes = object.__getattribute__(self, "__dict__")
+            if name in attributes and name not in MODULE_INTERNALS and "_se_tracer" in attributes:
+                attributes["_se_tracer"].reads.add((attributes["_se_path"], name))
+            return super().__getattribute__(name)
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            attributes = object.__getattribute__(self, "__dict__")
+            return attributes["_se_tracer"].call(attributes["_se_path"], args, kwargs)
+
+    return Shadow
+
+
+class _Value(fx.Proxy):
+    """A proxy that refuses to be asked for its type: the answer would send the trace down one path for good."""
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        frame: types.FrameType | None = sys._getframe(1)
+        # isinstance(x, nn.Parameter) asks on behalf of its caller.
+        while frame is not None and frame.f_globals.get("__name__") == "torch.nn.parameter":
+            frame = frame.f_back
+        asker = frame.f_globals.get("__name__", "") if frame is not None else ""
+        if asker.startswith(("torch.fx.", "torch.utils._pytree", __name__)):
+            return fx.Proxy
+        raise UntraceableError("it asks for the type of a value (isinstance), which is known only when it runs")
+
+
+def _in_place(name: str) -> Any:
+    operation = getattr(operator, name)
+
+    def call(target: Any, value: Any) -> Any:
+        return operation(target, value)
+
+    call.__name__ = call.__qualname__ = name
+    return lambda self, other: self.tracer.create_proxy("call_function", call, (self, other), {})
+
+
+# fx takes "x += y" for "x = x + y", which no longer changes the x that others hold.
+for _name in "iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor ilshift irshift".split():
+    setattr(_Value, f"__{_name}__", _in_place(_name))
+
+
+@contextmanager
+def _no_real_calls() -> Iterator[None]:
+    """Refuse calls of real modules in this thread, which would change their statistics."""
+    thread = threading.get_ident()
+
+    def refuse(module: nn.Module, args: Any) -> None:
+        if threading.get_ident() == thread:
+            raise UntraceableError("it calls a module that is not among its children")
+
+    handle = register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _torch_modes() -> tuple[bool, ...]:
+    return (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.is_autocast_enabled("cuda"),
+    )
+
+
+def _shallow(value: Any) -> Any:
+    if isinstance(value, _Lazy):
+        return dict(zip(value, dict.values(value), strict=True))
+    return copy.copy(value) if isinstance(value, dict | list | set) else value
+
+
+def _same(value: Any, before: Any) -> bool:
+    if isinstance(value, set):
+        return bool(value == before)
+    if isinstance(value, dict) and isinstance(before, dict):
+        return list(value) == list(before) and all(map(operator.is_, dict.values(value), dict.values(before)))
+    if isinstance(value, list) and isinstance(before, list):
+        return len(value) == len(before) and all(map(operator.is_, value, before))
+    return value is before
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

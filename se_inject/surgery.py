@@ -1,0 +1,152 @@
+"""Putting gates into a model and taking them out again: check everything, then change."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch
+from torch import fx, nn
+
+from .errors import AllFilteredError, AllGatedError, NoBlockError, NoGateError, RewriteError, WrappedModelError
+from .gate import Form, SqueezeExcitation, check_form, check_reduction
+from .graph_module import gate_calls, ungated_graph
+from .placing import plan
+from .rewrite import GatedBlock, uninstall
+from .rules import ALREADY_GATED, Kind
+from .sites import FILTERED, KINDS, Found, Survey, Where, check_model, patterns_of
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def apply(
+    model: Model,
+    reduction: int = 16,
+    *,
+    kinds: Iterable[Kind] = KINDS,
+    where: Where = None,
+    init: Form = "identity",
+    example_inputs: Any = None,
+) -> Model:
+    """Put a Squeeze-and-Excitation gate on every site of ``model``, in place, and return ``model``.
+
+    Each gate is a child ``se`` of its block, of width ``max(channels // reduction, 8)``, with device, dtype and mode
+    from where it is put. ``init="identity"`` leaves the model's output as it is, to the bit; ``init="standard"`` is the
+    published gate, for training from scratch and for published weights. ``kinds``, ``where`` and ``example_inputs``
+    are those of ``find_sites``. Build optimizers after this, or they will not see the gates.
+
+    Raises ``NoBlockError``, ``AllFilteredError`` or ``AllGatedError`` where there is nothing to gate, ``RewriteError``
+    where ``where`` names a block that cannot be gated, and the errors of ``find_sites``; the model is then untouched.
+    Source: Hu, Shen, Sun, "Squeeze-and-Excitation Networks", section 3.3; reduction 16 is from section 6.1.
+
+    >>> class Block(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.conv = nn.Conv2d(32, 32, 3, padding=1)
+    ...     def forward(self, x):
+    ...         return x + self.conv(x)
+    >>> model, x = nn.Sequential(Block()), torch.randn(2, 32, 8, 8)
+    >>> before = model(x)
+    >>> torch.equal(apply(model)(x), before)
+    True
+    >>> [name for name, _ in gates(model)]
+    ['0.se']
+    """
+    check_reduction(reduction)
+    check_form(init)
+    survey = Survey(model, kinds, where, example_inputs)
+    _check_named(survey, where)
+    if not survey.found:
+        raise _nothing_to_gate(survey)
+    planned: dict[nn.Module, list[Found]] = {}
+    for found in survey.found:
+        planned.setdefault(found.block, []).append(found)
+    commits: list[Callable[[], None]] = []
+    for block, all_found in planned.items():
+        gates = [(found.finding, _make_gate(found, reduction, init)) for found in all_found]
+        try:
+            commits.append(plan(block, all_found[0].analysis, gates))
+        except RewriteError as error:
+            raise RewriteError(f"{all_found[0].site.path}: {error}") from error
+    for commit in commits:
+        commit()
+    return model
+
+
+def remove(model: Model) -> Model:
+    """Take out all gates that ``apply`` put into ``model``, in place, and return ``model``; the exact inverse.
+
+    Raises ``NoGateError`` if there are none, and ``NotAModuleError`` or ``WrappedModelError``.
+
+    >>> remove(nn.Sequential(nn.ReLU()))
+    Traceback (most recent call last):
+    se_inject.errors.NoGateError: the model has no gates from se_inject.apply
+    """
+    check_model(model)
+    blocks = [(path, module) for path, module in model.named_modules() if isinstance(module, GatedBlock)]
+    for path, block in blocks:
+        if "_se_rewrite" not in vars(type(block)):
+            raise WrappedModelError(
+                f"{path}: its class was extended to {type(block).__name__} after apply; undo that first"
+            )
+    graph_modules = [m for m in model.modules() if isinstance(m, fx.GraphModule) and gate_calls(m, m.graph)]
+    if not blocks and not graph_modules:
+        raise NoGateError("the model has no gates from se_inject.apply")
+    for _, block in blocks:
+        uninstall(block)
+    for module in graph_modules:
+        _remove_from_graph(module)
+    return model
+
+
+def _remove_from_graph(module: fx.GraphModule) -> None:
+    names = {str(call.target) for call in gate_calls(module, module.graph)}
+    graph = ungated_graph(module)
+    for name in names:
+        # A container of several gates goes with its last one, and so does a scope that had no modules before.
+        while name:
+            parent_name, _, child = name.rpartition(".")
+            parent = module.get_submodule(parent_name)
+            del parent._modules[child]
+            if parent._modules or type(parent) not in (nn.Module, nn.ModuleDict):
+                break
+            name = parent_name
+    module.graph = graph
+
+
+def _check_named(survey: Survey, where: Where) -> None:
+    """A block that the user named must be gated; patterns with wildcards may match others too."""
+    gated = {found.site.path for found in survey.found}
+    reasons = {path: reason for path, reason in survey.skipped if reason != FILTERED}
+    for name in patterns_of(where) or ():
+        if any(c in name for c in "*?[") or name in gated or not (gated or reasons):
+            continue
+        if reasons.get(name) != ALREADY_GATED:
+            why = reasons.get(name, "the model has no site of that name")
+            raise RewriteError(f"{name}: {why}; print(se_inject.find_sites(model)) lists what can be gated")
+
+
+def _nothing_to_gate(survey: Survey) -> Exception:
+    reasons = [reason for _, reason in survey.skipped]
+    if FILTERED in reasons:
+        return AllFilteredError(
+            f"nothing to gate: kinds and where leave out all {reasons.count(FILTERED)} sites;"
+            " print(se_inject.find_sites(model)) lists them"
+        )
+    if ALREADY_GATED in reasons:
+        return AllGatedError(
+            f"nothing to gate: {reasons.count(ALREADY_GATED)} blocks are gated already; for other gates, call"
+            " se_inject.remove(model) first (it takes out what se_inject.apply put in)"
+        )
+    others = "".join(f"\n  {path or '(model)'}: {reason}" for path, reason in survey.skipped)
+    return NoBlockError(
+        "nothing to gate: the model has no residual or Inception block that can take a gate"
+        + (f"; skipped:{others}" if others else "")
+    )
+
+
+def _make_gate(found: Found, reduction: int, init: Form) -> SqueezeExcitation:
+    source = found.block.get_submodule(found.finding.source)
+    tensor = next((p for p in source.parameters() if p.is_floating_point()), None)
+    device, dtype = (tensor.device, tensor.dtype) if tensor is not None else (None, None)
+    with torch.inference_mode(False):  # parameters made in inference mode could never be trained
+        gate = SqueezeExcitation(found.site.channels, reduction, init=init, device=device, dtype=dtype)
+    return gate.train(found.block.training)

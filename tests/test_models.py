@@ -1,0 +1,95 @@
+"""Real models of torchvision and timm: the sites that the definitions say, and all promises on them."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from torchvision.models import detection, segmentation, video
+
+import se_inject
+
+from .promises import check_promises
+
+
+def images(size=64, batch=2, channels=3):
+    return lambda: (torch.randn(batch, channels, size, size),)
+
+
+def detector():
+    return detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=96, max_size=96, num_classes=5)
+
+
+def scene():
+    target = {"boxes": torch.tensor([[8.0, 8.0, 60.0, 60.0]]), "labels": torch.tensor([1])}
+    return [torch.rand(3, 96, 96)], [target]
+
+
+def video_clip():
+    return (torch.randn(2, 3, 4, 32, 32),)
+
+
+tv = torchvision.models
+MODELS = {
+    "resnet18": (lambda: tv.resnet18(), images(), 8),
+    "resnet50": (lambda: tv.resnet50(), images(), 16),
+    "resnet101": (lambda: tv.resnet101(), images(), 33),
+    "resnet152": (lambda: tv.resnet152(), images(), 50),
+    "resnext50_32x4d": (lambda: tv.resnext50_32x4d(), images(), 16),
+    "wide_resnet50_2": (lambda: tv.wide_resnet50_2(), images(), 16),
+    "googlenet": (lambda: tv.googlenet(init_weights=False), images(), 9),
+    "inception_v3": (lambda: tv.inception_v3(init_weights=False), images(299), 11),
+    "mobilenet_v2": (lambda: tv.mobilenet_v2(), images(), 10),
+    "mnasnet1_0": (lambda: tv.mnasnet1_0(), images(), 10),
+    "regnet_x_400mf": (lambda: tv.regnet_x_400mf(), images(), 22),
+    "fasterrcnn_resnet50_fpn": (detector, scene, 16),
+    "deeplabv3_resnet50": (lambda: segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None), images(), 16),
+    "r3d_18": (lambda: video.r3d_18(), video_clip, 8),
+    "timm resnet50": (lambda: timm.create_model("resnet50"), images(), 16),
+    "timm resnext101_32x4d": (lambda: timm.create_model("resnext101_32x4d"), images(), 33),
+    "timm inception_resnet_v2": (lambda: timm.create_model("inception_resnet_v2"), images(96), 43),
+    "timm resnetv2_50": (lambda: timm.create_model("resnetv2_50"), images(), 16),
+    "timm darknet53": (lambda: timm.create_model("darknet53"), images(), 23),
+    "timm convnext_atto": (lambda: timm.create_model("convnext_atto", drop_path_rate=0.2), images(batch=8), 12),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(GoogleNet|Inception v3) model will be changed.*:FutureWarning")
+@pytest.mark.parametrize("name", MODELS)
+def test_promises(name):
+    build, inputs, sites = MODELS[name]
+    torch.manual_seed(0)
+    check_promises(build(), inputs, sites)
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (lambda: tv.regnet_y_400mf(), "already gated"),
+        (lambda: timm.create_model("seresnet50"), "already gated"),
+        (lambda: timm.create_model("ecaresnet26t"), "already gated"),
+        (lambda: timm.create_model("resnet26d", block_args={"attn_layer": "cbam"}), "already gated"),
+        (lambda: timm.create_model("skresnet18"), "already gated"),
+        (lambda: timm.create_model("resnest14d"), "already gated"),
+        (lambda: timm.create_model("efficientnet_b0"), "already gated"),
+        (lambda: timm.create_model("repvgg_a0"), "ambiguous add"),
+        (lambda: timm.create_model("mobileone_s0"), "ambiguous add"),
+    ],
+)
+def test_models_without_a_site(build, reason):
+    found = se_inject.find_sites(build())
+    assert len(found) == 0
+    assert any(why.startswith(reason) for _, why in found.skipped), found
+
+
+def test_dense_concats_are_not_sites():
+    found = se_inject.find_sites(tv.densenet121())
+    assert len(found) == 0
+    assert sum(why.startswith("dense concat") for _, why in found.skipped) == 4
+
+
+def test_gate_goes_before_layer_scale_and_drop_path():
+    model = timm.create_model("convnext_atto", drop_path_rate=0.2)
+    sites = se_inject.find_sites(model)
+    assert {site.node for site in sites} == {"mlp"}
+    scaled = timm.create_model("inception_resnet_v2")
+    assert {site.node for site in se_inject.find_sites(scaled, kinds=["residual"])} == {"conv2d"}
