@@ -162,7 +162,8 @@ class Analyst:
 def has_own_forward(module: nn.Module) -> bool:
     """Whether a module's class is more than a layer or container of torch."""
     forward = type(module).forward
-    return not (type(module).__module__.startswith("torch.nn.") or forward.__module__.startswith("torch.nn."))
+    home = getattr(forward, "__module__", None) or ""
+    return not (type(module).__module__.startswith("torch.nn.") or home.startswith("torch.nn."))
 
 
 def _originally(block: nn.Module) -> tuple[type[nn.Module], dict[str, Any]]:
@@ -220,8 +221,9 @@ def _free_name_in_graph(module: fx.GraphModule, path: str) -> str:
 
 
 def _is_ours(module: nn.Module) -> bool:
-    gates = module.children() if isinstance(module, nn.ModuleDict) else [module]
-    return all(isinstance(gate, SqueezeExcitation) for gate in gates)
+    """Whether a child is a gate, or a container of a block's several gates."""
+    gates = [module] if isinstance(module, SqueezeExcitation) else list(module.children())
+    return bool(gates) and all(isinstance(gate, SqueezeExcitation) for gate in gates)
 
 
 def _leaves_block(node: fx.Node) -> bool:

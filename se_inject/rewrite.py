@@ -126,6 +126,7 @@ def gated_class(trace: Trace, rewrite: Rewrite) -> type[nn.Module]:
 
 def _subclass(rewrite: Rewrite, forward: Callable[..., Any]) -> type[nn.Module]:
     original = rewrite.original
+    forward.__module__ = original.__module__
     body = {
         "__module__": original.__module__,
         "__qualname__": f"SE{original.__qualname__}",
@@ -173,10 +174,10 @@ def _dispatch(cases: tuple[Case, ...], forwards: list[Callable[..., Any]]) -> Ca
     declared = [f"{name}=_default_{name}" if f"_default_{name}" in namespace else name for name in names]
     lines = [f"def forward(self, {', '.join(declared)}):"]
     for i, case in enumerate(cases):
-        if i < len(cases) - 1:  # one of the cases holds, so the last needs no condition
-            condition = " and ".join(text if outcome else f"not ({text})" for text, outcome in case.conditions)
-            lines.append(f"    if {condition}:\n    ")
-        lines.append(f"    return _case_{i}(self, {', '.join(names)})")
+        condition = " and ".join(text if outcome else f"not ({text})" for text, outcome in case.conditions)
+        # One of the cases holds, so the last needs no condition.
+        branch = f"{'el' * (i > 0)}if {condition}" if i < len(cases) - 1 else "else"
+        lines += [f"    {branch}:", f"        return _case_{i}(self, {', '.join(names)})"]
     return _function("forward", "\n".join(lines) + "\n", namespace)
 
 

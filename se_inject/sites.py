@@ -166,12 +166,17 @@ class Survey:
     def _candidates(self, modules: dict[str, nn.Module]) -> Iterator[Found]:
         analyst = Analyst()
         convolutional = _with_convolutions(modules)
+        wrapped: list[str] = []
         for path, module in modules.items():
-            if path not in convolutional or not _can_be_block(module):
+            if path not in convolutional or path.startswith(tuple(wrapped)):
+                continue
+            if is_wrapped(module):
+                wrapped.append(f"{path}.")
+                self.skipped.append(Skipped(path, "it is wrapped or compiled already: apply first, then wrap"))
+                continue
+            if not _can_be_block(module):
                 continue
             try:
-                if is_wrapped(module):
-                    raise UntraceableError("it is compiled, scripted or wrapped")
                 analysis = analyst.analyse(module)
             except UntraceableError as error:
                 self.skipped.append(Skipped(path, f"its forward cannot be rewritten: {error}"))
@@ -213,7 +218,7 @@ def _with_convolutions(modules: dict[str, nn.Module]) -> set[str]:
 def _can_be_block(module: nn.Module) -> bool:
     if isinstance(module, fx.GraphModule):
         return True
-    return has_own_forward(module) and not isinstance(module, SqueezeExcitation) and not is_conv(module)
+    return has_own_forward(module) and not isinstance(module, SqueezeExcitation | nn.modules.conv._ConvNd)
 
 
 def check_model(model: object) -> None:
@@ -237,7 +242,7 @@ _WRAPPERS = {
     "torch.nn.parallel.distributed": "DistributedDataParallel",
     "torch.nn.parallel.data_parallel": "DataParallel",
     "torch.distributed.fsdp.fully_sharded_data_parallel": "FullyShardedDataParallel",
-    "torch.distributed.fsdp._fully_shard._fully_shard": "FSDPModule",
+    "torch.distributed.fsdp": "FSDPModule",
     "torch._dynamo.eval_frame": "OptimizedModule",
 }
 

@@ -117,9 +117,9 @@ def _check_named(survey: Survey, where: Where) -> None:
     gated = {found.site.path for found in survey.found}
     reasons = {path: reason for path, reason in survey.skipped if reason != FILTERED}
     for name in patterns_of(where) or ():
-        if any(c in name for c in "*?[") or name in gated or not (gated or reasons):
+        if any(c in name for c in "*?[") or name in gated or reasons.get(name) == ALREADY_GATED:
             continue
-        if reasons.get(name) != ALREADY_GATED:
+        if name in reasons or gated:
             why = reasons.get(name, "the model has no site of that name")
             raise RewriteError(f"{name}: {why}; print(se_inject.find_sites(model)) lists what can be gated")
 

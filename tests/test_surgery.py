@@ -1,0 +1,370 @@
+"""apply and remove: errors leave the model as it was, gates go where they are asked for."""
+
+import copy
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import fx, nn
+from torch.nn import functional as F  # noqa: N812
+
+import se_inject
+from se_inject import errors
+
+from .blocks import Residual, block, conv, network
+from .promises import assert_same, exact_state
+
+X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def names(model):
+    return [name for name, _ in se_inject.gates(model)]
+
+
+def ambiguous(channels=16):
+    return block(lambda self, x: self.a(x) + self.b(x), a=conv(channels), b=conv(channels))
+
+
+def untraceable():
+    return block(lambda self, x: x + self.conv(x) if x.sum() > 0 else x, conv=conv())
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda m: se_inject.apply(m, 0), ValueError),
+        (lambda m: se_inject.apply(m, -1), ValueError),
+        (lambda m: se_inject.apply(m, 16.0), TypeError),
+        (lambda m: se_inject.apply(m, "16"), TypeError),
+        (lambda m: se_inject.apply(m, True), TypeError),
+        (lambda m: se_inject.apply(m, None), TypeError),
+        (lambda m: se_inject.apply(m, init="zero"), ValueError),
+        (lambda m: se_inject.apply(m, init=None), ValueError),
+        (lambda m: se_inject.apply(m, kinds="residual"), TypeError),
+        (lambda m: se_inject.apply(m, kinds=3), TypeError),
+        (lambda m: se_inject.apply(m, kinds=()), ValueError),
+        (lambda m: se_inject.apply(m, kinds=["resnet"]), ValueError),
+        (lambda m: se_inject.apply(m, where=3), TypeError),
+        (lambda m: se_inject.apply(m, where=[3]), TypeError),
+        (lambda m: se_inject.apply(m, where=lambda site: False), errors.AllFilteredError),
+        (lambda m: se_inject.apply(m, where="nowhere.*"), errors.AllFilteredError),
+        (lambda m: se_inject.apply(m, where="9"), errors.AllFilteredError),
+        (lambda m: se_inject.apply(m, where=["1", "9"]), errors.RewriteError),
+        (lambda m: se_inject.remove(m), errors.NoGateError),
+        (lambda m: se_inject.gate_parameters(m), errors.NoGateError),
+        (lambda m: se_inject.freeze_backbone(m), errors.NoGateError),
+    ],
+)
+def test_bad_calls_leave_the_model_untouched(call, error):
+    model = network()
+    before = exact_state(model)
+    with pytest.raises(error) as raised:
+        call(model)
+    assert isinstance(raised.value, errors.SEInjectError)
+    assert isinstance(raised.value, ValueError | TypeError)
+    assert exact_state(model) == before
+
+
+@pytest.mark.parametrize("function", [se_inject.apply, se_inject.find_sites, se_inject.remove, se_inject.gates])
+@pytest.mark.parametrize("thing", [None, 3, "resnet50", torchvision.models.resnet18, [nn.ReLU()]])
+def test_not_a_module(function, thing):
+    with pytest.raises(errors.NotAModuleError, match=r"torch\.nn\.Module"):
+        function(thing)
+
+
+def wrapped_models():
+    compiled_in_place = network()
+    compiled_in_place.compile()
+    return {
+        "DataParallel": nn.DataParallel(network()),
+        "torch.compile": torch.compile(network()),
+        "compile in place": compiled_in_place,
+    }
+
+
+@pytest.mark.filterwarnings("ignore")  # jit is deprecated
+def test_wrapped_and_compiled_models_are_refused(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        models = {
+            **wrapped_models(),
+            "DDP": nn.parallel.DistributedDataParallel(network()),
+            "FSDP2": torch.distributed.fsdp.fully_shard(
+                network(), mesh=torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+            ),
+            "script": torch.jit.script(nn.Sequential(conv())),
+            "trace": torch.jit.trace(network().eval(), X),
+        }
+        for name, model in models.items():
+            for function in (se_inject.apply, se_inject.find_sites):
+                with pytest.raises(errors.WrappedModelError, match="apply first, then wrap"):
+                    function(model)
+                    pytest.fail(name)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_wrapped_part_of_a_model_is_skipped():
+    model = nn.Sequential(network(), nn.DataParallel(network()))
+    found = se_inject.find_sites(model)
+    assert [site.path for site in found if site.path.startswith("0.")] == ["0.1", "0.2", "0.3"]
+    assert any(path == "1" and "wrapped" in reason for path, reason in found.skipped)
+
+
+def test_three_ways_of_nothing_to_gate_have_three_messages():
+    with pytest.raises(errors.NoBlockError, match="no residual or Inception block"):
+        se_inject.apply(torchvision.models.vgg11())
+    with pytest.raises(errors.AllFilteredError, match="leave out all 3 sites"):
+        se_inject.apply(network(), where=lambda site: site.channels > 1000)
+    with pytest.raises(errors.AllGatedError, match="3 blocks are gated already"):
+        se_inject.apply(se_inject.apply(network()))
+
+
+def test_second_apply_gates_other_sites_with_another_reduction():
+    model = se_inject.apply(torchvision.models.resnet18(), 4, where="layer4.*")
+    se_inject.apply(model, 16)
+    assert len(names(model)) == 8
+    assert model.layer4[0].se.fc1.out_channels == 128 and model.layer3[0].se.fc1.out_channels == 16
+    with pytest.raises(errors.AllGatedError):
+        se_inject.apply(model)
+    se_inject.remove(model)
+    assert not names(model)
+
+
+@pytest.mark.parametrize("make", [ambiguous, untraceable])
+def test_named_block_that_cannot_be_gated_is_an_error(make):
+    model = nn.Sequential(Residual(), make())
+    before = exact_state(model)
+    with pytest.raises(errors.RewriteError, match="^1: "):
+        se_inject.apply(model, where=["0", "1"])
+    assert exact_state(model) == before
+    assert names(se_inject.apply(model, where="*")) == ["0.se"]
+
+
+def test_where_takes_patterns_and_predicates():
+    model = torchvision.models.resnet50()
+    assert len(se_inject.find_sites(model, where="layer[34].*")) == 9
+    assert len(se_inject.find_sites(model, where=["layer1.*", "layer2.0"])) == 4
+    assert len(se_inject.find_sites(model, where=lambda site: site.channels >= 2048)) == 3
+    assert [s.path for s in se_inject.find_sites(model, where="layer1.1")] == ["layer1.1"]
+
+
+def test_error_in_the_predicate_comes_through():
+    model = network()
+    before = exact_state(model)
+    with pytest.raises(ZeroDivisionError):
+        se_inject.apply(model, where=lambda site: 1 / 0)
+    assert exact_state(model) == before
+
+
+def test_kinds():
+    assert names(se_inject.apply(network(), kinds=["inception"])) == ["3.se"]
+    assert names(se_inject.apply(network(), kinds=["residual"])) == ["1.se", "2.se"]
+
+
+def test_sites_are_a_readable_sequence():
+    found = se_inject.find_sites(nn.Sequential(Residual(), ambiguous()))
+    assert found[0] == se_inject.Site("0", "residual", "bn2", 16, "0.se")
+    [(path, reason)] = found.skipped
+    assert path == "1" and "ambiguous" in reason
+    assert str(found).splitlines()[2].split() == ["0", "residual", "16", "0.se"]
+    with pytest.raises(TypeError):
+        found[0] = None
+
+
+def test_block_with_an_attribute_se():
+    """An ``se`` that is None makes way and comes back, any other is left alone."""
+    model = Residual()
+    model.se = None
+    before = exact_state(model)
+    se_inject.apply(model)
+    assert names(model) == ["se"]
+    twin = copy.deepcopy(model)
+    for each in (model, twin):
+        se_inject.remove(each)
+        assert each.se is None and "se" in vars(each)
+    assert exact_state(model) == before
+    model.se = nn.Identity()
+    se_inject.apply(model)
+    assert names(model) == ["se_gate"]
+    se_inject.remove(model)
+    assert isinstance(model.se, nn.Identity)
+
+
+def test_timm_resnet50_gets_the_keys_of_seresnet50():
+    gated = se_inject.apply(timm.create_model("resnet50"))
+    twin = timm.create_model("seresnet50")
+    assert {k: v.shape for k, v in gated.state_dict().items()} == {k: v.shape for k, v in twin.state_dict().items()}
+
+
+def two_sites():
+    def forward(self, x):
+        x = x + self.a(x)
+        return x + self.b(x)
+
+    return block(forward, a=conv(), b=conv())
+
+
+def test_several_sites_in_one_block():
+    model, x = two_sites(), torch.randn(2, 16, 8, 8)
+    expected = model(x)
+    before = exact_state(model)
+    assert [site.gate_path for site in se_inject.find_sites(model)] == ["se.0", "se.1"]
+    se_inject.apply(model, where=lambda site: site.gate_path == "se.1")
+    assert names(model) == ["se.1"]
+    se_inject.apply(model)
+    assert sorted(names(model)) == ["se.0", "se.1"]
+    assert_same(model(x), expected)
+    assert_same(copy.deepcopy(model)(x), expected)
+    se_inject.remove(model)
+    assert exact_state(model) == before
+
+
+def test_nested_blocks_each_get_a_gate():
+    outer = block(lambda self, x: x + self.inner(x), inner=nn.Sequential(Residual(), Residual()))
+    assert names(se_inject.apply(outer, where=lambda site: site.path)) == ["inner.0.se", "inner.1.se"]
+    se_inject.apply(outer)
+    assert sorted(names(outer)) == ["inner.0.se", "inner.1.se", "se"]
+
+
+def test_shared_block_has_one_gate():
+    shared = Residual()
+    model = nn.Sequential(conv(3, 16), shared, nn.ReLU(), shared)
+    expected = model(X)
+    se_inject.apply(model)
+    assert names(model) == ["1.se"] and {"1.se.fc1.weight", "3.se.fc1.weight"} <= set(model.state_dict())
+    assert_same(model(X), expected)
+
+
+@pytest.mark.parametrize("build", [lambda: torchvision.models.resnet50(), lambda: torchvision.models.googlenet(
+    init_weights=False, aux_logits=False), network, lambda: timm.create_model("inception_resnet_v2"), lambda: two_sites()])
+def test_graph_module_gets_the_same_gates_as_the_untraced_model(build):
+    model = build().eval()
+    traced = fx.symbolic_trace(model)
+    before, code = exact_state(traced), traced.code
+    x = torch.randn(1, 16, 16, 16) if len(list(model.modules())) == 3 else torch.randn(1, 3, 96, 96)
+    expected = traced(x)
+    assert [s.gate_path for s in se_inject.find_sites(traced)] == [s.gate_path for s in se_inject.find_sites(model)]
+    se_inject.apply(traced)
+    gates = {name: gate.fc1.weight.shape for name, gate in se_inject.gates(traced)}
+    assert gates == {name: gate.fc1.weight.shape for name, gate in se_inject.gates(se_inject.apply(model))}
+    assert_same(traced(x), expected)
+    assert_same(copy.deepcopy(traced)(x), expected)
+    for _, gate in se_inject.gates(traced):
+        nn.init.normal_(gate.fc2.bias)
+    assert not torch.equal(traced(x), expected)
+    with pytest.raises(errors.AllGatedError):
+        se_inject.apply(traced)
+    se_inject.remove(traced)
+    assert traced.code == code
+    assert_same(traced(x), expected)
+    after = exact_state(traced)
+    assert {name: kind for name, (kind, _) in after.items()} == {name: kind for name, (kind, _) in before.items()}
+
+
+def test_shared_block_in_a_graph_module():
+    shared = Residual()
+    model = nn.Sequential(conv(3, 16), shared, nn.ReLU(), shared).eval()
+    traced = fx.symbolic_trace(model)
+    expected = traced(X)
+    se_inject.apply(traced)
+    assert names(traced) == ["1.se"]
+    assert sum(node.target == "1.se" for node in traced.graph.nodes) == 2
+    assert_same(traced(X), expected)
+    se_inject.remove(traced)
+    assert_same(traced(X), expected)
+
+
+def test_graph_module_inside_a_model():
+    model = nn.Sequential(fx.symbolic_trace(network()[:3]), Residual())
+    se_inject.apply(model)
+    assert names(model) == ["0.1.se", "0.2.se", "1.se"]
+    se_inject.remove(model)
+    assert not names(model)
+
+
+def custom_op_block(**children):
+    """Its branch ends in a child that cannot be traced, so the graph does not tell the channels."""
+    tail = block(lambda self, x: self.conv(x) if x.mean() > -9 else x, conv=conv(16, 24))
+    return block(lambda self, x: self.proj(x) + self.tail(self.conv(x)), conv=conv(), tail=tail, proj=conv(16, 24))
+
+
+def test_unknown_channels_need_an_example_input():
+    model, x = custom_op_block(), torch.randn(2, 16, 9, 9)
+    found = se_inject.find_sites(model)
+    assert len(found) == 0 and any("example_inputs" in reason for _, reason in found.skipped)
+    before, expected = exact_state(model), model(x)
+    [site] = se_inject.find_sites(model, example_inputs=x)
+    assert site.channels == 24 and exact_state(model) == before
+    assert model.training
+    se_inject.apply(model, example_inputs=(x,))
+    assert_same(model(x), expected)
+    assert names(model) == ["se"]
+
+
+def test_example_input_that_leaves_the_axis_open_is_refused():
+    found = se_inject.find_sites(custom_op_block(), example_inputs=torch.randn(2, 16, 24, 24))
+    assert len(found) == 0 and any("another spatial size" in reason for _, reason in found.skipped)
+
+
+def test_example_input_that_the_model_rejects_is_the_models_error():
+    model = custom_op_block()
+    before = exact_state(model)
+    with pytest.raises(RuntimeError):
+        se_inject.apply(model, example_inputs=torch.randn(2, 5, 8, 8))
+    assert exact_state(model) == before
+
+
+def test_channels_last_blocks_are_refused():
+    def forward(self, x):
+        return x + self.fc(self.conv(x).permute(0, 2, 3, 1))
+
+    module = block(forward, conv=conv(), fc=nn.Linear(16, 16))
+    [(_, reason)] = se_inject.find_sites(module).skipped
+    assert "NHWC" in reason
+
+
+def test_value_that_is_used_again_after_an_in_place_add_is_refused():
+    def forward(self, x):
+        y = self.conv(x)
+        z = y.view(-1)
+        y += x
+        return y, z
+
+    module = block(forward, conv=conv())
+    [(_, reason)] = se_inject.find_sites(module).skipped
+    assert "in place" in reason
+
+
+def test_standard_form():
+    model = se_inject.apply(network(), init="standard")
+    x = torch.randn(2, 16, 4, 4)
+    gate = model[1].se
+    expected = x * torch.sigmoid(gate.fc2(F.relu(gate.fc1(x.mean((2, 3), keepdim=True)))))
+    assert torch.allclose(gate(x), expected, atol=1e-6)
+
+
+def test_apply_under_inference_mode_gives_trainable_gates():
+    model = network()
+    with torch.inference_mode():
+        se_inject.apply(model)
+    model(X).sum().backward()
+    assert model[1].se.fc2.weight.grad is not None
+
+
+def test_seed_decides_the_gates():
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        weights.append(se_inject.apply(copy.deepcopy(network()))[1].se.fc1.weight)
+    assert torch.equal(*weights)
+
+
+def test_class_extended_after_apply_cannot_be_removed():
+    model = se_inject.apply(nn.Sequential(Residual()))
+    model[0].__class__ = type("Extended", (type(model[0]),), {})
+    with pytest.raises(errors.WrappedModelError, match="extended"):
+        se_inject.remove(model)
+    assert names(model) == ["0.se"]

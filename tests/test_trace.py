@@ -1,0 +1,356 @@
+"""Odd forwards: what can be followed works in every case, what cannot is refused by name."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+import se_inject
+
+from .blocks import block, conv
+from .promises import assert_same, exact_state
+
+X = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def assert_works(module, *arguments, **keywords):
+    """Both modes right after apply, with gates that are the identity and then with gates that are not."""
+    arguments = arguments or (X,)
+    plain = copy.deepcopy(module)
+    se_inject.apply(module)
+    for training in (True, False, True):
+        outputs = []
+        for model in (plain.train(training), module.train(training)):
+            torch.manual_seed(0)
+            outputs.append(model(*[a.clone() if isinstance(a, torch.Tensor) else a for a in arguments], **keywords))
+        assert_same(*outputs)
+    for _, gate in se_inject.gates(module):
+        nn.init.normal_(gate.fc2.bias)
+        nn.init.normal_(gate.fc2.weight)
+    with torch.no_grad():
+        for training in (True, False):
+            assert not torch.equal(first(module.train(training)(X, **keywords)), first(plain.train(training)(X, **keywords)))
+
+
+def first(output):
+    return output if isinstance(output, torch.Tensor) else first(next(iter(output)))
+
+
+def refused(module):
+    before = exact_state(module)
+    with pytest.raises(se_inject.errors.NoBlockError) as error:
+        se_inject.apply(module)
+    assert exact_state(module) == before
+    [(path, reason)] = se_inject.find_sites(module).skipped
+    assert path == "" and reason in str(error.value)
+    return reason
+
+
+def test_training_branch():
+    def forward(self, x):
+        y = self.conv(x)
+        if self.training:
+            y = y + 0.5
+        return x + y
+
+    for training in (True, False):
+        assert_works(block(forward, conv=conv()).train(training))
+
+
+def test_training_as_an_argument():
+    assert_works(block(lambda self, x: x + F.dropout(self.conv(x), 0.5, self.training), conv=conv()))
+
+
+def test_training_changes_the_number_of_outputs():
+    def forward(self, x):
+        y = x + self.conv(x)
+        return (y, self.aux(y)) if self.training else y
+
+    assert_works(block(forward, conv=conv(), aux=conv(out=3)))
+
+
+def test_default_arguments():
+    def forward(self, x, scale=2.0, shortcut=None, *, extra: bool = False):
+        y = self.conv(x) * scale
+        if shortcut is not None:
+            y = y * shortcut
+        if extra:
+            y = F.relu(y)
+        return x + y
+
+    for keywords in ({}, {"scale": 3.0}, {"shortcut": torch.full((1,), 2.0)}, {"extra": True}):
+        assert_works(block(forward, conv=conv()), X, **keywords)
+    assert_works(block(forward, conv=conv()), X, 0.5, torch.ones(1), extra=True)
+    assert_works(block(forward, conv=conv()), X)
+
+
+def test_several_outputs_and_inputs():
+    def forward(self, x, y=1):
+        out = x + self.conv(x)
+        return {"out": out, "more": [out.mean(), y]}
+
+    module = block(forward, conv=conv())
+    plain = copy.deepcopy(module)
+    se_inject.apply(module)
+    assert_same(module(X)["out"], plain(X)["out"])
+    assert module(X, 7)["more"][1] == 7
+
+
+def test_in_place_operations():
+    def forward(self, x):
+        out = F.relu(self.conv(x), inplace=True)
+        out += x
+        out.mul_(2)
+        return F.relu_(out)
+
+    assert_works(block(forward, conv=conv()), X)
+
+
+def test_in_place_add_changes_the_input_as_before():
+    def forward(self, x):
+        x += self.conv(x)
+        return x
+
+    module = se_inject.apply(block(forward, conv=conv()))
+    with torch.no_grad():
+        x = X.clone()
+        y = module(x)
+    assert y.data_ptr() == x.data_ptr() and not torch.equal(x, X)
+
+
+def test_value_changed_in_place_before_it_is_added():
+    def forward(self, x):
+        y = self.conv(x)
+        y.clamp_(min=0)
+        return y + x
+
+    assert_works(block(forward, conv=conv()), X)
+
+
+def test_hooks_on_the_block_and_its_children():
+    calls = []
+    module = block(lambda self, x: x + self.conv(x), conv=conv())
+    module.register_forward_hook(lambda m, args, out: calls.append("block") or out * 2)
+    module.conv.register_forward_hook(lambda m, args, out: calls.append("conv") or out + 1)
+    expected = module(X)
+    se_inject.apply(module)
+    calls.clear()
+    assert_same(module(X), expected)
+    assert calls == ["conv", "block"]
+
+
+def test_loops_over_module_lists_helpers_and_parameters():
+    def forward(self, x):
+        y = x
+        for layer in self.layers:
+            y = layer(y)
+        return x + y * self.gamma
+
+    module = block(forward, layers=nn.ModuleList([conv(), nn.ReLU(), conv()]), gamma=nn.Parameter(torch.tensor(0.5)))
+    assert se_inject.find_sites(module)[0].node == "layers_2"
+    assert_works(module)
+
+
+def test_functional_convolution_with_own_weight():
+    module = block(lambda self, x: x + F.conv2d(x, self.weight, padding=1), weight=nn.Parameter(torch.randn(16, 16, 3, 3)))
+    assert se_inject.find_sites(module)[0].channels == 16
+    assert_works(module)
+
+
+def test_buffers_and_plain_tensors_stay_live():
+    module = block(lambda self, x: x + self.conv(x) * self.mask * self.plain, conv=conv())
+    module.register_buffer("mask", torch.ones(1))
+    module.plain = torch.ones(1)
+    se_inject.apply(module)
+    expected = module(X)
+    module.mask.fill_(2)
+    module.plain.fill_(3)
+    assert not torch.equal(module(X), expected)
+
+
+def test_attribute_read_by_forward_stays_live():
+    def forward(self, x):
+        y = x + self.conv(x) * self.scale
+        return F.relu(y) if self.activate else y
+
+    module = block(forward, conv=conv())
+    module.scale, module.activate = 1.0, True
+    plain = copy.deepcopy(module)
+    se_inject.apply(module)
+    for model in (plain, module):
+        model.scale, model.activate = 0.25, False
+    assert_same(module(X), plain(X))
+    assert_same(copy.deepcopy(module)(X), plain(X))
+    se_inject.remove(module)
+    assert module.scale == 0.25
+
+
+def test_attribute_that_makes_forward_untraceable_is_refused_and_kept():
+    def forward(self, x):
+        y = self.conv(x)
+        if self.check and y.sum() > 0:
+            y = -y
+        return x + y
+
+    module = block(forward, conv=conv())
+    module.check = False
+    se_inject.apply(module)
+    with pytest.raises(se_inject.errors.RewriteError, match="remove"):
+        module.check = True
+    assert module.check is False and len(list(se_inject.gates(module))) == 1
+
+
+def test_data_dependent_control_flow_is_refused():
+    def forward(self, x):
+        y = self.conv(x)
+        return x + y if x.sum() > 0 else x - y
+
+    assert "control flow" in refused(block(forward, conv=conv()))
+
+
+def test_control_flow_on_shapes_is_refused():
+    def forward(self, x):
+        y = self.conv(x)
+        return x + y if x.shape == y.shape else y
+
+    assert "control flow" in refused(block(forward, conv=conv()))
+
+
+def test_isinstance_on_a_value_is_refused():
+    def forward(self, x):
+        if isinstance(x, torch.Tensor):
+            x = F.relu(x)
+        return x + self.conv(x)
+
+    assert "isinstance" in refused(block(forward, conv=conv()))
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.rand(1).item(), random.random, np.random.rand], ids=["torch", "random", "numpy"])
+def test_randomness_baked_at_trace_time_is_refused(draw):
+    def forward(self, x):
+        return x + self.conv(x) * float(draw())
+
+    module = block(forward, conv=conv())
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tobytes()
+    assert "random" in refused(module)
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1:] == (random.getstate(), np.random.get_state()[1].tobytes())
+
+
+def test_randomness_that_follows_the_input_works():
+    def forward(self, x):
+        y = self.conv(x)
+        return x + y * torch.rand_like(y)
+
+    assert_works(block(forward, conv=conv()))
+
+
+def test_instance_level_forward_is_refused():
+    module = block(lambda self, x: x + self.conv(x), conv=conv())
+    module.forward = lambda x: x
+    assert "instance" in refused(module)
+
+
+def test_written_attributes_are_refused():
+    def forward(self, x):
+        self.calls = self.calls + 1
+        return x + self.conv(x)
+
+    module = block(forward, conv=conv())
+    module.calls = 0
+    assert "self.calls" in refused(module)
+    assert module.calls == 0
+
+
+def test_writes_into_lists_and_children_are_refused():
+    def collect(self, x):
+        self.seen.append(x)
+        return x + self.conv(x)
+
+    def mark(self, x):
+        self.conv.used = True
+        return x + self.conv(x)
+
+    module = block(collect, conv=conv())
+    module.seen = []
+    assert "self.seen" in refused(module)
+    assert module.seen == []
+    module = block(mark, conv=conv())
+    assert "self.conv.used" in refused(module)
+    assert not hasattr(module.conv, "used")
+
+
+def test_grad_and_autocast_contexts_are_refused():
+    def no_grad(self, x):
+        with torch.no_grad():
+            y = self.conv(x)
+        return x + y
+
+    def full_precision(self, x):
+        with torch.autocast("cpu", enabled=False):
+            y = self.conv(x)
+        return x + y
+
+    assert "mode" in refused(block(no_grad, conv=conv()))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "mode" in refused(block(full_precision, conv=conv()))
+
+
+def test_created_tensors_are_refused():
+    assert "creates a tensor" in refused(block(lambda self, x: x + self.conv(x) + torch.ones(1), conv=conv()))
+
+
+def test_checkpointing_is_refused():
+    from torch.utils.checkpoint import checkpoint
+
+    module = block(lambda self, x: x + checkpoint(self.conv, x, use_reentrant=False), conv=conv())
+    assert refused(module)
+
+
+def test_training_flag_of_a_child_is_refused():
+    def forward(self, x):
+        return x + F.dropout(self.conv(x), 0.5, self.drop.training)
+
+    assert "training flag of a child" in refused(block(forward, conv=conv(), drop=nn.Dropout()))
+
+
+def test_modules_outside_the_block_are_refused_and_not_run():
+    outside = nn.BatchNorm2d(16)
+    assert "not among its children" in refused(block(lambda self, x: x + self.conv(outside(x)), conv=conv()))
+    hidden = block(lambda self, x: x + self.conv(self.hidden[0](x)), conv=conv())
+    hidden.hidden = [outside]
+    assert "not among its children" in refused(hidden)
+    assert outside.num_batches_tracked == 0
+
+
+def test_varargs_are_refused():
+    assert "*args" in refused(block(lambda self, *x: x[0] + self.conv(x[0]), conv=conv()))
+
+
+def test_module_in_a_plain_list_that_is_also_a_child():
+    module = block(lambda self, x: x + self.order[1](self.order[0](x)), a=conv(), b=conv())
+    module.order = [module.a, module.b]
+    assert_works(module)
+
+
+def test_init_subclass_is_not_triggered():
+    registry = []
+
+    class Registered(nn.Module):
+        def __init_subclass__(cls, *, name, **kwargs):
+            registry.append(name)
+
+    class Block(Registered, name="block"):
+        def __init__(self):
+            super().__init__()
+            self.conv = conv()
+
+        def forward(self, x):
+            return x + self.conv(x)
+
+    assert_works(Block())
+    assert registry == ["block"]
