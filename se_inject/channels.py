@@ -45,6 +45,7 @@ _SPATIAL_MODULES = (
     *(getattr(padding, name) for name in padding.__all__),
     *(getattr(upsampling, name) for name in upsampling.__all__),
 )
+_KEEPING_MODULES = (nn.Identity, *_ELEMENTWISE_MODULES, *_SPATIAL_MODULES)
 
 
 def output_feature(
@@ -135,8 +136,11 @@ def _after_functional_conv(node: fx.Node, owner: nn.Module) -> Feature | None:
 
 def _broadcast(operands: list[Feature | None]) -> Feature | None:
     """Known channels win over unknown ones, unless they may be stretched from 1."""
-    found = {operand for operand in operands if operand is not None and operand.channels > 1}
-    return found.pop() if len(found) == 1 else None
+    found = {operand for operand in operands if operand is not None}
+    wide = {operand for operand in found if operand.channels > 1}
+    if not wide and None in operands:
+        return None
+    return (wide or found).pop() if len(wide or found) == 1 else None
 
 
 def _after_permute(node: fx.Node, source: Feature | None) -> Feature | None:
@@ -161,11 +165,12 @@ def _demanded(value: fx.Node, owner: nn.Module, graphs_of: GraphsOf) -> Feature 
         if not user.args or user.args[0] is not value:
             continue
         if user.op == "call_module":
-            found = _demanded_by(owner.get_submodule(str(user.target)), graphs_of)
-        elif op_name(user) in _ELEMENTWISE | _SPATIAL:
-            found = _demanded(user, owner, graphs_of)
+            module = owner.get_submodule(str(user.target))
+            keeps, found = isinstance(module, _KEEPING_MODULES), _demanded_by(module, graphs_of)
         else:
-            found = None
+            keeps, found = op_name(user) in _ELEMENTWISE | _SPATIAL, None
+        if keeps:
+            found = _demanded(user, owner, graphs_of)
         if found is not None:
             return found
     return None
@@ -180,11 +185,9 @@ def _demanded_by(module: nn.Module, graphs_of: GraphsOf) -> Feature | None:
     if type(module).forward is nn.Sequential.forward:
         for child in module.children():
             found = _demanded_by(child, graphs_of)
-            if found is not None or not isinstance(child, (nn.Identity, *_ELEMENTWISE_MODULES, *_SPATIAL_MODULES)):
+            if found is not None or not isinstance(child, _KEEPING_MODULES):
                 return found
         return None
-    found_by = {
-        _demanded(next(node for node in graph.nodes if node.op == "placeholder"), module, graphs_of)
-        for graph in graphs_of(module)
-    }
+    firsts = [next((node for node in graph.nodes if node.op == "placeholder"), None) for graph in graphs_of(module)]
+    found_by = {first and _demanded(first, module, graphs_of) for first in firsts}
     return found_by.pop() if len(found_by) == 1 else None

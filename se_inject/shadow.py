@@ -4,7 +4,6 @@ Unlike ``fx.Tracer.trace`` this patches no class of torch, runs none of the mode
 the forward reads and writes.
 """
 
-import copy
 import functools
 import inspect
 import operator
@@ -102,8 +101,8 @@ class _Tracer(fx.Tracer):
         shadow: nn.Module = object.__new__(_shadow_class(module_class))
         attributes = vars(shadow)
         self._shadows[id(state)] = shadow, attributes
-        plain = {name: self._plain(value) for name, value in state.items() if name not in MODULE_INTERNALS}
-        attributes.update({**state, **plain})
+        for name, value in state.items():
+            attributes[name] = self._plain(value) if name not in MODULE_INTERNALS else _shallow(value)
 
         def child(name: str, real: nn.Module) -> nn.Module:
             return self.shadow(None if path is None else prefix + name, type(real), vars(real))
@@ -133,7 +132,7 @@ class _Tracer(fx.Tracer):
         if type(value) in (list, tuple, set):
             return type(value)(map(self._plain, value))
         if isinstance(value, dict):
-            shallow = copy.copy(value)
+            shallow = value.copy()
             shallow.update((key, self._plain(item)) for key, item in value.items())
             return shallow
         return value
@@ -166,6 +165,15 @@ class _Tracer(fx.Tracer):
             raise UntraceableError("it passes a module to a function, as for checkpointing")
         return super().create_arg(a)
 
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        raise UntraceableError("it branches on a value (data-dependent control flow)")
+
+    def iter(self, obj: fx.Proxy) -> Any:
+        try:
+            return super().iter(obj)  # knows "a, b = x"
+        except fx.proxy.TraceError as error:
+            raise UntraceableError("it loops over a value (data-dependent control flow)") from error
+
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if _torch_modes() != self._modes:
             raise UntraceableError("it changes the grad, inference or autocast mode, which a graph would lose")
@@ -193,7 +201,10 @@ def _shadow_class(module_class: type[nn.Module]) -> type[nn.Module]:
     if issubclass(module_class, torch.jit.ScriptModule):
         module_class = nn.Module  # it cannot be extended; only calling it works
 
-    class Shadow(QuietSubclass, module_class):  # type: ignore[misc, valid-type]
+    # A held normalization layer, for one, has the base already.
+    bases = (module_class,) if issubclass(module_class, QuietSubclass) else (QuietSubclass, module_class)
+
+    class Shadow(*bases):  # type: ignore[misc]
         def __getattribute__(self, name: str) -> Any:
             attributes = object.__getattribute__(self, "__dict__")
             if name in attributes and name not in MODULE_INTERNALS and "_se_tracer" in attributes:
@@ -265,7 +276,7 @@ def _torch_modes() -> tuple[bool, ...]:
 def _shallow(value: Any) -> Any:
     if isinstance(value, _Lazy):
         return dict(zip(value, dict.values(value), strict=True))
-    return copy.copy(value) if isinstance(value, dict | list | set) else value
+    return value.copy() if isinstance(value, dict | list | set) else value
 
 
 def _same(value: Any, before: Any) -> bool:

@@ -106,7 +106,9 @@ def check_promises(model: nn.Module, inputs: Callable[[], tuple[Any, ...]], site
     for name, m in model.named_modules():
         m.training = flags.get(name, True)
     assert se_inject.remove(model) is model
-    assert {name: type(m) for name, m in model.named_modules(remove_duplicate=False)} == {name: kind for name, (kind, _) in untouched.items()}
+    assert {name: type(m) for name, m in model.named_modules(remove_duplicate=False)} == {
+        name: kind for name, (kind, _) in untouched.items()
+    }
     restored = snapshot(model)
     assert list(restored["state"]) == list(before["state"])
     assert_kept(before, restored)

@@ -16,7 +16,9 @@ def images(size=64, batch=2, channels=3):
 
 
 def detector():
-    return detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=96, max_size=96, num_classes=5)
+    return detection.fasterrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, min_size=96, max_size=96, num_classes=5
+    )
 
 
 def scene():

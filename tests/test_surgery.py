@@ -238,8 +238,16 @@ def test_shared_block_has_one_gate():
     assert_same(model(X), expected)
 
 
-@pytest.mark.parametrize("build", [lambda: torchvision.models.resnet50(), lambda: torchvision.models.googlenet(
-    init_weights=False, aux_logits=False), network, lambda: timm.create_model("inception_resnet_v2"), lambda: two_sites()])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: torchvision.models.resnet50(),
+        lambda: torchvision.models.googlenet(init_weights=False, aux_logits=False),
+        network,
+        lambda: timm.create_model("inception_resnet_v2"),
+        lambda: two_sites(),
+    ],
+)
 def test_graph_module_gets_the_same_gates_as_the_untraced_model(build):
     model = build().eval()
     traced = fx.symbolic_trace(model)

@@ -33,7 +33,9 @@ def assert_works(module, *arguments, **keywords):
         nn.init.normal_(gate.fc2.weight)
     with torch.no_grad():
         for training in (True, False):
-            assert not torch.equal(first(module.train(training)(X, **keywords)), first(plain.train(training)(X, **keywords)))
+            assert not torch.equal(
+                first(module.train(training)(X, **keywords)), first(plain.train(training)(X, **keywords))
+            )
 
 
 def first(output):
@@ -156,7 +158,9 @@ def test_loops_over_module_lists_helpers_and_parameters():
 
 
 def test_functional_convolution_with_own_weight():
-    module = block(lambda self, x: x + F.conv2d(x, self.weight, padding=1), weight=nn.Parameter(torch.randn(16, 16, 3, 3)))
+    module = block(
+        lambda self, x: x + F.conv2d(x, self.weight, padding=1), weight=nn.Parameter(torch.randn(16, 16, 3, 3))
+    )
     assert se_inject.find_sites(module)[0].channels == 16
     assert_works(module)
 
@@ -229,7 +233,9 @@ def test_isinstance_on_a_value_is_refused():
     assert "isinstance" in refused(block(forward, conv=conv()))
 
 
-@pytest.mark.parametrize("draw", [lambda: torch.rand(1).item(), random.random, np.random.rand], ids=["torch", "random", "numpy"])
+@pytest.mark.parametrize(
+    "draw", [lambda: torch.rand(1).item(), random.random, np.random.rand], ids=["torch", "random", "numpy"]
+)
 def test_randomness_baked_at_trace_time_is_refused(draw):
     def forward(self, x):
         return x + self.conv(x) * float(draw())

@@ -1,0 +1,79 @@
+"""Time find_sites and apply: against building the model, and per block as networks grow.
+
+Run ``python benchmarks/surgery_speed.py``; about a minute on two cores. Both arms of a ratio alternate in one run, and
+medians are reported.
+"""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torchvision
+from tabulate import tabulate
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import se_inject
+
+
+class Block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(self.conv1(x).relu())
+
+
+def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
+    gc.collect()
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def inject(model: nn.Module) -> None:
+    se_inject.find_sites(model)
+    se_inject.apply(model)
+
+
+def against_construction(name: str, repeats: int) -> list[str]:
+    build = getattr(torchvision.models, name)
+    inject(build())  # imports and caches
+    times = []
+    for _ in tqdm(range(repeats), desc=name, leave=False):
+        built, model = seconds(build)
+        injected, _ = seconds(lambda model=model: inject(model))
+        times.append((built, injected))
+    built, injected = (statistics.median(column) for column in zip(*times, strict=True))
+    ratio = statistics.median(b / a for a, b in times)
+    return [name, f"{built * 1e3:.0f} ms", f"{injected * 1e3:.0f} ms", f"{ratio:.2f}"]
+
+
+def per_block(kind: str, sizes: tuple[int, ...], repeats: int) -> list[list[str]]:
+    """All blocks equal, or each of a width of its own, so that none shares the analysis of another."""
+    times: dict[int, list[float]] = {size: [] for size in sizes}
+    for _ in tqdm(range(repeats), desc=f"{kind} blocks", leave=False):
+        for size in sizes:
+            with torch.device("meta"):
+                model = nn.Sequential(*(Block(16 if kind == "equal" else 16 + i) for i in range(size)))
+            times[size].append(seconds(lambda model=model: inject(model))[0] / size)
+    base = statistics.median(times[sizes[0]])
+    medians = {size: statistics.median(values) for size, values in times.items()}
+    return [[kind, size, f"{medians[size] * 1e3:.2f} ms", f"{medians[size] / base:.2f}"] for size in sizes]
+
+
+def main() -> None:
+    models = [against_construction(name, 15) for name in ("resnet50", "resnet152")]
+    print(tabulate(models, headers=["model", "construction", "find_sites + apply", "ratio (target <= 0.25)"]))
+    print()
+    growth = [row for kind in ("equal", "different") for row in per_block(kind, (50, 200, 1000), 5)]
+    print(tabulate(growth, headers=["blocks", "number", "per block", "ratio to 50"]))
+
+
+if __name__ == "__main__":
+    main()

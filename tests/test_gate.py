@@ -1,0 +1,71 @@
+"""SqueezeExcitation as a module of its own."""
+
+import pytest
+import timm.layers
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import se_inject
+from se_inject import SqueezeExcitation
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    channels=st.integers(1, 70),
+    reduction=st.integers(1, 64),
+    spatial=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    batch=st.integers(0, 3),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+    contiguous=st.booleans(),
+)
+def test_identity_form_is_the_identity(channels, reduction, spatial, batch, dtype, contiguous):
+    gate = SqueezeExcitation(channels, reduction, dtype=dtype)
+    assert gate.fc1.weight.shape == (max(channels // reduction, 8), channels, 1, 1)
+    x = 10 * torch.randn(batch, channels, *spatial, dtype=dtype)
+    if not contiguous:
+        x = x.transpose(0, -1).contiguous().transpose(0, -1)
+    y = gate(x)
+    assert y.dtype == x.dtype and y.shape == x.shape and torch.equal(y, x)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_equation_of_the_paper(rank):
+    gate = SqueezeExcitation(32, 2, init="standard")
+    x = torch.randn(2, 32, *[5] * rank)
+    z = x.flatten(2).mean(2)
+    s = torch.sigmoid(
+        gate.fc2.weight[:, :, 0, 0] @ torch.relu(gate.fc1.weight[:, :, 0, 0] @ z.T + gate.fc1.bias[:, None])
+        + gate.fc2.bias[:, None]
+    ).T
+    assert torch.allclose(gate(x), x * s.view(2, 32, *[1] * rank), atol=1e-6)
+
+
+def test_keys_and_outputs_are_those_of_timm_and_torchvision():
+    ours = SqueezeExcitation(64, init="standard")
+    for theirs in (timm.layers.SEModule(64, rd_channels=8), torchvision.ops.SqueezeExcitation(64, 8)):
+        theirs.load_state_dict(ours.state_dict(), strict=True)
+        x = torch.randn(2, 64, 7, 5)
+        assert torch.allclose(theirs(x), ours(x), atol=1e-6)
+
+
+def test_gradients_of_the_input_are_untouched_at_first():
+    gate, x = SqueezeExcitation(16), torch.randn(2, 16, 4, 4, requires_grad=True)
+    gate(x).square().sum().backward()
+    assert torch.equal(x.grad, 2 * x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [((0,), ValueError), ((2.5,), TypeError), ((True,), TypeError), ((8, 0), ValueError), ((8, 2.0), TypeError)],
+)
+def test_bad_arguments(arguments, error):
+    with pytest.raises(error) as raised:
+        SqueezeExcitation(*arguments)
+    assert isinstance(raised.value, se_inject.errors.SEInjectError)
+
+
+def test_bad_form():
+    with pytest.raises(se_inject.errors.InvalidArgumentError, match="'identity', 'standard'"):
+        SqueezeExcitation(8, init="sigmoid")
