@@ -8,6 +8,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def against_construction(name: str, repeats: int) -> list[str]:
     times = []
     for _ in tqdm(range(repeats), desc=name, leave=False):
         built, model = seconds(build)
-        injected, _ = seconds(lambda model=model: inject(model))
+        injected, _ = seconds(partial(inject, model))
         times.append((built, injected))
     built, injected = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(b / a for a, b in times)
@@ -61,10 +62,10 @@ def per_block(kind: str, sizes: tuple[int, ...], repeats: int) -> list[list[str]
         for size in sizes:
             with torch.device("meta"):
                 model = nn.Sequential(*(Block(16 if kind == "equal" else 16 + i) for i in range(size)))
-            times[size].append(seconds(lambda model=model: inject(model))[0] / size)
+            times[size].append(seconds(partial(inject, model))[0] / size)
     base = statistics.median(times[sizes[0]])
     medians = {size: statistics.median(values) for size, values in times.items()}
-    return [[kind, size, f"{medians[size] * 1e3:.2f} ms", f"{medians[size] / base:.2f}"] for size in sizes]
+    return [[kind, str(size), f"{medians[size] * 1e3:.2f} ms", f"{medians[size] / base:.2f}"] for size in sizes]
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ class WaveBlock(nn.Module):
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
-        return x + self.dropout(self.body(x)) * scale
+        branch: Tensor = self.dropout(self.body(x))
+        return x + branch * scale
 
 
 def main() -> None:

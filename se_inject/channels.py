@@ -65,7 +65,7 @@ def features(
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU())
     >>> graph = fx.symbolic_trace(model).graph
     >>> [feature and feature.channels for feature in features(graph, model, lambda child: ()).values()]
-    [None, 8, 8, None]
+    [3, 8, 8, None]
     """
     known: dict[fx.Node, Feature | None] = {}
     given = iter(inputs or ())
@@ -127,7 +127,8 @@ def _after_functional_conv(node: fx.Node, owner: nn.Module) -> Feature | None:
     weight: Any = argument(node, 1, "weight")
     if not (isinstance(weight, fx.Node) and weight.op == "get_attr"):
         return None
-    shape = functools.reduce(getattr, str(weight.target).split("."), owner).shape  # type: ignore[attr-defined]
+    tensor: Any = functools.reduce(getattr, str(weight.target).split("."), owner)
+    shape = tensor.shape
     if "transpose" in op_name(node):
         groups = argument(node, 6, "groups", default=1)
         return Feature(shape[1] * groups) if isinstance(groups, int) else None

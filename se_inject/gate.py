@@ -92,8 +92,8 @@ class SqueezeExcitation(nn.Module):
         >>> SqueezeExcitation(8)(torch.ones(1, 8, 5)).shape
         torch.Size([1, 8, 5])
         """
-        # No AdaptiveAvgPool2d: with channels_last under autocast it has produced NaNs in SE blocks. Flattening makes one
-        # code path of all spatial ranks without looking at the rank, so that fx and export can trace it.
+        # No AdaptiveAvgPool2d: with channels_last under autocast it has produced NaNs in SE blocks. Flattening makes
+        # one code path of all spatial ranks without looking at the rank, so that fx and export can trace it.
         flat = x.flatten(2)
         squeezed = flat.mean(2)[:, :, None, None]
         scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed))))

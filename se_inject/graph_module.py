@@ -57,7 +57,7 @@ def ungated_graph(module: fx.GraphModule) -> fx.Graph:
     """A copy of a GraphModule's graph without the calls of our gates."""
     graph = copy_graph(module)
     for node in gate_calls(module, graph):
-        node.replace_all_uses_with(node.args[0])
+        node.replace_all_uses_with(node.all_input_nodes[0])
         graph.erase_node(node)
     return graph
 

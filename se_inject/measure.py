@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from .analysis import Analysis, Finding
 from .graph_module import ungated_graph
 from .placing import plan
+from .randomness import no_randomness
 from .rewrite import GatedBlock, uninstall
 
 
@@ -50,8 +51,7 @@ def measure_channels(
             uninstall(block)
         plan(block, probed[0][0], [(finding, probe) for _, finding, probe in probed])()
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+    with torch.no_grad(), no_randomness():
         model(*arguments)
     return [_channels(probe.shape, finding.widths) for probe, (_, _, finding) in zip(probes, sites, strict=True)]
 

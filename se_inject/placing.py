@@ -1,6 +1,6 @@
 """Planning the change of one block: everything that can fail happens before the returned function is called."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import fx, nn
 
@@ -9,7 +9,7 @@ from .graph_module import copy_graph
 from .rewrite import GatedBlock, Insertion, Rewrite, gated_class, insert, install
 
 
-def plan(block: nn.Module, analysis: Analysis, gates: list[tuple[Finding, nn.Module]]) -> Callable[[], None]:
+def plan(block: nn.Module, analysis: Analysis, gates: Sequence[tuple[Finding, nn.Module]]) -> Callable[[], None]:
     """Prepare to put gates into a block, next to those that it may have; the result does it and cannot fail.
 
     Raises ``RewriteError``.
@@ -23,7 +23,7 @@ def plan(block: nn.Module, analysis: Analysis, gates: list[tuple[Finding, nn.Mod
     return lambda: install(block, cls, {finding.gate: gate for finding, gate in gates})
 
 
-def _plan_graph_module(module: fx.GraphModule, gates: list[tuple[Finding, nn.Module]]) -> Callable[[], None]:
+def _plan_graph_module(module: fx.GraphModule, gates: Sequence[tuple[Finding, nn.Module]]) -> Callable[[], None]:
     graph = copy_graph(module)
     names = [".".join(filter(None, (finding.scope, finding.gate))) for finding, _ in gates]
     for name, (finding, _) in zip(names, gates, strict=True):

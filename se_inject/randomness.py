@@ -25,7 +25,7 @@ def no_randomness() -> Iterator[list[str]]:
     ]
     if numpy := sys.modules.get("numpy"):
         streams.append(("numpy", numpy.random.get_state, numpy.random.set_state, _same_numpy_state))
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         cuda = torch.cuda
         streams.append(("cuda", cuda.get_rng_state_all, cuda.set_rng_state_all, _same_cuda_states))
     states = [get() for _, get, _, _ in streams]

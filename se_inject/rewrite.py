@@ -4,10 +4,8 @@ The block object stays the same object; only its class and its children change, 
 """
 
 import copy
-import copyreg
 import functools
 import linecache
-import pickle
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from weakref import WeakValueDictionary
 from torch import fx, nn
 
 from .errors import RewriteError
-from .shadow import QuietSubclass
+from .subclass import QuietSubclass, reduce_to
 from .trace import Case, Trace, trace_block
 
 
@@ -71,15 +69,8 @@ class GatedBlock(QuietSubclass):
                 raise
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        build, arguments, *rest = super().__reduce_ex__(max(int(protocol), 2))
         rewrite = type(self)._se_rewrite
-        if build is not copyreg.__newobj__:  # type: ignore[attr-defined]
-            raise pickle.PicklingError(
-                f"{rewrite.original.__qualname__} pickles itself in its own way, which does not know of gates;"
-                " save model.state_dict() instead, or call se_inject.remove(model) first"
-            )
-        # The original class pickles by name, the generated one cannot.
-        return (_restore, (rewrite, *arguments[1:]), *rest)
+        return reduce_to(rewrite.original, super().__reduce_ex__(max(int(protocol), 2)), _restore, rewrite)
 
 
 def _restore(rewrite: Rewrite, *arguments: Any) -> nn.Module:
@@ -88,11 +79,10 @@ def _restore(rewrite: Rewrite, *arguments: Any) -> nn.Module:
     class Pending(QuietSubclass, rewrite.original):  # type: ignore[misc, name-defined]
         def __setstate__(self, state: Any) -> None:
             super().__setstate__(state)
-            self.__class__ = rewrite.original
+            self.__class__ = rewrite.original  # type: ignore[assignment]
             _regenerate(self, rewrite)
 
-    block: nn.Module = Pending.__new__(Pending, *arguments)
-    return block
+    return Pending.__new__(Pending, *arguments)  # type: ignore[return-value]
 
 
 def _regenerate(block: nn.Module, rewrite: Rewrite) -> None:

@@ -18,7 +18,7 @@ ALREADY_GATED = "already gated"
 
 @dataclass(frozen=True)
 class Candidate:
-    """An add or a returned concat: with the value to gate and the uses of it to redirect, or with the reason why not."""
+    """An add or a returned concat: the value to gate and the uses of it to redirect, or the reason why not."""
 
     kind: Kind
     join: fx.Node
@@ -135,7 +135,7 @@ def _inception(flow: Flow, cat: fx.Node) -> Candidate | None:
 def _is_over_channels(flow: Flow, cat: fx.Node) -> bool:
     dim = argument(cat, 1, "dim", "axis", default=0)
     if not isinstance(dim, int) or dim >= 0:
-        return dim == 1
+        return bool(dim == 1)
     # A negative dim counts from the end, so the rank matters; the convolutions on the paths know it.
     convs = [
         m for n in flow.members(flow.ancestors[cat]) if (child := flow.module(n)) is not None for m in child.modules()

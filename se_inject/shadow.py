@@ -19,6 +19,7 @@ from torch import fx, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .randomness import no_randomness
+from .subclass import QuietSubclass
 
 # Attributes that every module has; forward code does not branch on them, but for ``training``.
 MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}
@@ -41,8 +42,8 @@ def trace_shadow(
     added to ``reads``. Raises ``UntraceableError``.
     """
     tracer = _Tracer(state)
-    shadow = tracer.shadow("", block_class, state)
     try:
+        shadow = tracer.shadow("", block_class, state)
         with no_randomness() as drawn, _no_real_calls():
             arguments = [tracer.placeholder(parameter, fixed) for parameter in parameters]
             positional = [a for a, p in zip(arguments, parameters, strict=True) if p.kind is not p.KEYWORD_ONLY]
@@ -98,7 +99,7 @@ class _Tracer(fx.Tracer):
         if id(state) in self._shadows:
             return self._shadows[id(state)][0]
         prefix = f"{path}." if path else ""
-        shadow: nn.Module = object.__new__(_shadow_class(module_class))
+        shadow: nn.Module = object.__new__(_shadow_class(module_class))  # type: ignore[arg-type]
         attributes = vars(shadow)
         self._shadows[id(state)] = shadow, attributes
         for name, value in state.items():
@@ -153,17 +154,22 @@ class _Tracer(fx.Tracer):
         return _Value(node, self)
 
     def create_arg(self, a: Any) -> Any:
-        if type(a) is not _Value and isinstance(a, torch.Tensor):
-            for shadow, attributes in self._shadows.values():
-                for name, value in attributes.items():
-                    if value is a and vars(shadow)["_se_path"] is not None:
-                        return self.create_node(
-                            "get_attr", ".".join(filter(None, (vars(shadow)["_se_path"], name))), (), {}
-                        )
-            raise UntraceableError("it creates a tensor that tracing would freeze")
-        if isinstance(a, nn.Module) and type(a) is not _Value:
+        if isinstance(a, fx.Proxy):
+            return a.node
+        if isinstance(a, torch.Tensor):
+            return self.create_node("get_attr", self._name_of(a), (), {})
+        if isinstance(a, nn.Module):
             raise UntraceableError("it passes a module to a function, as for checkpointing")
         return super().create_arg(a)
+
+    def _name_of(self, tensor: torch.Tensor) -> str:
+        """The path of a tensor that is a plain attribute of the block or of a child that it uses."""
+        for shadow, attributes in self._shadows.values():
+            path = vars(shadow)["_se_path"]
+            for name, value in attributes.items():
+                if value is tensor and path is not None:
+                    return f"{path}.{name}" if path else name
+        raise UntraceableError("it creates a tensor that tracing would freeze")
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         raise UntraceableError("it branches on a value (data-dependent control flow)")
@@ -185,19 +191,12 @@ class _Tracer(fx.Tracer):
             after = vars(shadow)
             for name in after.keys() - {"_se_tracer", "_se_path"}:
                 if name not in before or not _same(after[name], before[name]):
-                    where = ".".join(filter(None, ("self", vars(shadow)["_se_path"], name)))
+                    where = ".".join(filter(None, ("self", after["_se_path"], name)))
                     raise UntraceableError(f"it writes {where}, which a graph would lose")
 
 
-class QuietSubclass:
-    """Keeps a generated subclass from triggering the user's ``__init_subclass__`` (registries and the like)."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        pass
-
-
 @functools.lru_cache(maxsize=256)
-def _shadow_class(module_class: type[nn.Module]) -> type[nn.Module]:
+def _shadow_class(module_class: Any) -> type[nn.Module]:
     if issubclass(module_class, torch.jit.ScriptModule):
         module_class = nn.Module  # it cannot be extended; only calling it works
 
@@ -221,8 +220,8 @@ def _shadow_class(module_class: type[nn.Module]) -> type[nn.Module]:
 class _Value(fx.Proxy):
     """A proxy that refuses to be asked for its type: the answer would send the trace down one path for good."""
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
         frame: types.FrameType | None = sys._getframe(1)
         # isinstance(x, nn.Parameter) asks on behalf of its caller.
         while frame is not None and frame.f_globals.get("__name__") == "torch.nn.parameter":

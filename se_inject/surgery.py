@@ -47,7 +47,7 @@ def apply(
     >>> before = model(x)
     >>> torch.equal(apply(model)(x), before)
     True
-    >>> [name for name, _ in gates(model)]
+    >>> [name for name, module in model.named_modules() if isinstance(module, SqueezeExcitation)]
     ['0.se']
     """
     check_reduction(reduction)
@@ -81,7 +81,7 @@ def remove(model: Model) -> Model:
     se_inject.errors.NoGateError: the model has no gates from se_inject.apply
     """
     check_model(model)
-    blocks = [(path, module) for path, module in model.named_modules() if isinstance(module, GatedBlock)]
+    blocks = [(path, m) for path, m in model.named_modules() if issubclass(type(m), GatedBlock)]
     for path, block in blocks:
         if "_se_rewrite" not in vars(type(block)):
             raise WrappedModelError(

@@ -1,8 +1,8 @@
 """One block's own forward as fx graphs, its children as leaves.
 
 What tracing would freeze or lose is either followed (``self.training``, an argument that is None or a flag: one graph
-for each case) or refused with ``UntraceableError`` (randomness, attributes that forward writes, grad or autocast contexts,
-questions about the type of a value): the graphs returned compute what the forward computes, always.
+for each case) or refused with ``UntraceableError`` (randomness, attributes that forward writes, grad or autocast
+contexts, questions about the type of a value): the graphs returned compute what the forward computes, always.
 """
 
 import inspect
@@ -54,9 +54,7 @@ def trace_block(block_class: type[nn.Module], state: dict[str, Any]) -> Trace:
         raise UntraceableError("its forward takes *args or **kwargs, whose values are known only when it runs")
     toggles = [p for p in parameters if p.default is None or isinstance(p.default, bool)]
     if 2 ** len(toggles) > _MAX_CASES:
-        raise UntraceableError(
-            f"its forward has {len(toggles)} optional arguments, which make {2 ** len(toggles)} cases"
-        )
+        raise UntraceableError(f"its forward has {len(toggles)} optional arguments: too many cases")
 
     cases: list[Case] = []
     reads: set[str] = set()
@@ -73,7 +71,8 @@ def trace_block(block_class: type[nn.Module], state: dict[str, Any]) -> Trace:
 
 def _conditions(toggles: list[inspect.Parameter], outcomes: tuple[bool, ...]) -> tuple[Conditions, dict[str, Any]]:
     """What one assignment of the optional arguments looks like from inside, and the values that it fixes."""
-    conditions, fixed = [], {}
+    conditions: list[tuple[str, bool]] = []
+    fixed: dict[str, Any] = {}
     for parameter, outcome in zip(toggles, outcomes, strict=True):
         if parameter.default is None:
             conditions.append((f"{parameter.name} is None", outcome))

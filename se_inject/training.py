@@ -1,8 +1,6 @@
 """Training the gates: finding them, their parameters for an optimizer, and holding everything else still."""
 
-import copyreg
 import functools
-import pickle
 import types
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -11,7 +9,7 @@ from torch import nn
 
 from .errors import NoGateError, NotAModuleError
 from .gate import SqueezeExcitation
-from .shadow import QuietSubclass
+from .subclass import QuietSubclass, reduce_to
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -58,7 +56,8 @@ def freeze_backbone(model: Model) -> Model:
     ['1.fc1.weight', '1.fc1.bias', '1.fc2.weight', '1.fc2.bias']
     """
     trained = set(gate_parameters(model))
-    held = [(m, _held_class(type(m))) for m in model.modules() if _has_statistics(m) and not isinstance(m, _HeldNorm)]
+    norms = [m for m in model.modules() if _has_statistics(m) and not isinstance(m, _HeldNorm)]
+    held = [(norm, _held_class(type(norm))) for norm in norms]  # type: ignore[arg-type]
     for parameter in model.parameters():
         if parameter not in trained:
             parameter.requires_grad_(False)
@@ -80,22 +79,16 @@ class _HeldNorm(QuietSubclass):
         return super().train(False)  # type: ignore[misc]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        build, arguments, *rest = super().__reduce_ex__(max(int(protocol), 2))
         original = type(self).__bases__[1]
-        if build is not copyreg.__newobj__:  # type: ignore[attr-defined]
-            raise pickle.PicklingError(
-                f"{original.__qualname__} pickles itself in its own way; save model.state_dict() instead"
-            )
-        return (_restore, (original, *arguments[1:]), *rest)
+        return reduce_to(original, super().__reduce_ex__(max(int(protocol), 2)), _restore, original)
 
 
 @functools.cache
-def _held_class(original: type[nn.Module]) -> type[nn.Module]:
+def _held_class(original: Any) -> type[nn.Module]:
     body = {"__module__": original.__module__, "__doc__": original.__doc__}
     return types.new_class(f"Held{original.__name__}", (_HeldNorm, original), {}, lambda ns: ns.update(body))
 
 
 def _restore(original: type[nn.Module], *arguments: Any) -> nn.Module:
-    cls = _held_class(original)
-    module: nn.Module = cls.__new__(cls, *arguments)
-    return module
+    cls = _held_class(original)  # type: ignore[arg-type]
+    return cls.__new__(cls, *arguments)

@@ -137,7 +137,7 @@ def test_second_apply_gates_other_sites_with_another_reduction():
 def test_named_block_that_cannot_be_gated_is_an_error(make):
     model = nn.Sequential(Residual(), make())
     before = exact_state(model)
-    with pytest.raises(errors.RewriteError, match="^1: "):
+    with pytest.raises(errors.RewriteError, match=r"^1: "):
         se_inject.apply(model, where=["0", "1"])
     assert exact_state(model) == before
     assert names(se_inject.apply(model, where="*")) == ["0.se"]
