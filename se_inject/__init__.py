@@ -2,7 +2,8 @@
 
 from . import errors
 from .gate import SqueezeExcitation
-from .sites import Site, Sites, Skipped, find_sites
+from .site import Site, Sites, Skipped
+from .sites import find_sites
 from .surgery import apply, remove
 from .training import freeze_backbone, gate_parameters, gates
 

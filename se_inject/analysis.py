@@ -11,9 +11,9 @@ from .fingerprint import Fingerprints
 from .flow import Flow, is_conv
 from .gate import SqueezeExcitation
 from .graph_module import Call, Scopes, ungated_graph
+from .proxy import UntraceableError
 from .rewrite import GatedBlock, Placement, Rewrite
 from .rules import ALREADY_GATED, Candidate, Kind, has_gate, joins
-from .shadow import UntraceableError
 from .trace import Trace, trace_block
 
 CHANNELS_LAST = "its channels are the last dimension (NHWC), a gate scales the second one"

@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.modules import activation, batchnorm, dropout, instancenorm, padding, pooling, upsampling
 
-from .flow import ADD, CAT, DIV, MUL, argument, is_conv, op_name
+from .flow import ACTIVATIONS, ADD, CAT, DIV, MUL, argument, is_conv, op_name
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,9 @@ class Feature:
 GraphsOf = Callable[[nn.Module], Iterable[fx.Graph]]
 
 _ELEMENTWISE = frozenset(
-    "relu relu_ relu6 gelu silu mish elu selu celu leaky_relu leaky_relu_ prelu rrelu hardtanh hardswish hardsigmoid"
-    " softplus sigmoid sigmoid_ tanh tanh_ clamp clamp_ abs neg exp sqrt dropout dropout1d dropout2d dropout3d"
-    " alpha_dropout feature_alpha_dropout drop_path stochastic_depth contiguous clone detach to float half double"
-    " bfloat16 type type_as batch_norm instance_norm layer_norm group_norm".split()
+    "abs neg exp sqrt dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout drop_path"
+    " stochastic_depth contiguous clone detach to float half double bfloat16 type type_as batch_norm instance_norm"
+    " layer_norm group_norm".split()
 )
 _SPATIAL = frozenset(
     "interpolate max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d"
@@ -110,7 +109,7 @@ def _after_function(node: fx.Node, known: dict[fx.Node, Feature | None], owner: 
         return _after_functional_conv(node, owner)
     if name in _BINARY:
         return _broadcast([known.get(arg) for arg in node.args[:2] if isinstance(arg, fx.Node)])
-    if name in _ELEMENTWISE:
+    if name in _ELEMENTWISE or name.rstrip("_") in ACTIVATIONS:
         return source
     if name in _SPATIAL:
         return source if source and not source.last else None
@@ -169,7 +168,7 @@ def _demanded(value: fx.Node, owner: nn.Module, graphs_of: GraphsOf) -> Feature 
             module = owner.get_submodule(str(user.target))
             keeps, found = isinstance(module, _KEEPING_MODULES), _demanded_by(module, graphs_of)
         else:
-            keeps, found = op_name(user) in _ELEMENTWISE | _SPATIAL, None
+            keeps, found = op_name(user).rstrip("_") in _ELEMENTWISE | _SPATIAL | ACTIVATIONS, None
         if keeps:
             found = _demanded(user, owner, graphs_of)
         if found is not None:

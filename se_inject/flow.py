@@ -17,6 +17,10 @@ _SHAPE_ONLY = frozenset(
 )
 _SHAPE_ATTRIBUTES = frozenset("shape ndim dtype device layout requires_grad is_cuda".split())
 _SPLITS = frozenset("chunk split tensor_split unbind split_with_sizes".split())
+ACTIVATIONS = frozenset(
+    "relu relu6 gelu silu mish elu selu celu leaky_relu prelu rrelu hardtanh hardswish hardsigmoid softplus sigmoid"
+    " tanh clamp softmax".split()
+)
 _ATTENTION = frozenset("matmul bmm einsum softmax scaled_dot_product_attention".split())
 _UPSAMPLING = frozenset("interpolate upsample pixel_shuffle conv_transpose1d conv_transpose2d conv_transpose3d".split())
 
@@ -88,6 +92,11 @@ class Flow:
         return self._mask(self._is_upsampling)
 
     @functools.cached_property
+    def nonlinear_mask(self) -> int:
+        """The nodes that run activations or multiply two values."""
+        return self._mask(self._is_nonlinear)
+
+    @functools.cached_property
     def attention_mask(self) -> int:
         """The nodes that mix positions by attention."""
         return self._mask(lambda node: op_name(node) in _ATTENTION)
@@ -145,6 +154,15 @@ class Flow:
             return op_name(node) in _UPSAMPLING
         kinds = (nn.Upsample, nn.PixelShuffle, nn.modules.conv._ConvTransposeNd)
         return any(isinstance(m, kinds) for m in module.modules())
+
+    def _is_nonlinear(self, node: fx.Node) -> bool:
+        module = self.module(node)
+        if module is not None:
+            # Of torch (torch.nn.modules.activation) or of a library that keeps its activations alike.
+            return any("activation" in type(m).__module__.rpartition(".")[2] for m in module.modules())
+        if op_name(node) in MUL:
+            return len([source for source in node.all_input_nodes if self.is_data(source)]) > 1
+        return op_name(node).rstrip("_") in ACTIVATIONS
 
     def squeezes(self, node: fx.Node) -> bool:
         """Whether a node averages (or maximizes) over all positions: the first half of any channel gate."""

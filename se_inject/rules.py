@@ -73,6 +73,8 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
         branch, in_branch, in_identity, identity_convs = right, only_right, only_left, convs_left
     if in_identity & flow.split_mask:
         return refuse("ambiguous add: its identity is a part of a split value")
+    if in_identity & flow.nonlinear_mask:
+        return refuse("ambiguous add: its identity is neither a common input nor a linear projection of it")
     if in_identity & flow.parameter_mask and not identity_convs:
         return refuse("ambiguous add: its identity is normalized, but not projected")
     if in_branch & flow.upsampling_mask and not in_identity & flow.upsampling_mask:
@@ -127,6 +129,8 @@ def _inception(flow: Flow, cat: fx.Node) -> Candidate | None:
         flow.bit[path] & common for path in paths
     ):
         return refuse("dense concat: it contains the input of one of its own paths")
+    if any(mask & flow.split_mask for mask in own):
+        return refuse("its concat puts the parts of a split value together again")
     if with_convs < 2:
         return refuse("fewer than two paths of its concat have convolutions")
     return Candidate("inception", cat, cat, tuple(cat.users), union & ~common)

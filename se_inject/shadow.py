@@ -7,9 +7,7 @@ the forward reads and writes.
 import functools
 import inspect
 import operator
-import sys
 import threading
-import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,15 +16,12 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from .proxy import UntraceableError, Value
 from .randomness import no_randomness
 from .subclass import QuietSubclass
 
 # Attributes that every module has; forward code does not branch on them, but for ``training``.
 MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}
-
-
-class UntraceableError(Exception):
-    """The forward cannot be written as graphs without changing what it does; the message says why."""
 
 
 def trace_shadow(
@@ -151,7 +146,7 @@ class _Tracer(fx.Tracer):
         return fixed.get(parameter.name, value)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Value(node, self)
+        return Value(node, self)
 
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, fx.Proxy):
@@ -215,36 +210,6 @@ def _shadow_class(module_class: Any) -> type[nn.Module]:
             return attributes["_se_tracer"].call(attributes["_se_path"], args, kwargs)
 
     return Shadow
-
-
-class _Value(fx.Proxy):
-    """A proxy that refuses to be asked for its type: the answer would send the trace down one path for good."""
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        frame: types.FrameType | None = sys._getframe(1)
-        # isinstance(x, nn.Parameter) asks on behalf of its caller.
-        while frame is not None and frame.f_globals.get("__name__") == "torch.nn.parameter":
-            frame = frame.f_back
-        asker = frame.f_globals.get("__name__", "") if frame is not None else ""
-        if asker.startswith(("torch.fx.", "torch.utils._pytree", __name__)):
-            return fx.Proxy
-        raise UntraceableError("it asks for the type of a value (isinstance), which is known only when it runs")
-
-
-def _in_place(name: str) -> Any:
-    operation = getattr(operator, name)
-
-    def call(target: Any, value: Any) -> Any:
-        return operation(target, value)
-
-    call.__name__ = call.__qualname__ = name
-    return lambda self, other: self.tracer.create_proxy("call_function", call, (self, other), {})
-
-
-# fx takes "x += y" for "x = x + y", which no longer changes the x that others hold.
-for _name in "iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor ilshift irshift".split():
-    setattr(_Value, f"__{_name}__", _in_place(_name))
 
 
 @contextmanager

@@ -12,7 +12,9 @@ from .graph_module import gate_calls, ungated_graph
 from .placing import plan
 from .rewrite import GatedBlock, uninstall
 from .rules import ALREADY_GATED, Kind
-from .sites import FILTERED, KINDS, Found, Survey, Where, check_model, patterns_of
+from .selection import KINDS, Selection, Where
+from .sites import FILTERED, Found, Survey
+from .wrapped import check_model
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -52,8 +54,9 @@ def apply(
     """
     check_reduction(reduction)
     check_form(init)
-    survey = Survey(model, kinds, where, example_inputs)
-    _check_named(survey, where)
+    selection = Selection(kinds, where)
+    survey = Survey(model, selection, example_inputs)
+    _check_named(survey, selection.names)
     if not survey.found:
         raise _nothing_to_gate(survey)
     planned: dict[nn.Module, list[Found]] = {}
@@ -112,12 +115,12 @@ def _remove_from_graph(module: fx.GraphModule) -> None:
     module.graph = graph
 
 
-def _check_named(survey: Survey, where: Where) -> None:
+def _check_named(survey: Survey, names: list[str]) -> None:
     """A block that the user named must be gated; patterns with wildcards may match others too."""
     gated = {found.site.path for found in survey.found}
     reasons = {path: reason for path, reason in survey.skipped if reason != FILTERED}
-    for name in patterns_of(where) or ():
-        if any(c in name for c in "*?[") or name in gated or reasons.get(name) == ALREADY_GATED:
+    for name in names:
+        if name in gated or reasons.get(name) == ALREADY_GATED:
             continue
         if name in reasons or gated:
             why = reasons.get(name, "the model has no site of that name")

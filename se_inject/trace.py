@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from .shadow import UntraceableError, trace_shadow
+from .proxy import UntraceableError
+from .shadow import trace_shadow
 
 _MAX_CASES = 8
 

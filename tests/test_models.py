@@ -95,3 +95,19 @@ def test_gate_goes_before_layer_scale_and_drop_path():
     assert {site.node for site in sites} == {"mlp"}
     scaled = timm.create_model("inception_resnet_v2")
     assert {site.node for site in se_inject.find_sites(scaled, kinds=["residual"])} == {"conv2d"}
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("focalnet_tiny_srf", {"FocalNetBlock"}),
+        ("mixnet_s", {"DepthwiseSeparableConv", "InvertedResidual"}),
+        ("res2net50_26w_4s", {"Bottle2neck"}),
+        ("gcresnet50t", {"Bottleneck"}),
+        ("nasnetalarge", set()),
+    ],
+)
+def test_helpers_inside_blocks_are_no_sites(name, classes):
+    """Sums and concats inside modulations, mixed convolutions and split branches belong to a larger block."""
+    model = timm.create_model(name)
+    assert {type(model.get_submodule(site.path)).__name__ for site in se_inject.find_sites(model)} == classes

@@ -376,3 +376,15 @@ def test_class_extended_after_apply_cannot_be_removed():
     with pytest.raises(errors.WrappedModelError, match="extended"):
         se_inject.remove(model)
     assert names(model) == ["0.se"]
+
+
+def test_where_may_be_an_iterator():
+    assert names(se_inject.apply(network(), where=iter(["1", "3"]))) == ["1.se", "3.se"]
+
+
+def test_predicate_sees_measured_channels():
+    seen = []
+    se_inject.find_sites(
+        custom_op_block(), where=lambda site: seen.append(site.channels), example_inputs=torch.randn(1, 16, 9, 9)
+    )
+    assert 24 in seen and 0 not in seen

@@ -1,0 +1,70 @@
+"""What finding tells: the sites of a model, and the candidates that are none."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, overload
+
+from .rules import Kind
+
+
+class Site(NamedTuple):
+    """One value in a block's forward that gets a gate.
+
+    ``path`` is the block's qualified name ("" for the model itself), ``node`` the value's name in the block's graph,
+    ``channels`` its C in ``(N, C, *)``, ``gate_path`` the qualified name that the gate has or will have.
+
+    >>> Site("layer1.0", "residual", "bn3", 256, "layer1.0.se").channels
+    256
+    """
+
+    path: str
+    kind: Kind
+    node: str
+    channels: int
+    gate_path: str
+
+
+class Skipped(NamedTuple):
+    """A candidate that is not a site, and why.
+
+    >>> Skipped("layer1.0", "already gated").reason
+    'already gated'
+    """
+
+    path: str
+    reason: str
+
+
+class Sites(Sequence[Site]):
+    """The sites of a model in the order of its modules, read-only; ``skipped`` holds the other candidates.
+
+    >>> len(Sites([], []))
+    0
+    """
+
+    def __init__(self, sites: Iterable[Site], skipped: Iterable[Skipped]) -> None:
+        self._sites = tuple(sites)
+        self.skipped = tuple(skipped)
+
+    @overload
+    def __getitem__(self, index: int) -> Site: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Site, ...]: ...
+    def __getitem__(self, index: int | slice) -> Site | tuple[Site, ...]:
+        return self._sites[index]
+
+    def __len__(self) -> int:
+        return len(self._sites)
+
+    def __repr__(self) -> str:
+        rows = [(path or "(model)", kind, str(channels), gate) for path, kind, _, channels, gate in self._sites]
+        lines = _table(("block", "kind", "channels", "gate"), rows)
+        lines.append(f"{len(rows)} site{'s' * (len(rows) != 1)}")
+        if self.skipped:
+            lines += ["", *_table(("skipped", "why"), [(path or "(model)", reason) for path, reason in self.skipped])]
+        return "\n".join(lines)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [head, tuple("-" * width for width in widths), *rows]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
