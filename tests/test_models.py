@@ -103,8 +103,7 @@ def test_gate_goes_before_layer_scale_and_drop_path():
         ("focalnet_tiny_srf", {"FocalNetBlock"}),
         ("mixnet_s", {"DepthwiseSeparableConv", "InvertedResidual"}),
         ("res2net50_26w_4s", {"Bottle2neck"}),
-        ("gcresnet50t", {"Bottleneck"}),
-        ("nasnetalarge", set()),
+        ("gcresnet50t", {"BottleneckBlock"}),
     ],
 )
 def test_helpers_inside_blocks_are_no_sites(name, classes):
