@@ -1,5 +1,6 @@
 """One block's candidates: traced, judged by the site rules in every case of its forward, counted and named."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +11,7 @@ from .channels import Feature, features
 from .fingerprint import Fingerprints
 from .flow import Flow, is_conv
 from .gate import SqueezeExcitation
-from .graph_module import Call, Scopes, ungated_graph
+from .graph_module import Call, Scopes, is_injected, ungated_graph
 from .proxy import UntraceableError
 from .rewrite import GatedBlock, Placement, Rewrite
 from .rules import ALREADY_GATED, Candidate, Kind, has_gate, joins
@@ -31,6 +32,7 @@ class Finding:
     channels: int | None = None
     placements: tuple[Placement, ...] = ()
     source: str = ""  # the child whose parameters tell the gate's device and dtype
+    inside: frozenset[str] = frozenset()  # the children in the branch or on the paths
     widths: frozenset[int] = frozenset()  # of the layers in the branch; evidence for channels from an example input
 
 
@@ -65,9 +67,9 @@ class Analyst:
         cases = [[f for _, f in self._findings(case.graph, block)] for case in trace.cases]
         accepted = [[finding for finding in case if finding.reason is None] for case in cases]
         name = _free_name(cls, state)
-        if any(
-            [(f.kind, f.channels) for f in case] != [(f.kind, f.channels) for f in accepted[0]] for case in accepted
-        ):
+        # The same layer makes the value in every case, or the gate would serve another value in each.
+        keys = [[(f.kind, f.channels, f.source) for f in case] for case in accepted]
+        if any(key != keys[0] for key in keys):
             conditions = sorted({expression for case in trace.cases for expression, _ in case.conditions})
             reason = f"its sites depend on {' and '.join(conditions)}"
             return Analysis((replace(next(f for case in accepted for f in case), reason=reason),), trace)
@@ -100,7 +102,7 @@ class Analyst:
     def _findings(
         self, graph: fx.Graph, owner: nn.Module, scopes: Scopes | None = None
     ) -> Iterator[tuple[Candidate, Finding]]:
-        flow = Flow(graph, owner)
+        flow = Flow(graph, owner, self.depth_of)
         candidates = list(joins(flow, scopes.leaves if scopes else _leaves_block))
         own_nodes = scopes.own_nodes(flow, [c.join for c in candidates]) if scopes else lambda join: flow.everything
         known = features(graph, owner, self.graphs_of) if any(c.value for c in candidates) else {}
@@ -108,7 +110,8 @@ class Analyst:
             if candidate.value is None:
                 yield candidate, Finding(candidate.kind, candidate.join.name, candidate.reason)
             elif has_gate(flow, candidate.region & own_nodes(candidate.join), self):
-                yield candidate, Finding(candidate.kind, candidate.join.name, ALREADY_GATED)
+                inside = _children(flow, candidate.region)
+                yield candidate, Finding(candidate.kind, candidate.join.name, ALREADY_GATED, inside=inside)
             else:
                 yield candidate, _accept(candidate, candidate.value, flow, known[candidate.value])
 
@@ -119,18 +122,31 @@ class Analyst:
         if not has_own_forward(module):
             return any(map(self.has_own_gate, module.children()))
         for graph in self.graphs_of(module):
-            flow = Flow(graph, module)
+            flow = Flow(graph, module, self.depth_of)
             if any(candidate.value is not None for candidate in joins(flow, _leaves_block)):
                 return False
             if has_gate(flow, flow.everything, self):
                 return True
         return False
 
+    def depth_of(self, module: nn.Module) -> int:
+        """How many convolutions a child runs, one after the other."""
+        if is_conv(module):
+            return 1
+        if type(module).forward is nn.Sequential.forward:
+            return sum(map(self.depth_of, module.children()))
+        if not any(map(is_conv, module.modules())):
+            return 0
+        flows = [Flow(graph, module, self.depth_of) for graph in self.graphs_of(module)]
+        if not flows:  # it cannot be traced
+            return sum(map(is_conv, module.modules()))
+        return max(flow.conv_depth(flow.everything) for flow in flows)
+
     def squeezes(self, module: nn.Module) -> bool:
         """Whether a child averages over all positions anywhere inside."""
         if not has_own_forward(module):
             return any(map(self.squeezes, module.children()))
-        flows = (Flow(graph, module) for graph in self.graphs_of(module))
+        flows = (Flow(graph, module, self.depth_of) for graph in self.graphs_of(module))
         return any(
             flow.squeezes(node) or ((child := flow.module(node)) is not None and self.squeezes(child))
             for flow in flows
@@ -160,10 +176,9 @@ class Analyst:
 
 
 def has_own_forward(module: nn.Module) -> bool:
-    """Whether a module's class is more than a layer or container of torch."""
+    """Whether a module's forward is more than that of a layer or container of torch."""
     forward = type(module).forward
-    home = getattr(forward, "__module__", None) or ""
-    return not (type(module).__module__.startswith("torch.nn.") or home.startswith("torch.nn."))
+    return not (getattr(forward, "__module__", None) or "").startswith("torch.nn.")
 
 
 def _originally(block: nn.Module) -> tuple[type[nn.Module], dict[str, Any]]:
@@ -175,8 +190,8 @@ def _originally(block: nn.Module) -> tuple[type[nn.Module], dict[str, Any]]:
 
 def _accept(candidate: Candidate, value: fx.Node, flow: Flow, feature: Feature | None) -> Finding:
     reason = CHANNELS_LAST if feature and feature.last else None
-    members = [node for node in flow.members(candidate.region) if node.op == "call_module"]
-    convs = [m for node in members for m in flow.owner.get_submodule(str(node.target)).modules() if is_conv(m)]
+    inside = _children(flow, candidate.region)
+    convs = [m for child in inside for m in flow.owner.get_submodule(child).modules() if is_conv(m)]
     return Finding(
         candidate.kind,
         value.name,
@@ -184,8 +199,13 @@ def _accept(candidate: Candidate, value: fx.Node, flow: Flow, feature: Feature |
         channels=feature.channels if feature else None,
         placements=(Placement(value.name, tuple(user.name for user in candidate.users)),),
         source=_parameter_source(flow, value),
+        inside=inside,
         widths=frozenset(c for m in convs if isinstance(c := getattr(m, "out_channels", None), int)),
     )
+
+
+def _children(flow: Flow, region: int) -> frozenset[str]:
+    return frozenset(str(node.target) for node in flow.members(region) if node.op == "call_module")
 
 
 def _parameter_source(flow: Flow, value: fx.Node) -> str:
@@ -204,26 +224,29 @@ def _named(sites: list[Finding], name: str) -> list[Finding]:
     return [replace(site, gate=f"{name}.{i}") for i, site in enumerate(sites)]
 
 
-_NAMES = ("se", "se_gate", "squeeze_excitation")
+def _names() -> Iterator[str]:
+    yield "se"
+    yield "se_gate"
+    yield from (f"se_gate_{i}" for i in itertools.count(2))
 
 
 def _free_name(cls: type[nn.Module], state: dict[str, Any]) -> str:
     """``se``, unless the block has something of that name; an attribute that is None makes way, as in timm's blocks."""
     taken = {*state["_modules"], *state["_parameters"], *state["_buffers"]}
     taken |= {name for name, value in state.items() if value is not None}
-    return next(name for name in _NAMES if name not in taken and not hasattr(cls, name))
+    return next(name for name in _names() if name not in taken and not hasattr(cls, name))
 
 
 def _free_name_in_graph(module: fx.GraphModule, path: str) -> str:
     prefix = f"{path}." if path else ""
     children = dict(module.named_modules())
-    return next(name for name in _NAMES if prefix + name not in children or _is_ours(children[prefix + name]))
+    return next(name for name in _names() if prefix + name not in children or _is_ours(children[prefix + name]))
 
 
 def _is_ours(module: nn.Module) -> bool:
-    """Whether a child is a gate, or a container of a block's several gates."""
+    """Whether a child is a gate of ours, or a container of a block's several gates."""
     gates = [module] if isinstance(module, SqueezeExcitation) else list(module.children())
-    return bool(gates) and all(isinstance(gate, SqueezeExcitation) for gate in gates)
+    return bool(gates) and all(map(is_injected, gates))
 
 
 def _leaves_block(node: fx.Node) -> bool:

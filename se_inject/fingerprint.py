@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from .shadow import MODULE_INTERNALS
 
@@ -24,7 +25,7 @@ class Fingerprints:
         plain = tuple([(name, _freeze(value)) for name, value in state.items() if name not in MODULE_INTERNALS])
         tensors = tuple(
             [
-                (name, None if tensor is None else (tensor.shape, tensor.dtype))
+                (name, None if tensor is None or is_lazy(tensor) else (tensor.shape, tensor.dtype))
                 for name, tensor in (*state["_parameters"].items(), *state["_buffers"].items())
             ]
         )

@@ -1,10 +1,12 @@
 """What a block's graph says about its values: ancestry, convolutions, squeezes; and what a node is called."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import fx, nn
+from torch.nn.parameter import is_lazy
 
 ADD = frozenset({"add", "iadd", "add_"})
 MUL = frozenset({"mul", "imul", "mul_", "multiply", "multiply_"})
@@ -41,7 +43,16 @@ def is_conv(module: nn.Module) -> bool:
     if isinstance(module, nn.modules.conv._ConvNd):
         return True
     weight = module._parameters.get("weight")
-    return not module._modules and weight is not None and weight.ndim >= 3
+    return not module._modules and rank(weight) >= 3
+
+
+def rank(tensor: torch.Tensor | None) -> int:
+    """The number of dimensions of a tensor, 0 where it is none or lazy.
+
+    >>> rank(torch.ones(2, 3)), rank(None)
+    (2, 0)
+    """
+    return 0 if tensor is None or is_lazy(tensor) else tensor.ndim
 
 
 def is_in_place(node: fx.Node, owner: nn.Module) -> bool:
@@ -63,8 +74,9 @@ def argument(node: fx.Node, position: int, *names: str, default: Any = None) -> 
 class Flow:
     """A graph with each value's ancestors as a bit mask, so that regions are set arithmetic on integers."""
 
-    def __init__(self, graph: fx.Graph, owner: nn.Module) -> None:
+    def __init__(self, graph: fx.Graph, owner: nn.Module, depth_of: Callable[[nn.Module], int]) -> None:
         self.owner = owner
+        self.depth_of = depth_of
         self.nodes = list(graph.nodes)
         self.bit = {node: 1 << i for i, node in enumerate(self.nodes)}
         self.everything = (1 << len(self.nodes)) - 1
@@ -130,10 +142,10 @@ class Flow:
         return self.owner.get_submodule(str(node.target)) if node.op == "call_module" else None
 
     def convs(self, node: fx.Node) -> int:
-        """How many convolutions a node runs."""
+        """How many convolutions a node runs, one after the other."""
         module = self.module(node)
         if module is not None:
-            return sum(map(is_conv, module.modules()))
+            return self.depth_of(module)
         name = op_name(node)
         return int(name.startswith("conv") and name.rstrip("d").rstrip("123") in {"conv", "conv_transpose"})
 

@@ -3,6 +3,7 @@
 Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018, sections 3.1 (squeeze) and 3.2 (excitation).
 """
 
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -18,7 +19,7 @@ def check_reduction(reduction: object) -> None:
 
     >>> check_reduction(16)
     """
-    if isinstance(reduction, bool) or not isinstance(reduction, int):
+    if isinstance(reduction, bool) or not isinstance(reduction, Integral):
         raise ArgumentTypeError(
             f"reduction must be a whole number >= 1, got {reduction!r}; the paper uses reduction=16"
         )
@@ -75,7 +76,8 @@ class SqueezeExcitation(nn.Module):
         check_reduction(reduction)
         check_form(init)
         self.init: Form = init
-        squeezed = max(channels // reduction, 8)
+        self.injected = False  # whether se_inject.apply put it where it is, so that remove takes it out
+        squeezed = max(channels // int(reduction), 8)
         self.fc1 = nn.Conv2d(channels, squeezed, 1, device=device, dtype=dtype)
         if init == "standard":
             self.fc2 = nn.Conv2d(squeezed, channels, 1, device=device, dtype=dtype)
@@ -95,7 +97,7 @@ class SqueezeExcitation(nn.Module):
         # No AdaptiveAvgPool2d: with channels_last under autocast it has produced NaNs in SE blocks. Flattening makes
         # one code path of all spatial ranks without looking at the rank, so that fx and export can trace it.
         flat = x.flatten(2)
-        squeezed = flat.mean(2)[:, :, None, None]
+        squeezed = flat.mean(2)[:, :, None, None].to(self.fc1.weight.dtype)
         scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
         if self.init == "identity":
             scale = 2 * scale

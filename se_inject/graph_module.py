@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from torch import fx
+from torch import fx, nn
 
 from .flow import Flow
 from .gate import SqueezeExcitation
@@ -62,10 +62,17 @@ def ungated_graph(module: fx.GraphModule) -> fx.Graph:
     return graph
 
 
+def is_injected(module: nn.Module | None) -> bool:
+    """Whether a module is a gate that ``se_inject.apply`` put in.
+
+    >>> is_injected(SqueezeExcitation(8))
+    False
+    """
+    return isinstance(module, SqueezeExcitation) and module.injected
+
+
 def gate_calls(module: fx.GraphModule, graph: fx.Graph) -> list[fx.Node]:
     """The calls of our gates in a GraphModule's graph."""
     return [
-        node
-        for node in graph.nodes
-        if node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), SqueezeExcitation)
+        node for node in graph.nodes if node.op == "call_module" and is_injected(module.get_submodule(str(node.target)))
     ]

@@ -26,6 +26,11 @@ class Value(fx.Proxy):
             return fx.Proxy
         raise UntraceableError("it asks for the type of a value (isinstance), which is known only when it runs")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in {"tracer", "node"}:
+            raise UntraceableError(f"it sets {name} of a value, which a graph would lose")
+        super().__setattr__(name, value)
+
 
 def _in_place(name: str) -> Any:
     operation = getattr(operator, name)

@@ -16,7 +16,7 @@ from torch import fx, nn
 
 from .errors import RewriteError
 from .subclass import QuietSubclass, reduce_to
-from .trace import Case, Trace, trace_block
+from .trace import Trace, trace_block
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,22 @@ class GatedBlock(QuietSubclass):
 
     def __setattr__(self, name: str, value: Any) -> None:
         rewrite = type(self)._se_rewrite
-        before = vars(self).get(name)
+        before = vars(self).get(name, self._modules.get(name))  # type: ignore[attr-defined]
         super().__setattr__(name, value)
         # The generated forward holds this attribute's old value or the path that it chose: write it anew.
         if name in rewrite.reads and value is not before:
             try:
+                if "_se_rewrite" not in vars(type(self)):
+                    raise RewriteError(f"{name} cannot change: the block's class was extended after apply")
                 _regenerate(self, rewrite)  # type: ignore[arg-type]
             except RewriteError:
                 super().__setattr__(name, before)
                 raise
+
+    def __delattr__(self, name: str) -> None:
+        if name in type(self)._se_rewrite.reads:
+            raise RewriteError(f"{name} is read by the forward with gates: call se_inject.remove(model) first")
+        super().__delattr__(name)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         rewrite = type(self)._se_rewrite
@@ -109,7 +116,7 @@ def gated_class(trace: Trace, rewrite: Rewrite) -> type[nn.Module]:
     key = (rewrite, *((code.src, tuple((k, id(v)) for k, v in code.globals.items())) for code in codes))
     if key not in _classes:
         forwards = [_function("forward", code.src, dict(code.globals)) for code in codes]
-        forward = forwards[0] if len(forwards) == 1 else _dispatch(trace.cases, forwards)
+        forward = forwards[0] if len(forwards) == 1 else _dispatch(trace, forwards)
         _classes[key] = _subclass(rewrite, forward)
     return _classes[key]
 
@@ -155,14 +162,20 @@ def _code(graph: fx.Graph, insertions: Iterable[Insertion], case: int) -> Any:
     return graph.python_code("self")
 
 
-def _dispatch(cases: tuple[Case, ...], forwards: list[Callable[..., Any]]) -> Callable[..., Any]:
+def _dispatch(trace: Trace, forwards: list[Callable[..., Any]]) -> Callable[..., Any]:
     """One forward that picks the case by its conditions."""
+    cases = trace.cases
     placeholders = [node for node in cases[0].graph.nodes if node.op == "placeholder"]
     names = [str(node.target) for node in placeholders]
     namespace: dict[str, Any] = {f"_case_{i}": forward for i, forward in enumerate(forwards)}
     namespace |= {f"_default_{node.target}": node.args[0] for node in placeholders if node.args}
     declared = [f"{name}=_default_{name}" if f"_default_{name}" in namespace else name for name in names]
     lines = [f"def forward(self, {', '.join(declared)}):"]
+    for flag in trace.flags:
+        lines += [
+            f"    if {flag} is not True and {flag} is not False:",
+            f"        raise TypeError('{flag} must be True or False: the forward with gates has a case for each')",
+        ]
     for i, case in enumerate(cases):
         condition = " and ".join(text if outcome else f"not ({text})" for text, outcome in case.conditions)
         # One of the cases holds, so the last needs no condition.

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from torch import fx, nn
 
-from .flow import ADD, CAT, DIV, MUL, Flow, argument, is_in_place, op_name
+from .flow import ADD, CAT, DIV, MUL, Flow, argument, is_conv, is_in_place, op_name
 
 Kind = Literal["residual", "inception"]
 ALREADY_GATED = "already gated"
@@ -30,6 +30,7 @@ class Candidate:
 
 def joins(flow: Flow, is_returned: Callable[[fx.Node], bool]) -> Iterator[Candidate]:
     """Every add and every returned concat that could be the paper's, in the order of execution."""
+    placed: set[tuple[fx.Node | None, tuple[fx.Node, ...]]] = set()
     for node in flow.nodes:
         name = op_name(node)
         candidate = None
@@ -41,12 +42,15 @@ def joins(flow: Flow, is_returned: Callable[[fx.Node], bool]) -> Iterator[Candid
                 )
         elif name in CAT and is_returned(node):
             candidate = _inception(flow, node)
-        if candidate is not None:
-            if candidate.value is not None and _is_overwritten(flow, candidate):
-                candidate = Candidate(
-                    candidate.kind, node, reason="its value is changed in place and also used elsewhere"
-                )
-            yield candidate
+        if candidate is None:
+            continue
+        placement = (candidate.value, candidate.users)
+        if candidate.value is not None and _is_overwritten(flow, candidate):
+            candidate = Candidate(candidate.kind, node, reason="its value is changed in place and also used elsewhere")
+        elif candidate.value is not None and placement in placed:
+            candidate = Candidate(candidate.kind, node, reason="its branch has its gate for another add")
+        placed.add(placement)
+        yield candidate
 
 
 def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
@@ -82,6 +86,8 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
     if in_branch & flow.attention_mask:
         return refuse("ambiguous add: its branch mixes positions by attention")
     value, user = _before_scaling(flow, branch, add, in_branch)
+    if op_name(value) in ADD and (inner := _residual(flow, value)) is not None and inner.reason is not None:
+        return refuse("ambiguous add: its branch is a sum of paths that are alike")
     return Candidate("residual", add, value, (user,), in_branch)
 
 
@@ -97,10 +103,16 @@ def _before_scaling(flow: Flow, value: fx.Node, user: fx.Node, region: int) -> t
 def _only_scales(flow: Flow, node: fx.Node) -> bool:
     module = flow.module(node)
     if module is not None:
-        is_leaf = not module._modules
-        return is_leaf and re.search("drop|scale|identity|stochasticdepth", type(module).__name__, re.I) is not None
+        # timm's ScaledStdConv2d is a convolution, whatever its name says.
+        is_layer = module._modules or is_conv(module) or isinstance(module, nn.Linear)
+        return (
+            not is_layer and re.search("drop|scale|identity|stochasticdepth", type(module).__name__, re.I) is not None
+        )
     name = op_name(node)
-    return name in MUL | DIV or "dropout" in name or name in {"drop_path", "stochastic_depth"}
+    if name in MUL | DIV:
+        x, factor = argument(node, 0, "input"), argument(node, 1, "other")
+        return flow.is_data(x) != flow.is_data(factor) and (name in MUL or flow.is_data(x))
+    return "dropout" in name or name in {"drop_path", "stochastic_depth"}
 
 
 def _inception(flow: Flow, cat: fx.Node) -> Candidate | None:
@@ -149,11 +161,18 @@ def _is_over_channels(flow: Flow, cat: fx.Node) -> bool:
 
 
 def _is_overwritten(flow: Flow, candidate: Candidate) -> bool:
-    """Whether a redirected use changes the value in place while the same memory is used elsewhere."""
+    """Whether a redirected use changes the value in place while the same memory is used elsewhere.
+
+    Or whether a later use changes it: the gate needs the value again in the backward pass.
+    """
     value = candidate.value
-    if value is None or not any(
-        is_in_place(user, flow.owner) and user.args and user.args[0] is value for user in candidate.users
-    ):
+    if value is None:
+        return False
+    writers = [user for user in value.users if is_in_place(user, flow.owner) and user.args and user.args[0] is value]
+    first = min(flow.bit[user] for user in candidate.users)
+    if any(flow.bit[writer] > first for writer in writers if writer not in candidate.users):
+        return True
+    if not any(writer in candidate.users for writer in writers):
         return False
     while True:
         if len(value.users) > 1:

@@ -7,7 +7,10 @@ the forward reads and writes.
 import functools
 import inspect
 import operator
+import random
 import threading
+import types
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,10 +55,9 @@ def trace_shadow(
     if drawn:
         raise UntraceableError("it draws random numbers that tracing would freeze")
     tracer.check_writes()
-    own = {name for path, name in tracer.reads if path == ""}
-    if ("training" in {name for _, name in tracer.reads}) and "training" not in own:
+    if any(path != "" and name == "training" for path, name in tracer.reads):
         raise UntraceableError("it reads the training flag of a child, which tracing would freeze")
-    reads |= own
+    reads |= {name for path, name in tracer.reads if path == ""}
     return tracer.graph
 
 
@@ -98,7 +100,7 @@ class _Tracer(fx.Tracer):
         attributes = vars(shadow)
         self._shadows[id(state)] = shadow, attributes
         for name, value in state.items():
-            attributes[name] = self._plain(value) if name not in MODULE_INTERNALS else _shallow(value)
+            attributes[name] = self._plain(value) if name not in MODULE_INTERNALS else _copied(value)
 
         def child(name: str, real: nn.Module) -> nn.Module:
             return self.shadow(None if path is None else prefix + name, type(real), vars(real))
@@ -111,7 +113,7 @@ class _Tracer(fx.Tracer):
         attributes["_modules"] = _Lazy(state["_modules"], child)
         attributes["_parameters"] = _Lazy(state["_parameters"], tensor)
         attributes["_buffers"] = _Lazy(state["_buffers"], tensor)
-        self._shadows[id(state)] = shadow, {name: _shallow(value) for name, value in attributes.items()}
+        self._shadows[id(state)] = shadow, {name: _snapshot(value) for name, value in attributes.items()}
         attributes["_se_tracer"] = self
         attributes["_se_path"] = path
         return shadow
@@ -124,13 +126,16 @@ class _Tracer(fx.Tracer):
     def _plain(self, value: Any) -> Any:
         """A plain attribute, with shadows for modules that it holds: a call of a real one would change the model."""
         if isinstance(value, nn.Module):
-            return self.shadow(self._paths.get(value), type(value), vars(value))
-        if type(value) in (list, tuple, set):
+            is_complete = "_modules" in vars(value)  # not so while a back reference is unpickled
+            return self.shadow(self._paths.get(value), type(value), vars(value)) if is_complete else value
+        if type(value) in (list, tuple, set, deque):
             return type(value)(map(self._plain, value))
         if isinstance(value, dict):
             shallow = value.copy()
             shallow.update((key, self._plain(item)) for key, item in value.items())
             return shallow
+        if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
+            return _refuse_bound_method
         return value
 
     def call(self, path: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -201,8 +206,10 @@ def _shadow_class(module_class: Any) -> type[nn.Module]:
     class Shadow(*bases):  # type: ignore[misc]
         def __getattribute__(self, name: str) -> Any:
             attributes = object.__getattribute__(self, "__dict__")
-            if name in attributes and name not in MODULE_INTERNALS and "_se_tracer" in attributes:
+            if name not in MODULE_INTERNALS and not name.startswith("__") and "_se_tracer" in attributes:
                 attributes["_se_tracer"].reads.add((attributes["_se_path"], name))
+                if _is_random_generator(attributes.get(name)):
+                    raise UntraceableError(f"it draws from a random generator of its own (self.{name})")
             return super().__getattribute__(name)
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -237,20 +244,52 @@ def _torch_modes() -> tuple[bool, ...]:
     )
 
 
-def _shallow(value: Any) -> Any:
-    if isinstance(value, _Lazy):
-        return dict(zip(value, dict.values(value), strict=True))
-    return value.copy() if isinstance(value, dict | list | set) else value
+def _copied(value: Any) -> Any:
+    return value.copy() if isinstance(value, dict | set) else value
+
+
+def _is_random_generator(value: Any) -> bool:
+    is_numpy = type(value).__module__.startswith("numpy.random")
+    return is_numpy or isinstance(value, random.Random | torch.Generator)
+
+
+def _refuse_bound_method(*args: Any, **kwargs: Any) -> Any:
+    raise UntraceableError("it calls a bound method that it keeps as an attribute")
+
+
+def _snapshot(value: Any) -> Any:
+    """A copy of containers, at any depth, and of what other plain objects hold."""
+    if isinstance(value, dict):
+        return dict(zip(value, map(_snapshot, dict.values(value)), strict=True))
+    if isinstance(value, list | tuple | set | deque):
+        return [_snapshot(item) for item in value]
+    if _is_plain_object(value):
+        return value, dict(vars(value))
+    return value
+
+
+def _is_plain_object(value: Any) -> bool:
+    return hasattr(value, "__dict__") and not isinstance(value, nn.Module | torch.Tensor | type | types.FunctionType)
 
 
 def _same(value: Any, before: Any) -> bool:
-    if isinstance(value, set):
-        return bool(value == before)
     if isinstance(value, dict) and isinstance(before, dict):
-        return list(value) == list(before) and all(map(operator.is_, dict.values(value), dict.values(before)))
-    if isinstance(value, list) and isinstance(before, list):
-        return len(value) == len(before) and all(map(operator.is_, value, before))
+        return list(value) == list(before) and all(map(_same, dict.values(value), before.values()))
+    if isinstance(value, list | tuple | set | deque):
+        return isinstance(before, list) and len(value) == len(before) and all(map(_same, value, before))
+    if _is_plain_object(value):
+        return isinstance(before, tuple) and value is before[0] and _same_attributes(value, before[1])
     return value is before
+
+
+def _same_attributes(value: Any, before: dict[str, Any]) -> bool:
+    """Whether an object holds what it held; if not, it is put back."""
+    after = vars(value)
+    if list(after) == list(before) and all(map(operator.is_, after.values(), before.values())):
+        return True
+    after.clear()
+    after.update(before)
+    return False
 
 
 def _first_line(error: Exception) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 from torch import fx, nn
 
 from .analysis import Analysis, Analyst, Finding, has_own_forward
-from .flow import is_conv
+from .flow import is_conv, rank
 from .gate import SqueezeExcitation
+from .graph_module import is_injected
 from .measure import measure_channels
 from .proxy import UntraceableError
 from .rules import ALREADY_GATED, Kind
@@ -77,9 +78,17 @@ class Survey:
         self.skipped: list[Skipped] = []
         modules = dict(model.named_modules())
         ungated: list[Found] = []
-        for found in self._candidates(modules):
+        candidates = list(self._candidates(modules))
+        inside = {_join(found.module_path, child) for found in candidates for child in found.finding.inside}
+        for found in candidates:
             reason = found.finding.reason
-            if reason is None and isinstance(modules.get(found.site.gate_path), SqueezeExcitation):
+            if (
+                reason is None
+                and found.site.kind == "inception"
+                and not inside.isdisjoint(_with_parents(found.site.path))
+            ):
+                reason = "its concat is a part of a larger block"
+            if reason is None and is_injected(modules.get(found.site.gate_path)):
                 reason = ALREADY_GATED
             if reason is None:
                 ungated.append(found)
@@ -136,14 +145,18 @@ def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix and name else prefix or name
 
 
+def _with_parents(path: str) -> Iterator[str]:
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
 def _with_convolutions(modules: dict[str, nn.Module]) -> set[str]:
     """The paths of all modules that hold a convolution, or the weight of one."""
     paths: set[str] = set()
     for path, module in modules.items():
-        if is_conv(module) or any(p is not None and p.ndim >= 3 for p in module._parameters.values()):
-            while path not in paths:
-                paths.add(path)
-                path = path.rpartition(".")[0]
+        if is_conv(module) or any(rank(p) >= 3 for p in module._parameters.values()):
+            paths.update(("", *_with_parents(path)))
     return paths
 
 

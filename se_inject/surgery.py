@@ -152,4 +152,5 @@ def _make_gate(found: Found, reduction: int, init: Form) -> SqueezeExcitation:
     device, dtype = (tensor.device, tensor.dtype) if tensor is not None else (None, None)
     with torch.inference_mode(False):  # parameters made in inference mode could never be trained
         gate = SqueezeExcitation(found.site.channels, reduction, init=init, device=device, dtype=dtype)
+    gate.injected = True
     return gate.train(found.block.training)

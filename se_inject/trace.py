@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from .bytecode import compared_with_none, unanswerable
 from .proxy import UntraceableError
 from .shadow import trace_shadow
 
@@ -30,10 +31,11 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """All cases of one forward, and the plain attributes of the block that it read; compared by identity."""
+    """All cases of one forward, and the attributes of the block that it read; compared by identity."""
 
     cases: tuple[Case, ...]
     reads: frozenset[str]
+    flags: tuple[str, ...] = ()  # arguments that must be True or False
 
 
 def trace_block(block_class: type[nn.Module], state: dict[str, Any]) -> Trace:
@@ -53,7 +55,11 @@ def trace_block(block_class: type[nn.Module], state: dict[str, Any]) -> Trace:
         raise UntraceableError(f"its forward has no readable signature: {error}") from error
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
         raise UntraceableError("its forward takes *args or **kwargs, whose values are known only when it runs")
-    toggles = [p for p in parameters if p.default is None or isinstance(p.default, bool)]
+    if reason := unanswerable(block_class):
+        raise UntraceableError(reason)
+    compared = compared_with_none(block_class.forward)
+    flags = [p for p in parameters if isinstance(p.default, bool)]
+    toggles = [p for p in parameters if p.default is None or p.name in compared or p in flags]
     if 2 ** len(toggles) > _MAX_CASES:
         raise UntraceableError(f"its forward has {len(toggles)} optional arguments: too many cases")
 
@@ -67,7 +73,7 @@ def trace_block(block_class: type[nn.Module], state: dict[str, Any]) -> Trace:
             conditions, fixed = _conditions(toggles, outcomes)
             graph = trace_shadow(block_class, {**state, "training": training}, parameters, fixed, reads)
             cases.append(Case((("self.training", training), *conditions), graph))
-    return Trace(_drop_idle_conditions(cases), frozenset(reads) - {"training"})
+    return Trace(_drop_idle_conditions(cases), frozenset(reads) - {"training"}, tuple(p.name for p in flags))
 
 
 def _conditions(toggles: list[inspect.Parameter], outcomes: tuple[bool, ...]) -> tuple[Conditions, dict[str, Any]]:
@@ -75,7 +81,7 @@ def _conditions(toggles: list[inspect.Parameter], outcomes: tuple[bool, ...]) ->
     conditions: list[tuple[str, bool]] = []
     fixed: dict[str, Any] = {}
     for parameter, outcome in zip(toggles, outcomes, strict=True):
-        if parameter.default is None:
+        if not isinstance(parameter.default, bool):
             conditions.append((f"{parameter.name} is None", outcome))
             if outcome:
                 fixed[parameter.name] = None

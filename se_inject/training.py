@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from .errors import NoGateError, NotAModuleError
+from .errors import NoGateError, NotAModuleError, RewriteError
 from .gate import SqueezeExcitation
+from .rewrite import GatedBlock
 from .subclass import QuietSubclass, reduce_to
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -45,9 +46,11 @@ def freeze_backbone(model: Model) -> Model:
     """Train the gates alone: freeze all other parameters and hold all normalization statistics, in place.
 
     Layers with running statistics go to eval mode and stay there when ``model.train()`` is called; dropout and the
-    like follow the model's mode as before. Returns ``model``.
+    like follow the model's mode as before. Convert layers (``convert_sync_batchnorm``) before, not after. Returns
+    ``model``.
 
-    Raises ``NoGateError`` if there is no gate, and ``NotAModuleError``.
+    Raises ``NoGateError`` if there is no gate, ``RewriteError`` where statistics cannot be held, and
+    ``NotAModuleError``.
 
     >>> model = freeze_backbone(nn.Sequential(nn.BatchNorm2d(8), SqueezeExcitation(8))).train()
     >>> model[0].training, model[1].training
@@ -56,18 +59,23 @@ def freeze_backbone(model: Model) -> Model:
     ['1.fc1.weight', '1.fc1.bias', '1.fc2.weight', '1.fc2.bias']
     """
     trained = set(gate_parameters(model))
-    norms = [m for m in model.modules() if _has_statistics(m) and not isinstance(m, _HeldNorm)]
-    held = [(norm, _held_class(type(norm))) for norm in norms]  # type: ignore[arg-type]
+    norms = [(path, m) for path, m in model.named_modules() if _has_statistics(m) and not isinstance(m, _HeldNorm)]
+    for path, norm in norms:
+        if issubclass(type(norm), GatedBlock):
+            raise RewriteError(f"{path}: a gated block that keeps running statistics itself cannot be frozen")
+    held = [(norm, _held_class(type(norm))) for _, norm in norms]  # type: ignore[arg-type]
     for parameter in model.parameters():
         if parameter not in trained:
             parameter.requires_grad_(False)
     for module, cls in held:
         module.__class__ = cls
-        module.eval()
+        module.train(module.training)
     return model
 
 
 def _has_statistics(module: nn.Module) -> bool:
+    if isinstance(module, nn.utils.parametrizations._SpectralNorm):
+        return True
     return getattr(module, "running_mean", None) is not None or getattr(module, "running_var", None) is not None
 
 
@@ -75,8 +83,10 @@ class _HeldNorm(QuietSubclass):
     """What a held normalization layer's generated class adds to the layer's own class."""
 
     def train(self, mode: bool = True) -> Any:
-        """Stay in eval mode."""
-        return super().train(False)  # type: ignore[misc]
+        """Stay in eval mode; children, such as the dropout of a fused layer, follow."""
+        super().train(mode)  # type: ignore[misc]
+        self.training = False
+        return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         original = type(self).__bases__[1]

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -388,3 +389,112 @@ def test_predicate_sees_measured_channels():
         custom_op_block(), where=lambda site: seen.append(site.channels), example_inputs=torch.randn(1, 16, 9, 9)
     )
     assert 24 in seen and 0 not in seen
+
+
+def site_nodes(forward, **children):
+    return [site.node for site in se_inject.find_sites(block(forward, **children))]
+
+
+def test_the_right_value_on_the_branch():
+    def square(self, x):
+        y = self.conv(x)
+        return x + y * y
+
+    def division(self, x):
+        return x + 1.0 / (1.0 + torch.exp(-self.conv(x)))
+
+    class ScaledConv(nn.Conv2d):
+        pass
+
+    assert site_nodes(square, conv=conv()) == ["mul"]
+    assert site_nodes(division, conv=conv()) == ["truediv"]
+    assert site_nodes(lambda self, x: x + self.b(self.a(x)), a=conv(), b=ScaledConv(16, 16, 1)) == ["b"]
+    assert site_nodes(lambda self, x: x + 0.5 * self.a(x) / 3, a=conv()) == ["a"]
+
+
+def test_sums_of_parallel_convolutions_are_ambiguous():
+    def repvgg(self, x):
+        return self.a(x) + self.b(x) + x
+
+    found = se_inject.find_sites(block(repvgg, a=conv(), b=conv()))
+    assert len(found) == 0 and all("ambiguous" in reason for _, reason in found.skipped)
+    parallel = block(lambda self, x: self.a(x) + self.b(x), a=conv(), b=conv())
+    outer = block(lambda self, x: self.parallel(x) + self.project(x), parallel=parallel, project=conv())
+    assert len(se_inject.find_sites(outer)) == 0
+
+
+def concat(channels=16):
+    return block(lambda self, x: torch.cat([self.a(x), self.b(x)], 1), a=conv(16, 8), b=conv(16, 8))
+
+
+def test_concat_of_a_child_is_a_part_of_a_larger_block():
+    residual = block(lambda self, x: x + self.child(x), child=concat())
+    assert names(se_inject.apply(residual)) == ["se"]
+    outer = block(lambda self, x: torch.cat([self.child(x), self.c(x)], 1), child=concat(), c=conv())
+    assert names(se_inject.apply(outer)) == ["se"]
+
+
+def test_branch_in_two_adds_has_one_gate():
+    def forward(self, x):
+        y = 0.5 * self.conv(x)
+        return x + y, F.relu(x) + y, x + y
+
+    module, x = block(forward, conv=conv()), torch.randn(2, 16, 4, 4)
+    expected = module(x)
+    assert names(se_inject.apply(module)) == ["se"]
+    assert_same(module(x), expected)
+
+
+def test_value_changed_in_place_after_its_gate_is_refused():
+    def forward(self, x):
+        y = self.conv(x)
+        out = x + y
+        F.relu_(y)
+        return out
+
+    [(_, reason)] = se_inject.find_sites(block(forward, conv=conv())).skipped
+    assert "in place" in reason
+
+
+def test_own_squeeze_excitation_modules_are_the_users():
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m, name):
+            return isinstance(m, se_inject.SqueezeExcitation) or super().is_leaf_module(m, name)
+
+    module = block(lambda self, x: x + self.se(self.conv(x)), conv=conv(), se=se_inject.SqueezeExcitation(16))
+    traced = fx.GraphModule(module, Tracer().trace(module))
+    for model in (module, traced):
+        with pytest.raises(errors.AllGatedError):
+            se_inject.apply(model)
+        with pytest.raises(errors.NoGateError):
+            se_inject.remove(model)
+        assert names(model) == ["se"]
+
+
+def test_names_when_all_are_taken():
+    module = block(lambda self, x: x + self.conv(x), conv=conv(), se=nn.ReLU(), se_gate=nn.ReLU(), se_gate_2=nn.ReLU())
+    assert names(se_inject.apply(module)) == ["se_gate_3"]
+
+
+def test_parametrized_block_is_found():
+    module = block(
+        lambda self, x: x + F.conv2d(x, self.weight, padding=1), weight=nn.Parameter(torch.randn(16, 16, 3, 3))
+    )
+    nn.utils.parametrizations.weight_norm(module)
+    found = se_inject.find_sites(module)
+    assert len(found) + len(found.skipped) == 1
+
+
+def test_extended_class_keeps_its_extension_when_attributes_change():
+    module = block(lambda self, x: x + self.conv(x) * self.scale, conv=conv())
+    module.scale = 1.0
+    se_inject.apply(module)
+    extended = type("Extended", (type(module),), {})
+    module.__class__ = extended
+    with pytest.raises(errors.RewriteError, match="extended"):
+        module.scale = 2.0
+    assert type(module) is extended and module.scale == 1.0
+
+
+def test_reduction_may_be_a_numpy_integer():
+    assert se_inject.apply(network(), np.int64(2))[1].se.fc1.out_channels == 8

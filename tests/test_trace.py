@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections import deque
 
 import numpy as np
 import pytest
@@ -360,3 +361,180 @@ def test_init_subclass_is_not_triggered():
 
     assert_works(Block())
     assert registry == ["block"]
+
+
+def test_required_argument_that_may_be_none():
+    def forward(self, x, mask):
+        y = self.conv(x)
+        if mask is not None:
+            y = y * mask
+        return x + y
+
+    module = block(forward, conv=conv())
+    plain = copy.deepcopy(module)
+    se_inject.apply(module)
+    assert_same(module(X, None), plain(X, None))
+    assert_same(module(X, torch.full((1,), 2.0)), plain(X, torch.full((1,), 2.0)))
+
+
+def test_flag_that_is_no_flag_is_an_error_not_a_guess():
+    module = se_inject.apply(block(lambda self, x, alpha=True: x + self.conv(x) * alpha, conv=conv()))
+    assert module(X, alpha=False).equal(X)
+    with pytest.raises(TypeError, match="alpha must be True or False"):
+        module(X, alpha=0.5)
+
+
+def test_gates_stay_with_their_layer_in_every_case():
+    def swapped(self, x):
+        for layer in (self.a, self.b) if self.training else (self.b, self.a):
+            x = x + layer(x)
+        return x
+
+    assert "depend on self.training" in refused(block(swapped, a=conv(), b=conv()))
+
+
+def test_questions_about_types_and_modes_are_refused():
+    def kind(self, x):
+        return x + self.conv(x) if type(x) is torch.Tensor else x
+
+    def helper(self, x):
+        return self.kind(x)
+
+    def grad(self, x):
+        return x + self.conv(x) * (2 if torch.is_grad_enabled() else 3)
+
+    assert "type" in refused(block(kind, conv=conv()))
+    module = block(helper, conv=conv())
+    type(module).kind = kind
+    assert "type" in refused(module)
+    assert "is_grad_enabled" in refused(block(grad, conv=conv()))
+
+
+def test_own_and_child_training_flags():
+    def forward(self, x):
+        y = F.dropout(self.conv(x), 0.5, self.drop.training)
+        return x + (y if self.training else y * 2)
+
+    assert "child" in refused(block(forward, conv=conv(), drop=nn.Dropout()))
+
+
+def test_bound_method_kept_as_an_attribute_is_refused():
+    def branch(self, x):
+        return self.conv(x) if self.training else self.conv(x) * 2
+
+    module = block(lambda self, x: x + self.function(x), conv=conv())
+    type(module).branch = branch
+    module.function = module.branch
+    assert "bound method" in refused(module)
+
+
+@pytest.mark.parametrize(
+    "generator", [random.Random(0), torch.Generator(), np.random.default_rng(0)], ids=lambda g: type(g).__module__
+)
+def test_own_random_generators_are_refused_and_not_advanced(generator):
+    def forward(self, x):
+        return x + self.conv(x) * (
+            torch.rand(1, generator=self.generator)
+            if isinstance(self.generator, torch.Generator)
+            else float(self.generator.random())
+        )
+
+    def state():
+        if isinstance(generator, torch.Generator):
+            return generator.get_state().tolist()
+        return generator.getstate() if isinstance(generator, random.Random) else generator.bit_generator.state
+
+    module = block(forward, conv=conv())
+    module.generator = generator
+    before = state()
+    found = se_inject.find_sites(module)
+    assert len(found) == 0 and "random generator" in found.skipped[0].reason
+    assert state() == before
+
+
+def test_data_of_a_value_cannot_be_set():
+    def forward(self, x):
+        y = self.conv(x)
+        y.data = F.relu(y.data)
+        return x + y
+
+    assert "sets data" in refused(block(forward, conv=conv()))
+
+
+def test_side_effects_on_attributes_of_any_depth_are_refused_and_undone():
+    class Counter:
+        n = 0
+
+        def __init__(self):
+            self.n = 0
+
+    def deep(self, x):
+        self.store["seen"].append(x)
+        return x + self.conv(x)
+
+    def queue(self, x):
+        self.store.append(x)
+        return x + self.conv(x)
+
+    def count(self, x):
+        self.store.n += 1
+        return x + self.conv(x)
+
+    for forward, store, clean in (
+        (deep, {"seen": []}, lambda s: s == {"seen": []}),
+        (queue, deque(), lambda s: not s),
+        (count, Counter(), lambda s: s.n == 0),
+    ):
+        module = block(forward, conv=conv())
+        module.store = store
+        found = se_inject.find_sites(module)
+        assert len(found) == 0 and "writes self.store" in found.skipped[0].reason
+        assert clean(store)
+
+
+def test_children_and_class_attributes_read_by_forward_stay_live():
+    def forward(self, x):
+        y = self.conv(x)
+        if self.tail is not None:
+            y = self.tail(y)
+        return F.relu(x + y) * self.scale
+
+    module = block(forward, conv=conv(), tail=nn.ReLU())
+    type(module).scale = 2.0
+    plain = copy.deepcopy(module)
+    se_inject.apply(module)
+    for model in (plain, module):
+        model.scale, model.conv = 3.0, plain.conv
+    assert_same(module(X), plain(X))
+    with pytest.raises(se_inject.errors.RewriteError, match="remove"):
+        module.tail = None  # the value that has the gate would be gone
+    assert_same(module(X), plain(X))
+    with pytest.raises(se_inject.errors.RewriteError):
+        del module.scale
+
+
+@pytest.mark.parametrize(
+    "lazy", [lambda: nn.LazyConv2d(16, 3, padding=1), lambda: nn.Sequential(conv(), nn.LazyBatchNorm2d())]
+)
+def test_lazy_layers(lazy):
+    outputs = []
+    for gated in (False, True):
+        torch.manual_seed(0)
+        module = block(lambda self, x: x + self.conv(x), conv=lazy())
+        if gated:
+            se_inject.apply(module)
+        torch.manual_seed(0)
+        outputs.append(module(X))
+    assert_same(*outputs)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda m: m.to(torch.bfloat16).apply(lambda c: c.float() if isinstance(c, nn.BatchNorm2d) else c), lambda m: m],
+)
+def test_values_of_another_dtype_than_the_parameters(change):
+    module = change(block(lambda self, x: x + self.bn(self.conv(x)), conv=conv(), bn=nn.BatchNorm2d(16)))
+    plain = copy.deepcopy(module)
+    se_inject.apply(module)
+    x = X.to(module.conv.weight.dtype)
+    assert_same(module(x), plain(x))

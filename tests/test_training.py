@@ -90,3 +90,19 @@ def test_gate_parameters_are_all_of_the_gates():
     names = {id(p): name for name, p in model.named_parameters()}
     assert all(".se." in names[id(p)] for p in se_inject.gate_parameters(model))
     assert len(se_inject.gate_parameters(model)) == 3 * 4
+
+
+def test_spectral_norm_and_fused_layers():
+    body = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 16, 3)), network(16)[1:3])
+    model = se_inject.freeze_backbone(se_inject.apply(nn.Sequential(*body)))
+    before = backbone_state(model)
+    model.train()(X)
+    assert all(torch.equal(backbone_state(model)[k], v) for k, v in before.items())
+
+
+def test_dropout_in_a_held_layer_follows_the_mode():
+    fused = timm.layers.BatchNormAct2d(16)
+    fused.drop = nn.Dropout()
+    model = se_inject.freeze_backbone(se_inject.apply(nn.Sequential(fused, network(16)[1])))
+    assert not model.train()[0].training and model[0].drop.training
+    assert not model.eval()[0].drop.training
