@@ -51,6 +51,9 @@ class Rewrite:
         return {**state, "_modules": children, **dict.fromkeys(self.displaced)}
 
 
+_ABSENT = object()
+
+
 class GatedBlock(QuietSubclass):
     """What every generated class adds to the block's own class."""
 
@@ -58,7 +61,7 @@ class GatedBlock(QuietSubclass):
 
     def __setattr__(self, name: str, value: Any) -> None:
         rewrite = type(self)._se_rewrite
-        before = vars(self).get(name, self._modules.get(name))  # type: ignore[attr-defined]
+        before = vars(self).get(name, self._modules.get(name, _ABSENT))  # type: ignore[attr-defined]
         super().__setattr__(name, value)
         # The generated forward holds this attribute's old value or the path that it chose: write it anew.
         if name in rewrite.reads and value is not before:
@@ -67,7 +70,10 @@ class GatedBlock(QuietSubclass):
                     raise RewriteError(f"{name} cannot change: the block's class was extended after apply")
                 _regenerate(self, rewrite)  # type: ignore[arg-type]
             except RewriteError:
-                super().__setattr__(name, before)
+                if before is _ABSENT:
+                    super().__delattr__(name)
+                else:
+                    super().__setattr__(name, before)
                 raise
 
     def __delattr__(self, name: str) -> None:
@@ -148,6 +154,8 @@ def insert(graph: fx.Graph, gate: str, placement: Placement) -> None:
         value, users = nodes[placement.value], [nodes[name] for name in placement.users]
     except KeyError as missing:
         raise RewriteError(f"its forward has no value {missing} any more; has its code changed?") from missing
+    if not set(users) & set(value.users):
+        raise RewriteError(f"its forward no longer uses {value} where the gate was; has its code changed?")
     # As late as possible: the value may be changed in place between its origin and that use.
     with graph.inserting_before(next(node for node in value.users if node in users)):
         gated = graph.call_module(gate, (value,))

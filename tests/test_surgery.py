@@ -498,3 +498,40 @@ def test_extended_class_keeps_its_extension_when_attributes_change():
 
 def test_reduction_may_be_a_numpy_integer():
     assert se_inject.apply(network(), np.int64(2))[1].se.fc1.out_channels == 8
+
+
+def test_parts_of_a_split_are_neither_identity_nor_paths():
+    def split(self, x):
+        left, right = x.chunk(2, dim=1)
+        return left + self.conv(right)
+
+    def grouped(self, x):
+        left, right = x.chunk(2, dim=1)
+        return torch.cat([self.conv(left), self.other(right)], dim=1)
+
+    for forward in (split, grouped):
+        [(_, reason)] = se_inject.find_sites(block(forward, conv=conv(8), other=conv(8))).skipped
+        assert "split" in reason
+
+
+def test_concat_with_its_own_input_is_dense():
+    def forward(self, x):
+        return torch.cat([x, self.a(x), self.b(x)], dim=1)
+
+    [(_, reason)] = se_inject.find_sites(block(forward, a=conv(), b=conv())).skipped
+    assert reason.startswith("dense")
+
+
+def test_blocks_that_differ_only_in_what_they_share():
+    def forward(self, x):
+        return x + self.b(self.a(x))
+
+    cls = type(block(forward))
+    layer, x = conv(), torch.randn(2, 16, 8, 8)
+    model = nn.Sequential()
+    for children in ((layer, layer), (conv(), conv())):
+        each = cls()
+        each.a, each.b = children
+        model.append(each)
+    expected = model(x)
+    assert_same(se_inject.apply(model)(x), expected)
