@@ -1,6 +1,7 @@
 """What a forward's code asks that leaves no mark on a proxy: seen in its bytecode instead."""
 
 import dis
+import functools
 import inspect
 import types
 from collections.abc import Iterator
@@ -19,12 +20,16 @@ def unanswerable(block_class: Any) -> str | None:
     >>> unanswerable(Block)
     'it asks for the type of a value (type), which is known only when it runs'
     """
-    for code in _codes(block_class):
-        for instruction in dis.get_instructions(code):
-            if instruction.opname == "LOAD_GLOBAL" and instruction.argval == "type":
-                return "it asks for the type of a value (type), which is known only when it runs"
-            if instruction.argval in _MODE_QUESTIONS and "LOAD" in instruction.opname:
-                return f"it asks for a mode of torch ({instruction.argval}), which may differ when it runs"
+    return next((reason for code in _codes(block_class) if (reason := _question(code)) is not None), None)
+
+
+@functools.lru_cache(maxsize=1024)
+def _question(code: types.CodeType) -> str | None:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "LOAD_GLOBAL" and instruction.argval == "type":
+            return "it asks for the type of a value (type), which is known only when it runs"
+        if instruction.argval in _MODE_QUESTIONS and "LOAD" in instruction.opname:
+            return f"it asks for a mode of torch ({instruction.argval}), which may differ when it runs"
     return None
 
 
@@ -34,7 +39,11 @@ def compared_with_none(forward: Any) -> set[str]:
     >>> sorted(compared_with_none(lambda self, x, mask, bias: x if mask is None else bias))
     ['mask']
     """
-    code = inspect.unwrap(forward).__code__
+    return _compared_with_none(inspect.unwrap(forward).__code__)
+
+
+@functools.lru_cache(maxsize=1024)
+def _compared_with_none(code: types.CodeType) -> set[str]:
     steps = list(dis.get_instructions(code))
     names = set()
     for load, test, after in zip(steps, steps[1:], [*steps[2:], steps[-1]], strict=False):

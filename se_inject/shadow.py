@@ -25,6 +25,7 @@ from .subclass import QuietSubclass
 
 # Attributes that every module has; forward code does not branch on them, but for ``training``.
 MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}
+_UNWATCHED = MODULE_INTERNALS - {"_modules", "_parameters", "_buffers"} | {"_se_tracer", "_se_path"}
 
 
 def trace_shadow(
@@ -113,7 +114,10 @@ class _Tracer(fx.Tracer):
         attributes["_modules"] = _Lazy(state["_modules"], child)
         attributes["_parameters"] = _Lazy(state["_parameters"], tensor)
         attributes["_buffers"] = _Lazy(state["_buffers"], tensor)
-        self._shadows[id(state)] = shadow, {name: _snapshot(value) for name, value in attributes.items()}
+        self._shadows[id(state)] = (
+            shadow,
+            {name: _snapshot(value) for name, value in attributes.items() if name not in _UNWATCHED},
+        )
         attributes["_se_tracer"] = self
         attributes["_se_path"] = path
         return shadow
@@ -189,7 +193,7 @@ class _Tracer(fx.Tracer):
         """Raise if an attribute of a shadow is not as it was."""
         for shadow, before in self._shadows.values():
             after = vars(shadow)
-            for name in after.keys() - {"_se_tracer", "_se_path"}:
+            for name in after.keys() - _UNWATCHED:
                 if name not in before or not _same(after[name], before[name]):
                     where = ".".join(filter(None, ("self", after["_se_path"], name)))
                     raise UntraceableError(f"it writes {where}, which a graph would lose")

@@ -239,3 +239,23 @@ def test_equal_blocks_share_a_class():
     assert type(model.layer1[1]) is type(model.layer3[2])
     assert type(model.layer1[0]).__name__ == "SEBottleneck"
     assert isinstance(model.layer1[0], torchvision.models.resnet.Bottleneck)
+
+
+def test_fsdp2_after_apply(tmp_path):
+    from torch.distributed import device_mesh, fsdp
+
+    plain = network()
+    gated = trained(se_inject.apply(copy.deepcopy(plain)))
+    expected = copy.deepcopy(gated)(X)
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        mesh = device_mesh.init_device_mesh("cpu", (1,))
+        for block in gated[1:4]:
+            fsdp.fully_shard(block, mesh=mesh)
+        output = fsdp.fully_shard(gated, mesh=mesh)(X)
+        assert torch.allclose(output, expected, atol=1e-5)
+        output.sum().backward()
+        assert all(p.grad is not None for p in se_inject.gate_parameters(gated))
+    finally:
+        torch.distributed.destroy_process_group()
