@@ -6,7 +6,6 @@ the forward reads and writes.
 
 import functools
 import inspect
-import operator
 import random
 import threading
 import types
@@ -22,6 +21,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from .proxy import UntraceableError, Value
 from .randomness import no_randomness
 from .subclass import QuietSubclass
+from .watch import is_same, snapshot
 
 # Attributes that every module has; forward code does not branch on them, but for ``training``.
 MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}
@@ -53,9 +53,12 @@ def trace_shadow(
         raise
     except Exception as error:  # the user's forward runs here, so anything can be raised
         raise UntraceableError(_first_line(error)) from error
+    finally:
+        written = tracer.put_back_writes()
     if drawn:
         raise UntraceableError("it draws random numbers that tracing would freeze")
-    tracer.check_writes()
+    if written:
+        raise UntraceableError(f"it writes {written[0]}, which a graph would lose")
     if any(path != "" and name == "training" for path, name in tracer.reads):
         raise UntraceableError("it reads the training flag of a child, which tracing would freeze")
     reads |= {name for path, name in tracer.reads if path == ""}
@@ -116,7 +119,7 @@ class _Tracer(fx.Tracer):
         attributes["_buffers"] = _Lazy(state["_buffers"], tensor)
         self._shadows[id(state)] = (
             shadow,
-            {name: _snapshot(value) for name, value in attributes.items() if name not in _UNWATCHED},
+            {name: snapshot(value) for name, value in attributes.items() if name not in _UNWATCHED},
         )
         attributes["_se_tracer"] = self
         attributes["_se_path"] = path
@@ -189,14 +192,14 @@ class _Tracer(fx.Tracer):
             raise UntraceableError("it changes the grad, inference or autocast mode, which a graph would lose")
         return super().create_node(*args, **kwargs)
 
-    def check_writes(self) -> None:
-        """Raise if an attribute of a shadow is not as it was."""
+    def put_back_writes(self) -> list[str]:
+        """The attributes that the forward wrote; objects that shadows share with the real modules are put back."""
+        written = []
         for shadow, before in self._shadows.values():
             after = vars(shadow)
-            for name in after.keys() - _UNWATCHED:
-                if name not in before or not _same(after[name], before[name]):
-                    where = ".".join(filter(None, ("self", after["_se_path"], name)))
-                    raise UntraceableError(f"it writes {where}, which a graph would lose")
+            names = [n for n in after.keys() - _UNWATCHED if n not in before or not is_same(after[n], before[n])]
+            written += [".".join(filter(None, ("self", after.get("_se_path"), name))) for name in names]
+        return sorted(written)
 
 
 @functools.lru_cache(maxsize=256)
@@ -259,41 +262,6 @@ def _is_random_generator(value: Any) -> bool:
 
 def _refuse_bound_method(*args: Any, **kwargs: Any) -> Any:
     raise UntraceableError("it calls a bound method that it keeps as an attribute")
-
-
-def _snapshot(value: Any) -> Any:
-    """A copy of containers, at any depth, and of what other plain objects hold."""
-    if isinstance(value, dict):
-        return dict(zip(value, map(_snapshot, dict.values(value)), strict=True))
-    if isinstance(value, list | tuple | set | deque):
-        return [_snapshot(item) for item in value]
-    if _is_plain_object(value):
-        return value, dict(vars(value))
-    return value
-
-
-def _is_plain_object(value: Any) -> bool:
-    return hasattr(value, "__dict__") and not isinstance(value, nn.Module | torch.Tensor | type | types.FunctionType)
-
-
-def _same(value: Any, before: Any) -> bool:
-    if isinstance(value, dict) and isinstance(before, dict):
-        return list(value) == list(before) and all(map(_same, dict.values(value), before.values()))
-    if isinstance(value, list | tuple | set | deque):
-        return isinstance(before, list) and len(value) == len(before) and all(map(_same, value, before))
-    if _is_plain_object(value):
-        return isinstance(before, tuple) and value is before[0] and _same_attributes(value, before[1])
-    return value is before
-
-
-def _same_attributes(value: Any, before: dict[str, Any]) -> bool:
-    """Whether an object holds what it held; if not, it is put back."""
-    after = vars(value)
-    if list(after) == list(before) and all(map(operator.is_, after.values(), before.values())):
-        return True
-    after.clear()
-    after.update(before)
-    return False
 
 
 def _first_line(error: Exception) -> str:

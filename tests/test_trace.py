@@ -3,6 +3,7 @@
 import copy
 import random
 from collections import deque
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -490,6 +491,17 @@ def test_side_effects_on_attributes_of_any_depth_are_refused_and_undone():
         found = se_inject.find_sites(module)
         assert len(found) == 0 and "writes self.store" in found.skipped[0].reason
         assert clean(store)
+
+
+def test_side_effects_before_a_refusal_are_undone():
+    def forward(self, x):
+        self.store.n += 1
+        return x + self.conv(x) if x.sum() > 0 else x
+
+    module = block(forward, conv=conv())
+    module.store = SimpleNamespace(n=0)
+    assert "control flow" in refused(module)
+    assert module.store.n == 0
 
 
 def test_children_and_class_attributes_read_by_forward_stay_live():
