@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import fx, nn
 
 from .analysis import Analysis, Finding
+from .errors import RewriteError
 from .graph_module import copy_graph
 from .rewrite import GatedBlock, Insertion, Rewrite, gated_class, insert, install
 
@@ -17,7 +18,12 @@ def plan(block: nn.Module, analysis: Analysis, gates: Sequence[tuple[Finding, nn
     if isinstance(block, fx.GraphModule):
         return _plan_graph_module(block, gates)
     assert analysis.trace is not None
-    rewrite = type(block)._se_rewrite if isinstance(block, GatedBlock) else Rewrite(type(block), (), frozenset())
+    if not isinstance(block, GatedBlock):
+        rewrite = Rewrite(type(block), (), frozenset())
+    elif "_se_rewrite" in vars(type(block)):
+        rewrite = type(block)._se_rewrite
+    else:
+        raise RewriteError(f"its class was extended to {type(block).__name__} after an earlier apply; undo that first")
     insertions = (*rewrite.insertions, *(Insertion(finding.gate, finding.placements) for finding, _ in gates))
     cls = gated_class(analysis.trace, Rewrite(rewrite.original, insertions, rewrite.displaced | analysis.displaced))
     return lambda: install(block, cls, {finding.gate: gate for finding, gate in gates})

@@ -485,6 +485,15 @@ def test_parametrized_block_is_found():
     assert len(found) + len(found.skipped) == 1
 
 
+def test_second_apply_on_an_extended_class_is_an_error():
+    model = se_inject.apply(nn.Sequential(two_sites()), where=lambda site: site.gate_path == "0.se.0")
+    extended = type("Extended", (type(model[0]),), {})
+    model[0].__class__ = extended
+    with pytest.raises(errors.RewriteError, match="extended"):
+        se_inject.apply(model)
+    assert type(model[0]) is extended and names(model) == ["0.se.0"]
+
+
 def test_extended_class_keeps_its_extension_when_attributes_change():
     module = block(lambda self, x: x + self.conv(x) * self.scale, conv=conv())
     module.scale = 1.0
