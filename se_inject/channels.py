@@ -30,7 +30,7 @@ _ELEMENTWISE = frozenset(
 _SPATIAL = frozenset(
     "interpolate max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d"
     " adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"
-    " lp_pool1d lp_pool2d boolean_dispatch".split()
+    " lp_pool1d lp_pool2d".split()
 )
 _BINARY = ADD | MUL | DIV | {"sub", "isub", "sub_", "maximum", "minimum"}
 _ELEMENTWISE_MODULES = tuple(

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from torch import fx, nn
 
@@ -46,23 +46,16 @@ class Scopes:
         return lambda join: masks[self.innermost(join)]
 
 
-def copy_graph(module: fx.GraphModule) -> fx.Graph:
-    """A copy of a GraphModule's graph, with the same node names."""
-    graph = copy.deepcopy(module.graph)
-    graph.owning_module = None
-    return graph
-
-
 def ungated_graph(module: fx.GraphModule) -> fx.Graph:
     """A copy of a GraphModule's graph without the calls of our gates."""
-    graph = copy_graph(module)
+    graph = copy.deepcopy(module.graph)
     for node in gate_calls(module, graph):
         node.replace_all_uses_with(node.all_input_nodes[0])
         graph.erase_node(node)
     return graph
 
 
-def is_injected(module: nn.Module | None) -> bool:
+def is_injected(module: nn.Module | None) -> TypeGuard[SqueezeExcitation]:
     """Whether a module is a gate that ``se_inject.apply`` put in.
 
     >>> is_injected(SqueezeExcitation(8))

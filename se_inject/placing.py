@@ -1,12 +1,12 @@
 """Planning the change of one block: everything that can fail happens before the returned function is called."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 from torch import fx, nn
 
 from .analysis import Analysis, Finding
 from .errors import RewriteError
-from .graph_module import copy_graph
 from .rewrite import GatedBlock, Insertion, Rewrite, gated_class, insert, install
 
 
@@ -30,7 +30,7 @@ def plan(block: nn.Module, analysis: Analysis, gates: Sequence[tuple[Finding, nn
 
 
 def _plan_graph_module(module: fx.GraphModule, gates: Sequence[tuple[Finding, nn.Module]]) -> Callable[[], None]:
-    graph = copy_graph(module)
+    graph = copy.deepcopy(module.graph)
     names = [".".join(filter(None, (finding.scope, finding.gate))) for finding, _ in gates]
     for name, (finding, _) in zip(names, gates, strict=True):
         for placement in finding.placements:

@@ -76,6 +76,7 @@ class Survey:
         check_model(model)
         self.found: list[Found] = []
         self.skipped: list[Skipped] = []
+        self.asked_again = 0  # selected sites that have their gate already
         modules = dict(model.named_modules())
         ungated: list[Found] = []
         candidates = list(self._candidates(modules))
@@ -88,8 +89,10 @@ class Survey:
                 and not inside.isdisjoint(_with_parents(found.site.path))
             ):
                 reason = "its concat is a part of a larger block"
-            if reason is None and is_injected(modules.get(found.site.gate_path)):
+            gate = modules.get(found.site.gate_path)
+            if reason is None and is_injected(gate):
                 reason = ALREADY_GATED
+                self.asked_again += selection.selects(found.site._replace(channels=gate.fc1.in_channels))
             if reason is None:
                 ungated.append(found)
             else:

@@ -129,7 +129,7 @@ def _check_named(survey: Survey, names: list[str]) -> None:
 
 def _nothing_to_gate(survey: Survey) -> Exception:
     reasons = [reason for _, reason in survey.skipped]
-    if FILTERED in reasons:
+    if FILTERED in reasons and not survey.asked_again:
         return AllFilteredError(
             f"nothing to gate: kinds and where leave out all {reasons.count(FILTERED)} sites;"
             " print(se_inject.find_sites(model)) lists them"

@@ -123,6 +123,15 @@ def test_three_ways_of_nothing_to_gate_have_three_messages():
         se_inject.apply(se_inject.apply(network()))
 
 
+def test_second_apply_with_the_same_selection_says_that_it_is_gated():
+    model = se_inject.apply(network(), where="1")
+    for where in ("1", "[1]", lambda site: site.path == "1" and site.channels == 16):
+        with pytest.raises(errors.AllGatedError):
+            se_inject.apply(model, where=where)
+    with pytest.raises(errors.AllFilteredError):
+        se_inject.apply(model, where="nowhere")
+
+
 def test_second_apply_gates_other_sites_with_another_reduction():
     model = se_inject.apply(torchvision.models.resnet18(), 4, where="layer4.*")
     se_inject.apply(model, 16)
