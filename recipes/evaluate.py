@@ -1,0 +1,92 @@
+"""Evaluate at the paper's protocols: ``python -m recipes.evaluate --checkpoint FILE [FILE ...] --data DIR``.
+
+The single centre crop by default; --size 320 or 299, --ten-crop. Several checkpoints are also evaluated as an ensemble,
+as in the paper's challenge entry.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from tabulate import tabulate
+from torch import nn
+
+from .cli import add_data_flags, count_classes, data_from_flags, run_command
+from .data import Augmented, Data
+from .errors import SettingsError
+from .files import replacing
+from .metrics import mean_probability, predict, score
+from .model import Model, check_input, load_model
+from .transforms import Preprocess, shorter_edge
+from .weights import load_weights, read_weights
+
+
+def _open(path: Path, network: str | None, data: Data) -> tuple[nn.Module, Model, Preprocess]:
+    if network is None:
+        built, model, preprocess, classes = load_model(path)
+        if list(classes) != list(data.classes):
+            raise SettingsError(
+                f"{path}: was trained on other classes ({', '.join(classes[:3])}, ...) than the data's "
+                f"({', '.join(data.classes[:3])}, ...)"
+            )
+        return built, model, preprocess
+    model = Model(network, "standard", count_classes(None, data.classes))
+    built = model.build().eval()
+    load_weights(built, read_weights(path), str(path))
+    return built, model, model.preprocess(data.size)
+
+
+def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Run the command with these arguments, or the program's; returns the JSON report's rows.
+
+    Raises the errors of ``recipes.errors``.
+    """
+    parser = argparse.ArgumentParser("recipes.evaluate", description=__doc__)
+    parser.add_argument("--checkpoint", nargs="+", type=Path, required=True, help="model.safetensors of runs")
+    parser.add_argument("--network", help="whose weights the files are, if they do not say, as timm's published ones")
+    parser.add_argument("--resize", type=int, help="shorter edge before the crop (default: the paper's for the size)")
+    parser.add_argument("--ten-crop", action="store_true", help="corners and centre, mirrored and not")
+    parser.add_argument("--out", type=Path, default=Path("evaluation.json"), help="JSON report (default: %(default)s)")
+    add_data_flags(parser)
+    flags = parser.parse_args(arguments)
+
+    accelerator = Accelerator()
+    data = data_from_flags(flags, accelerator.is_main_process, train=False)
+    members = [_open(path, flags.network, data) for path in flags.checkpoint]
+    rows: list[dict[str, Any]] = []
+    predictions = []
+    for path, (network, model, preprocess) in zip(flags.checkpoint, members, strict=True):
+        if flags.size:
+            edge = flags.size if data.size else shorter_edge(flags.size)
+            preprocess = replace(preprocess, size=flags.size, resize=edge)
+        if flags.resize:
+            preprocess = replace(preprocess, resize=flags.resize)
+        if preprocess.resize < preprocess.size:
+            raise SettingsError(f"--resize {preprocess.resize} is smaller than the crop of {preprocess.size} pixels")
+        check_input(network, model, preprocess.size)
+        inputs = Augmented(data.val, preprocess.evaluation(flags.ten_crop))
+        log_probability, labels = predict(network.to(accelerator.device), inputs, accelerator, workers=flags.workers)
+        predictions.append(log_probability)
+        protocol = {"size": preprocess.size, "resize": preprocess.resize, "crops": 10 if flags.ten_crop else 1}
+        rows.append({"checkpoint": str(path), "network": model.name, "gates": model.gates} | protocol)
+        rows[-1] |= score(log_probability, labels)
+    if len(rows) > 1:
+        rows.append({"checkpoint": f"ensemble of {len(rows)}"} | score(mean_probability(predictions), labels))
+    if accelerator.is_main_process:
+        with replacing(flags.out) as temporary:
+            temporary.write_text(json.dumps({"images": len(data.val.labels), "results": rows}, indent=1))
+        print(_table(rows))
+    return rows
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    headers = {"top1": "top-1 error %", "top5": "top-5 error %"} | {name: name for name in rows[0] if "top" not in name}
+    return tabulate([{headers[k]: v for k, v in row.items()} for row in rows], "keys", floatfmt=".2f")
+
+
+if __name__ == "__main__":
+    run_command(main)

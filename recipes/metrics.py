@@ -1,0 +1,69 @@
+"""What a network predicts for labelled images, and the loss and errors of such predictions."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+from tqdm import tqdm
+
+
+@torch.no_grad()
+def predict(
+    network: nn.Module,
+    inputs: Dataset[tuple[Tensor, int]],
+    accelerator: Accelerator,
+    batch: int = 128,
+    workers: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Log probabilities ``(N, classes)`` and labels ``(N,)`` of this process's share of ``inputs``; crops are averaged.
+
+    ``inputs`` are crops ``(crops, 3, H, W)`` with a label.
+
+    >>> data = [(torch.eye(3)[i].view(1, 3, 1, 1), i) for i in (0, 1, 1, 2)]
+    >>> log_probability, labels = predict(nn.Flatten(), data, Accelerator())
+    >>> log_probability.argmax(1).tolist(), labels.tolist()
+    ([0, 1, 1, 2], [0, 1, 1, 2])
+    """
+    share = Subset(inputs, range(accelerator.process_index, len(inputs), accelerator.num_processes))  # type: ignore[arg-type]
+    loader = DataLoader(share, batch, num_workers=workers, pin_memory=accelerator.device.type == "cuda")
+    training = network.training
+    network.eval()
+    found, truth = [], []
+    for crops, labels in tqdm(loader, "evaluate", leave=False, disable=not accelerator.is_main_process):
+        with accelerator.autocast():
+            logits = network(crops.to(accelerator.device).flatten(0, 1))
+        log_probability = logits.float().log_softmax(-1).unflatten(0, crops.shape[:2])
+        found.append(mean_probability(log_probability.unbind(1)))
+        truth.append(labels.to(accelerator.device))
+    network.train(training)
+    return torch.cat(found), torch.cat(truth)
+
+
+def mean_probability(log_probabilities: Sequence[Tensor]) -> Tensor:
+    """The logarithm of the mean of probabilities, of crops or of an ensemble's members; all of one shape.
+
+    >>> mean_probability([torch.tensor([0.0]), torch.tensor([-torch.inf])]).exp()
+    tensor([0.5000])
+    """
+    return torch.stack(list(log_probabilities)).logsumexp(0) - math.log(len(log_probabilities))
+
+
+def score(log_probability: Tensor, labels: Tensor) -> dict[str, float]:
+    """``loss``, ``top1`` and ``top5`` error in per cent, over the predictions of all processes.
+
+    >>> score(torch.tensor([[0.9, 0.1], [0.8, 0.2]]).log(), torch.tensor([0, 1]))["top1"]
+    50.0
+    """
+    classes, device = log_probability.shape[1], log_probability.device
+    accuracy = {f"top{k}": MulticlassAccuracy(classes, min(k, classes), "micro") for k in (1, 5)}
+    metrics = MetricCollection(dict(accuracy)).to(device)
+    metrics.update(log_probability.exp(), labels)
+    mean_loss = MeanMetric().to(device)
+    mean_loss.update(nn.functional.nll_loss(log_probability, labels), len(labels))
+    errors = {name: 100 * (1 - value.item()) for name, value in metrics.compute().items()}
+    return {"loss": mean_loss.compute().item()} | errors

@@ -1,0 +1,100 @@
+"""A run: what to train, on what, how, and the folder that keeps it."""
+
+import argparse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import check_identity, load_checkpoint
+from .data import Data
+from .errors import SettingsError
+from .model import Model
+from .settings import Settings
+from .transforms import Preprocess
+
+
+@dataclass(frozen=True)
+class Run:
+    """What to train, on what, how, and where to keep it.
+
+    ``checkpoint_steps`` asks for a checkpoint also within epochs; ``gates_only`` says that the backbone is frozen.
+
+    >>> from .data import open_data
+    >>> model, data = Model("se_resnet20", "standard", 10), open_data(None)
+    >>> run = Run(model, data, model.preprocess(data.size), Settings(), Path("runs/try"))
+    >>> run.checkpoint.name, run.identity()["settings.lr"], run.saved()
+    ('last.pt', 0.6, None)
+    """
+
+    model: Model
+    data: Data
+    preprocess: Preprocess
+    settings: Settings
+    folder: Path
+    resume: bool = False
+    workers: int = 0
+    checkpoint_steps: int | None = None
+    tensorboard: bool = False
+    gates_only: bool = False
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that the run resumes from."""
+        return self.folder / "last.pt"
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the run's result, flat and comparable."""
+        train, val = self.data.train.labels, self.data.val.labels
+        parts = {
+            "model": asdict(self.model),
+            "preprocess": asdict(self.preprocess),
+            "data": {"train": len(train), "val": len(val), "classes": list(self.data.classes)},
+            "settings": asdict(self.settings) | {"gates_only": self.gates_only},
+        }
+        return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+
+    def saved(self) -> dict[str, Any] | None:
+        """The checkpoint to resume from, if there is one.
+
+        Raises ``CheckpointError`` or ``SettingsError`` if the folder holds what cannot be continued as this run.
+        """
+        if not self.checkpoint.exists():
+            return None
+        if not self.resume:
+            raise SettingsError(
+                f"{self.folder}: holds a run already; continue it with --resume, or choose another --out"
+            )
+        state = load_checkpoint(self.checkpoint)
+        check_identity(self.checkpoint, state["identity"], self.identity())
+        return state
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for a run's folder and its checkpoints.
+
+    >>> add_run_flags(argparse.ArgumentParser())
+    """
+    parser.add_argument("--out", type=Path, help="the run's folder (default: under runs/)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out, or start it if there is none")
+    parser.add_argument("--checkpoint-steps", type=int, help="write a checkpoint also every so many steps")
+    parser.add_argument("--tensorboard", action="store_true", help="log for TensorBoard as well")
+
+
+def run_from_flags(
+    flags: argparse.Namespace, model: Model, data: Data, settings: Settings, processes: int, name: str
+) -> Run:
+    """The run that the flags describe, in ``runs/name`` unless they say where.
+
+    Raises ``SettingsError`` if the batch cannot be shared out over the processes.
+    """
+    return Run(
+        model,
+        data,
+        model.preprocess(data.size, flags.size),
+        settings.share(processes),
+        flags.out or Path("runs", name),
+        resume=flags.resume,
+        workers=flags.workers,
+        checkpoint_steps=flags.checkpoint_steps,
+        tensorboard=flags.tensorboard,
+    )

@@ -1,0 +1,113 @@
+"""What happens to an image on its way into a network, in training and in evaluation."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+Augmentation = Literal["paper", "small"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How images become inputs: ``size`` pixels a side, cut from an image whose shorter edge is ``resize``, normalized.
+
+    ``mean`` and ``std`` default to ImageNet's, as timm and torchvision use them.
+    """
+
+    size: int
+    resize: int
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def training(self, augmentation: Augmentation) -> v2.Compose:
+        """From a PIL image to a random input ``(3, size, size)``.
+
+        ``"paper"``: mirror, crop of 8-100 % of the area with aspect 3/4-4/3, rotation by up to 10 degrees, pixel jitter
+        of up to 20 grey levels (the authors' list, https://github.com/hujie-frank/SENet). ``"small"``: mirror, and crop
+        after padding by an eighth, 4 of 32 pixels, as in the paper's CIFAR experiments (section 5.1).
+
+        >>> from PIL import Image
+        >>> Preprocess(32, 32).training("paper")(Image.new("L", (40, 30))).shape
+        torch.Size([3, 32, 32])
+        """
+        mirror, filter_ = v2.RandomHorizontalFlip(), v2.InterpolationMode(self.interpolation)
+        if augmentation == "paper":
+            crop = v2.RandomResizedCrop(self.size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation=filter_)
+            rotation = v2.RandomRotation(10, v2.InterpolationMode.BILINEAR)
+            steps = [v2.RGB(), crop, mirror, rotation, v2.ToImage(), PixelJitter(20)]
+        else:
+            resize = v2.Resize((self.size, self.size), filter_)
+            steps = [
+                v2.RGB(),
+                resize,
+                v2.RandomCrop(self.size, padding=max(1, round(self.size / 8))),
+                mirror,
+                v2.ToImage(),
+            ]
+        return v2.Compose([*steps, *self._normalize()])
+
+    def evaluation(self, ten_crop: bool = False) -> v2.Compose:
+        """From a PIL image to its crops ``(crops, 3, size, size)``: the centre alone, or ten.
+
+        Ten crops are the corners and the centre, and all of them mirrored.
+
+        >>> from PIL import Image
+        >>> Preprocess(224, 256).evaluation(ten_crop=True)(Image.new("RGB", (300, 500))).shape
+        torch.Size([10, 3, 224, 224])
+        """
+        resize = v2.Resize(self.resize, v2.InterpolationMode(self.interpolation))
+        crop = v2.TenCrop(self.size) if ten_crop else v2.CenterCrop(self.size)
+        return v2.Compose([v2.RGB(), resize, v2.ToImage(), crop, _Stack(), *self._normalize()])
+
+    def _normalize(self) -> list[v2.Transform]:
+        return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]
+
+
+class PixelJitter(v2.Transform):  # type: ignore[misc]
+    """Add to each colour channel of a uint8 image ``(3, H, W)`` a value drawn from ``-amount`` to ``amount``.
+
+    >>> PixelJitter(0)(torch.full((3, 1, 1), 9, dtype=torch.uint8)).flatten().tolist()
+    [9, 9, 9]
+    """
+
+    def __init__(self, amount: int) -> None:
+        super().__init__()
+        self.amount = amount
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Tensor]:
+        """One shift a channel, ``(3, 1, 1)``.
+
+        >>> PixelJitter(20).make_params([])["shift"].shape
+        torch.Size([3, 1, 1])
+        """
+        return {"shift": torch.randint(-self.amount, self.amount + 1, (3, 1, 1), dtype=torch.int16)}
+
+    def transform(self, inpt: Any, params: dict[str, Tensor]) -> Any:
+        """The shifted image, clipped to 0 ... 255.
+
+        >>> PixelJitter(20).transform(torch.zeros(3, 1, 1, dtype=torch.uint8), {"shift": torch.tensor(-5)}).max()
+        tensor(0, dtype=torch.uint8)
+        """
+        return (inpt.to(torch.int16) + params["shift"]).clamp(0, 255).to(torch.uint8)
+
+
+class _Stack(torch.nn.Module):
+    def forward(self, crops: Any) -> Tensor:
+        return torch.stack(list(crops) if isinstance(crops, tuple) else [crops])
+
+
+# The paper's protocols (section 5.1): shorter edge for a crop. For 320 it prints none.
+_RESIZE = {224: 256, 299: 352, 320: 352}
+
+
+def shorter_edge(size: int) -> int:
+    """The shorter edge that an image has before its centre crop of ``size`` pixels, by the paper's protocols.
+
+    >>> shorter_edge(224), shorter_edge(112)
+    (256, 128)
+    """
+    return _RESIZE.get(size, round(size * 256 / 224))
