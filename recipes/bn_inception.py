@@ -64,8 +64,8 @@ class InceptionModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """All paths of ``x``, concatenated over channels.
 
-        >>> InceptionModule(8, 0, (4, 4), (4, 4), 0)(torch.zeros(1, 8, 9, 9)).shape  # 4 + 4 + the 8 of the input
-        torch.Size([1, 16, 5, 5])
+        >>> InceptionModule(8, 0, (4, 4), (4, 4), 0)(torch.zeros(1, 8, 6, 6)).shape  # 4 + 4 + the 8 of the input
+        torch.Size([1, 16, 3, 3])
         """
         return torch.cat([path(x) for path in self.paths], 1)
 
@@ -86,7 +86,10 @@ MODULES: dict[str, tuple[int, tuple[int, int], tuple[int, int], int]] = {
 
 
 class BNInception(nn.Sequential):
-    """Plain BN-Inception: images ``(N, 3, H, W)``, 224 pixels in the paper, to ``(N, num_classes)`` logits.
+    """Plain BN-Inception: images ``(N, 3, H, W)`` to ``(N, num_classes)`` logits.
+
+    H and W, 224 in the paper, must be multiples of 32: at others, ceil-mode pools and strided convolutions of the
+    published network give features of different sizes.
 
     >>> sum(p.numel() for p in BNInception().parameters())
     11285224

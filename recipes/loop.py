@@ -3,7 +3,6 @@
 import time
 from typing import Any
 
-import accelerate
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -12,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from .batch_norm import RunningStatistics
 from .checkpoint import save_checkpoint
 from .data import Augmented
 from .errors import RecipeError, SettingsError
@@ -33,7 +33,8 @@ def make_accelerator(settings: Settings) -> Accelerator:
     1
     """
     try:
-        return Accelerator(mixed_precision=settings.mixed_precision)
+        # without cpu=True, several processes on machines without a GPU would each train alone
+        return Accelerator(mixed_precision=settings.mixed_precision, cpu=not torch.accelerator.is_available())
     except ValueError as error:
         raise SettingsError(f"mixed_precision={settings.mixed_precision}: {error}") from error
 
@@ -62,6 +63,7 @@ class _Training:
         if settings.compile:
             network.compile()
         self.wrapped, self.optimizer = accelerator.prepare(network, optimizer)
+        self.statistics = RunningStatistics(self.wrapped.train(), self.parts)
         self.sums = torch.zeros(3, device=accelerator.device)  # of this epoch so far: loss, errors, images
         if saved := run.saved():
             self._load(saved)
@@ -94,16 +96,19 @@ class _Training:
         torch.manual_seed(int(seed))  # dropout too depends on the position in the run alone
         if self.run.settings.channels_last:
             images = images.to(memory_format=torch.channels_last)
+        self.statistics.before_part()
         with self.accelerator.accumulate(self.wrapped):
             logits = self.wrapped(images)
             loss = nn.functional.cross_entropy(logits, labels)
             self.accelerator.backward(loss)
             self.optimizer.step()
             self.optimizer.zero_grad()
+        self.statistics.after_part()
         errors = (logits.detach().argmax(1) != labels).sum()
         self.sums += torch.stack([loss.detach() * len(labels), errors, torch.full_like(errors, len(labels))])
         if not self.accelerator.sync_gradients:
             return False
+        self.statistics.end_step(self.accelerator)
         self.lr = float(self.schedule.get_last_lr()[0])
         self.schedule.step()
         if self.average is not None:
@@ -115,9 +120,6 @@ class _Training:
         """Validate, and add a row to the history: losses, and errors in per cent."""
         loss, errors, images = self.accelerator.reduce(self.sums, "sum").tolist()
         self.sums.zero_()
-        if self.accelerator.num_processes > 1:
-            for buffer in self.validated.buffers():  # batch statistics are each process's own; the first one's count
-                accelerate.utils.broadcast(buffer)
         inputs = Augmented(self.run.data.val, self.run.preprocess.evaluation())
         validation = score(*predict(self.validated, inputs, self.accelerator, workers=self.run.workers))
         row = {"epoch": self.epoch, "step": self.step, "lr": self.lr}
@@ -184,15 +186,14 @@ def fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
     >>> from .model import Model
     >>> model, data = Model("se_resnet20", "standard", 10), open_data(None)
     >>> run = Run(model, data, model.preprocess(data.size), Settings(epochs=1), Path(tempfile.mkdtemp()))
-    >>> [sorted(row) for row in fit(run, model.build(), Accelerator())]
-    [['epoch', 'lr', 'seconds', 'step', 'train_loss', 'train_top1', 'val_loss', 'val_top1', 'val_top5']]
+    >>> rows = fit(run, model.build(), Accelerator())
+    epoch 1  step 1  lr 0.6  train_loss ...  train_top1 ...  val_loss ...  val_top1 ...  val_top5 ...  seconds ...
     """
     training = _Training(run, network, accelerator)
     main, processes = accelerator.is_main_process, accelerator.num_processes
     board = TensorBoard(run.folder, training.epoch + 1) if run.tensorboard and main else None
     bar = tqdm(total=training.total, initial=training.step, desc=run.folder.name, unit="step", disable=not main)
     first, started = training.step * training.parts + accelerator.process_index, time.monotonic()
-    training.wrapped.train()
     for i, (images, labels) in enumerate(training.batches() if training.step < training.total else ()):
         if not training.train_on(images, labels, first + i * processes):
             continue

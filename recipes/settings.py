@@ -35,11 +35,11 @@ class Settings:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "lr_step"):
-            if getattr(self, name) < 1:
+        for name in ("epochs", "batch", "device_batch", "lr_step"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "weight_decay", "momentum", "seed"):
-            if getattr(self, name) < 0:
+        for name in ("lr", "gate_lr", "weight_decay", "momentum", "seed"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise SettingsError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise SettingsError(f"ema is a decay between 0 and 1, such as 0.9999, got {self.ema}")

@@ -1,0 +1,54 @@
+"""Small data sets and runs that the tests of the recipes share."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from PIL import Image
+
+from recipes.data import open_data
+from recipes.model import Model
+from recipes.run import Run
+from recipes.settings import SMALL
+
+
+@pytest.fixture(autouse=True)
+def own_engine():
+    """Accelerate's settings are the process's: each test starts with none. As many threads as the child processes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A tree of images in which each class has its own colour: 6 of each of 3 classes to train on, 2 to validate on."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2)):
+        for name, colour in (("ant", 40), ("bee", 120), ("cat", 210)):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = np.clip(colour + rng.integers(-20, 20, (40, 36, 3)), 0, 255).astype("uint8")
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Makes a short run of a network on a part of the digits."""
+    digits = open_data(None)
+    data = replace(digits, train=digits.train.subset(range(96)), val=digits.val.subset(range(40)))
+
+    def make(folder="run", network="se_resnet20", gates="standard", **changes):
+        fields = {name: changes.pop(name) for name in ("resume", "workers", "checkpoint_steps") if name in changes}
+        settings = replace(SMALL, **{"epochs": 2, "batch": 32, "lr_step": 1} | changes).share(1)
+        model = Model(network, gates, 10)
+        return Run(model, data, model.preprocess(data.size), settings, tmp_path / folder, **fields)
+
+    return make

@@ -1,0 +1,329 @@
+"""The commands, as their users call them: what they print and write, and what they refuse."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import se_inject
+from recipes import evaluate, finetune, plot, results, train
+from recipes.data import open_data
+from recipes.errors import CheckpointError, DataError, RecipeError, SettingsError, UnknownNameError
+from recipes.log import read_log
+from recipes.metrics import mean_probability, score
+from recipes.model import Model, load_model, save_model
+
+SMALL = ["--preset", "small", "--epochs", "1", "--batch", "256"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A plain and an SE network, trained for an epoch of the digits."""
+    root = tmp_path_factory.mktemp("trained")
+    train.main([*SMALL, "--out", str(root / "se")])
+    train.main([*SMALL, "--plain", "--out", str(root / "plain")])
+    return root
+
+
+def test_train_makes_the_network_that_was_asked_for(trained):
+    _, model, preprocess, classes = load_model(trained / "se" / "model.safetensors")
+    assert model == Model("se_resnet20", "standard", 10, 16) and preprocess.size == 8 and len(classes) == 10
+    network, model, *_ = load_model(trained / "plain" / "model.safetensors")
+    assert model.gates == "none" and not list(se_inject.gates(network))
+
+
+def test_train_on_folders(folders, tmp_path):
+    flags = [
+        "--data",
+        str(folders),
+        "--size",
+        "32",
+        "--num-classes",
+        "5",
+        "--reduction",
+        "2",
+        "--augmentation",
+        "paper",
+    ]
+    rows = train.main([*SMALL, *flags, "--batch", "6", "--epochs", "2", "--out", str(tmp_path / "run")])
+    assert [row["step"] for row in rows] == [3, 6]
+    network, model, preprocess, classes = load_model(tmp_path / "run" / "model.safetensors")
+    assert (
+        model.num_classes == 5 and classes == ["ant", "bee", "cat"] and (preprocess.size, preprocess.resize) == (32, 37)
+    )
+    assert next(gate for _, gate in se_inject.gates(network)).fc1.out_channels == 8
+
+
+def test_command_line_says_errors_without_a_traceback(tmp_path):
+    command = [sys.executable, "-W", "error", "-m", "recipes.train", "--data", "nowhere"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 1 and result.stderr.startswith("error: nowhere: there is no such directory")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "says"),
+    [
+        (["--network", "se_resnet21"], UnknownNameError, "se_resnet20"),
+        (["--num-classes", "9"], SettingsError, "the data has 10 classes, the network only 9 outputs"),
+        (["--network", "se_bn_inception"], SettingsError, "se_bn_inception cannot take images of 8 pixels"),
+        (["--reduction", "0"], se_inject.errors.InvalidArgumentError, "reduction must be >= 1"),
+        (["--lr", "-1"], SettingsError, "lr must not be negative"),
+        (["--batch", "100", "--device-batch", "64"], SettingsError, "does not divide"),
+        (["--unreadable", "skip", "--data", "nowhere"], DataError, "no such directory"),
+    ],
+)
+def test_train_refuses_before_training(flags, error, says, tmp_path, monkeypatch):
+    monkeypatch.setattr("recipes.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    with pytest.raises(error, match=says):
+        train.main([*SMALL, *flags, "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_agrees_with_the_log(trained, tmp_path, capsys):
+    rows = evaluate.main(["--checkpoint", str(trained / "se" / "model.safetensors"), "--out", str(tmp_path / "e.json")])
+    last = read_log(trained / "se")[-1]
+    for name in ("loss", "top1", "top5"):
+        assert rows[0][name] == pytest.approx(last[f"val_{name}"], rel=1e-6)
+    report = json.loads((tmp_path / "e.json").read_text())
+    assert report["images"] == 450 and report["results"] == rows
+    assert "top-1 error %" in capsys.readouterr().out
+
+
+def test_evaluate_ensemble_and_ten_crops(trained, tmp_path):
+    files = [str(trained / name / "model.safetensors") for name in ("se", "plain")]
+    rows = evaluate.main(["--checkpoint", *files, "--out", str(tmp_path / "e.json")])
+    assert [row["checkpoint"] for row in rows] == [*files, "ensemble of 2"]
+    data = open_data(None)
+    probabilities = []
+    for file in files:
+        network, _, preprocess, _ = load_model(file)
+        inputs = torch.cat([preprocess.evaluation()(data.val.load(i)) for i in range(len(data.val.labels))])
+        with torch.no_grad():
+            probabilities.append(network(inputs).softmax(1))
+    mean, labels = sum(probabilities) / 2, torch.tensor(data.val.labels)
+    assert rows[2]["top1"] == pytest.approx(100 * (mean.argmax(1) != labels).float().mean().item(), abs=1e-4)
+    assert rows[2]["loss"] == pytest.approx(-mean[range(450), labels].log().mean().item(), rel=1e-4)
+
+    ten = evaluate.main(["--checkpoint", files[0], "--ten-crop", "--resize", "10", "--out", str(tmp_path / "t.json")])
+    network, _, preprocess, _ = load_model(files[0])
+    from dataclasses import replace
+
+    crops = replace(preprocess, resize=10).evaluation(ten_crop=True)
+    with torch.no_grad():
+        mean = torch.stack([network(crops(data.val.load(i))).softmax(1).mean(0) for i in range(450)])
+    assert ten[0]["crops"] == 10
+    assert ten[0]["loss"] == pytest.approx(-mean[range(450), labels].log().mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("size", "resize"), [(224, 256), (320, 352), (299, 352)])
+def test_evaluate_paper_protocols(folders, tmp_path, size, resize):
+    shutil.rmtree(folders / "train")
+    model = Model("se_resnet20", "standard", 3)
+    save_model(tmp_path / "m.safetensors", model.build(), model, model.preprocess(None), ["ant", "bee", "cat"])
+    flags = ["--checkpoint", str(tmp_path / "m.safetensors"), "--data", str(folders), "--size", str(size)]
+    (row,) = evaluate.main([*flags, "--out", str(tmp_path / "e.json")])
+    assert (row["size"], row["resize"], row["crops"]) == (size, resize, 1)
+
+
+def test_evaluate_published_weights(folders, tmp_path):
+    """timm's file of another library's names, for the network that is named."""
+    torch.manual_seed(0)
+    torch.save(timm.create_model("legacy_seresnet50", num_classes=3).state_dict(), tmp_path / "w.pth")
+    flags = [
+        "--checkpoint",
+        str(tmp_path / "w.pth"),
+        "--data",
+        str(folders),
+        "--size",
+        "64",
+        "--out",
+        str(tmp_path / "e"),
+    ]
+    (row,) = evaluate.main([*flags, "--network", "se_resnet50_caffe"])
+    assert math.isfinite(row["loss"]) and row["network"] == "se_resnet50_caffe"
+    with pytest.raises(CheckpointError, match=r"w\.pth: does not say which network"):
+        evaluate.main(flags)
+    with pytest.raises(CheckpointError, match=r"w\.pth: these weights are of another network"):
+        evaluate.main([*flags, "--network", "se_resnet101_caffe"])
+
+
+def test_evaluate_refuses(trained, folders, tmp_path):
+    file = trained / "se" / "model.safetensors"
+    with pytest.raises(SettingsError, match="was trained on other classes"):
+        evaluate.main(["--checkpoint", str(file), "--data", str(folders), "--out", str(tmp_path / "e")])
+    with pytest.raises(SettingsError, match="smaller than the crop"):
+        evaluate.main(["--checkpoint", str(file), "--resize", "4", "--out", str(tmp_path / "e")])
+    (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"cut\.safetensors: cannot be read as weights"):
+        evaluate.main(["--checkpoint", str(tmp_path / "cut.safetensors"), "--out", str(tmp_path / "e")])
+    assert not (tmp_path / "e").exists()
+
+
+FINETUNE = ["--epochs", "1", "--batch", "256", "--augmentation", "small"]
+
+
+@pytest.mark.parametrize("gates_only", [False, True])
+def test_finetune(trained, tmp_path, capsys, gates_only):
+    weights = trained / "plain" / "model.safetensors"
+    flags = ["--model", "se_resnet20", "--weights", str(weights), "--out", str(tmp_path / "run"), *FINETUNE]
+    report = finetune.main([*flags, *(["--gates-only"] if gates_only else [])])
+    said = capsys.readouterr().out
+    assert "validation error unchanged by the gates, to the bit" in said and "plain, trained as long" in said
+    last = read_log(trained / "plain")[-1]
+    assert report["plain"]["top1"] == pytest.approx(last["val_top1"], abs=1e-6)
+    assert json.loads((tmp_path / "run" / "report.json").read_text()) == report
+    before, after = load_file(weights), load_file(tmp_path / "run" / "gates" / "model.safetensors")
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert not moved if gates_only else "conv1.weight" in moved
+    network, model, *_ = load_model(tmp_path / "run" / "gates" / "model.safetensors")
+    assert model.gates == "identity" and all(gate.fc2.weight.any() for _, gate in se_inject.gates(network))
+    control = load_file(tmp_path / "run" / "plain" / "model.safetensors")
+    assert control.keys() == before.keys() and not torch.equal(control["conv1.weight"], before["conv1.weight"])
+    rows = read_log(tmp_path / "run" / "gates")
+    assert report["with gates"]["top1"] == rows[-1]["val_top1"]
+
+
+@pytest.mark.parametrize("name", ["timm/resnet18", "torchvision/resnet18"])
+def test_finetune_other_libraries(folders, tmp_path, name):
+    torch.manual_seed(0)
+    network = timm.create_model("resnet18", num_classes=3)
+    if name.startswith("torchvision"):
+        import torchvision
+
+        network = torchvision.models.resnet18(num_classes=3)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    flags = [
+        "--data",
+        str(folders),
+        "--size",
+        "64",
+        "--weights",
+        str(tmp_path / "w.safetensors"),
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    report = finetune.main(["--model", name, *flags, "--epochs", "1", "--batch", "6", "--gates-only"])
+    assert set(report) == {"plain", "plain, trained as long", "with gates"}
+
+
+def test_finetune_resumes_and_refuses(trained, tmp_path, monkeypatch):
+    weights = str(trained / "plain" / "model.safetensors")
+    flags = ["--model", "se_resnet20", "--weights", weights, "--out", str(tmp_path / "run"), *FINETUNE]
+    report = finetune.main(flags)
+    monkeypatch.setattr("recipes.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    assert finetune.main([*flags, "--resume"]) == report
+    with pytest.raises(SettingsError, match="holds a run already"):
+        finetune.main(flags)
+    with pytest.raises(CheckpointError, match="of another network"):
+        finetune.main([*flags, "--model", "se_resnet56"])
+    with pytest.raises(UnknownNameError, match="timm/no_such"):
+        finetune.main([*flags, "--model", "timm/no_such"])
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        finetune.main([*flags, "--weights", "nowhere.pt"])
+    (tmp_path / "cut.pt").write_bytes(Path(weights).read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"cut\.pt: cannot be read as weights"):
+        finetune.main([*flags, "--weights", str(tmp_path / "cut.pt")])
+
+
+def test_finetune_checks_that_the_gates_change_nothing(trained, tmp_path, monkeypatch):
+    """The check is real: gates that do change the predictions stop the run before the first step."""
+    monkeypatch.setattr(se_inject, "apply", lambda model, reduction: _shifted(model))
+    weights = str(trained / "plain" / "model.safetensors")
+    with pytest.raises(RecipeError, match="the gates changed the predictions before the first step"):
+        finetune.main(["--model", "se_resnet20", "--weights", weights, "--out", str(tmp_path / "run"), *FINETUNE])
+    assert not (tmp_path / "run").exists()
+
+
+def _shifted(model):
+    torch.nn.init.normal_(model.fc.bias)
+    return model
+
+
+def picture_width(path):
+    with Image.open(path) as picture:
+        return picture.size[0]
+
+
+def test_plot_curves(trained, tmp_path):
+    plot.main(["curves", str(trained / "plain"), str(trained / "se"), "--out", str(tmp_path / "c.png")])
+    assert picture_width(tmp_path / "c.png") > 500
+    axes = plot.curves([trained / "plain", trained / "se"]).axes[0]
+    assert axes.get_xlabel() == "epoch" and axes.get_ylabel() == "top-1 error (%)"
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["plain, validation", "plain, training", "se, validation", "se, training"]
+    assert axes.lines[2].get_ydata()[-1] == read_log(trained / "se")[-1]["val_top1"]
+    assert axes.lines[3].get_linestyle() == "--" and axes.lines[3].get_color() == axes.lines[2].get_color()
+    with pytest.raises(DataError, match="has no log"):
+        plot.main(["curves", str(tmp_path)])
+
+
+def test_plot_gates(trained, tmp_path):
+    file = str(trained / "se" / "model.safetensors")
+    plot.main(["gates", "--checkpoint", file, "--classes", "3", "7", "--out", str(tmp_path / "g.png")])
+    assert picture_width(tmp_path / "g.png") > 500
+    with pytest.raises(SettingsError, match="knows no class whale"):
+        plot.main(["gates", "--checkpoint", file, "--classes", "whale"])
+    with pytest.raises(SettingsError, match="the network has no gates"):
+        plot.main(["gates", "--checkpoint", str(trained / "plain" / "model.safetensors")])
+
+
+@pytest.mark.parametrize("init", ["identity", "standard"])
+def test_activations_are_the_means_by_class(init):
+    torch.manual_seed(0)
+    gate = se_inject.SqueezeExcitation(8, init=init)
+    torch.nn.init.normal_(gate.fc2.weight)
+    images, labels = torch.randn(5, 1, 8, 4, 4), [0, 1, 1, 0, 1]
+    network = torch.nn.Sequential(gate, torch.nn.Flatten(), torch.nn.Linear(128, 2))
+    found = plot.activations(
+        network, list(zip(images, labels, strict=True)), 2, train.make_accelerator(train.PRESETS["small"])
+    )
+    scales = torch.stack([(gate(x) / x)[0, :, 0, 0] for x in images]).detach()
+    for label in (0, 1):
+        torch.testing.assert_close(
+            found["0"][label], scales[[i for i, one in enumerate(labels) if one == label]].mean(0)
+        )
+    assert not gate.fc2._forward_hooks
+
+
+def test_gate_figure_shows_first_to_last_block():
+    figure = plot.gate_figure({f"layer{i}.se": torch.rand(3, 8) for i in range(11)}, ["a", "b", "c"], [0, 2])
+    assert isinstance(figure, Figure)
+    assert [axes.get_title() for axes in figure.axes] == ["layer0", "layer2", "layer4", "layer6", "layer8", "layer10"]
+    assert all(axes.get_xlabel() == "channel" and "activation" in axes.get_ylabel() for axes in figure.axes)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "c", "mean of all classes"]
+
+
+def test_score_counts_over_all_images():
+    rng = np.random.default_rng(0)
+    logits = torch.tensor(rng.normal(size=(200, 20)), dtype=torch.float32).log_softmax(1)
+    labels = torch.tensor(rng.integers(0, 20, 200))
+    found = score(logits, labels)
+    top5 = logits.topk(5).indices
+    assert found["top1"] == pytest.approx(100 * (top5[:, 0] != labels).float().mean().item(), abs=1e-4)
+    assert found["top5"] == pytest.approx(100 * (top5 != labels[:, None]).all(1).float().mean().item(), abs=1e-4)
+    assert found["loss"] == pytest.approx(torch.nn.functional.nll_loss(logits, labels).item(), rel=1e-5)
+    assert torch.allclose(mean_probability([logits, logits]), logits, atol=1e-6)
+
+
+def test_results(tmp_path):
+    flags = ["--seeds", "2", "--epochs", "1", "--finetune-epochs", "1", "--per-class", "4"]
+    where = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    results.main([*flags, *where])
+    text = (tmp_path / "out" / "RESULTS.md").read_text()
+    assert (
+        "40 training images" in text and "| to first column |" in text and "python -m recipes.results --seeds 2" in text
+    )
+    for name, folder in (("plain", "plain-1"), ("SE", "SE-1")):
+        assert f"{read_log(tmp_path / 'runs' / folder)[-1]['val_top1']:.2f}" in text, name
+    assert all((tmp_path / "out" / "results" / name).exists() for name in ("curves.png", "gates.png"))

@@ -1,0 +1,208 @@
+"""Data: every kind is read, faults are named before training, order and augmentation are as promised."""
+
+import pickle
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from recipes.data import Augmented, Images, open_data
+from recipes.errors import DataError
+from recipes.sampling import ClassBalanced
+from recipes.transforms import PixelJitter, Preprocess, shorter_edge
+from recipes.unreadable import drop_unreadable
+
+
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    batch=st.integers(1, 7),
+    stop=st.integers(0, 12),
+    start=st.integers(0, 12),
+    seed=st.integers(0, 5),
+)
+def test_sampling_is_balanced_cycled_and_resumable(counts, batch, stop, start, seed):
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    batches = list(ClassBalanced(labels, seed, batch, stop))
+    drawn = [image for part in batches for image, _ in part]
+    assert [position for part in batches for _, position in part] == list(range(batch * stop))
+    by_class = Counter(labels[image] for image in drawn)
+    assert not drawn or max(by_class.values()) - min(by_class.get(i, 0) for i in range(len(counts))) <= 1
+    for label, count in enumerate(counts):
+        own = [image for image in drawn if labels[image] == label]
+        for i in range(0, len(own), count):  # each cycle through the class has each of its images at most once
+            assert len(set(own[i : i + count])) == len(own[i : i + count])
+    assert list(ClassBalanced(labels, seed, batch, stop, min(start, stop))) == batches[start:]
+
+
+def test_order_depends_on_the_seed():
+    labels = [0] * 50 + [1] * 50
+    assert list(ClassBalanced(labels, 0, 10, 3)) != list(ClassBalanced(labels, 1, 10, 3))
+
+
+@pytest.mark.parametrize("augmentation", ["paper", "small"])
+def test_augmentation_depends_on_the_position_alone(augmentation):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype("uint8"))
+    inputs = Augmented(Images(lambda i: noise, [0, 1]), Preprocess(32, 32).training(augmentation), seed=3)
+    state = torch.get_rng_state()
+    first, label = inputs[1, 7]
+    assert label == 1 and first.shape == (3, 32, 32) and torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert torch.equal(inputs[1, 7][0], first)
+    assert not torch.equal(inputs[1, 8][0], first)
+
+
+def test_paper_augmentation_is_the_authors_list():
+    """From the pictures it makes: mirrored half of the time, crops of 8-100 %, shifts of at most 20 grey levels."""
+    left_right = np.tile(np.linspace(0, 200, 64).astype("uint8"), (64, 1))
+    inputs = Augmented(
+        Images(lambda i: Image.fromarray(left_right), [0]),
+        Preprocess(32, 32, mean=(0.0,) * 3, std=(1.0,) * 3).training("paper"),
+    )
+    pictures = [inputs[0, position][0] * 255 for position in range(300)]
+    slopes = [(picture[0, 16, 22] - picture[0, 16, 10]).item() / 12 for picture in pictures]
+    assert 0.4 < np.mean([slope < 0 for slope in slopes]) < 0.6
+    # of a crop of area share s and aspect a, 32 pixels show sqrt(s * a) of the 200 grey levels
+    shown = np.abs(slopes) * 32 / 200
+    assert np.sqrt(0.08 * 0.75) - 0.06 < shown.min() < 0.4 and 0.8 < shown.max() < 1.1
+    shifts = [(picture[1] - picture[0])[8:24, 8:24].median().item() for picture in pictures]
+    assert 30 < max(shifts) <= 40.5 and -40.5 <= min(shifts) < -30
+
+
+def test_pixel_jitter_stays_in_range():
+    torch.manual_seed(0)
+    image = torch.tensor([0, 128, 255], dtype=torch.uint8)[:, None, None].expand(3, 5, 5)
+    shifted = [PixelJitter(20)(image) for _ in range(200)]
+    assert all(one.dtype == torch.uint8 and one[0].max() <= 20 and one[2].min() >= 235 for one in shifted)
+    assert min(int(one[1].min()) for one in shifted) == 108 and max(int(one[1].max()) for one in shifted) == 148
+
+
+def test_evaluation_crops():
+    ramp = np.tile(np.arange(0, 250, 1, dtype="uint8"), (300, 1))
+    plain = Preprocess(224, 256, mean=(0.0,) * 3, std=(1.0,) * 3)
+    centre, ten = (plain.evaluation(ten)(Image.fromarray(ramp)) for ten in (False, True))
+    assert centre.shape == (1, 3, 224, 224) and ten.shape == (10, 3, 224, 224)
+    assert torch.equal(ten[4], centre[0]) and torch.equal(ten[9], centre[0].flip(-1))
+    assert centre[0, 0, 0, 0] * 255 == pytest.approx(
+        16 * 250 / 256, abs=1
+    )  # 16 pixels in, after the shorter edge is 256
+
+
+def test_paper_sizes():
+    assert [shorter_edge(size) for size in (224, 299)] == [256, 352]
+
+
+def test_folders(folders):
+    data = open_data(folders)
+    assert list(data.classes) == ["ant", "bee", "cat"] and data.size is None
+    assert Counter(data.train.labels) == {0: 6, 1: 6, 2: 6} and Counter(data.val.labels) == {0: 2, 1: 2, 2: 2}
+    assert abs(np.asarray(data.val.load(5)).mean() - 210) < 15
+    assert drop_unreadable(data, "error", progress=False) is data
+
+
+def test_validation_images_alone(folders):
+    shutil.rmtree(folders / "train")
+    with pytest.raises(DataError, match="found no train/ and val/"):
+        open_data(folders)
+    data = drop_unreadable(open_data(folders, train=False), "error", progress=False)
+    assert len(data.val.labels) == 6 and not data.train.labels
+
+
+def test_no_such_directory(tmp_path):
+    with pytest.raises(DataError, match="there is no such directory"):
+        open_data(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="found no train/ and val/"):
+        open_data(tmp_path)
+
+
+def test_empty_class(folders):
+    for file in (folders / "train" / "bee").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"train: .*bee"):
+        open_data(folders)
+
+
+def test_classes_that_differ(folders):
+    (folders / "val" / "bee").rename(folders / "val" / "wasp")
+    with pytest.raises(DataError, match="only one has bee, wasp"):
+        open_data(folders)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
+def test_unreadable_image(folders, damage):
+    bad = folders / "train" / "ant" / "3.png"
+    content = bad.read_bytes()
+    bad.write_bytes({"truncated": content[: len(content) // 2], "text": b"not an image", "empty": b""}[damage])
+    data = open_data(folders)
+    with pytest.raises(DataError, match=r"1 image\(s\) cannot be read") as error:
+        drop_unreadable(data, "error", progress=False)
+    assert str(bad) in str(error.value) and "--unreadable skip" in str(error.value)
+    left = drop_unreadable(data, "skip", progress=False)
+    assert len(left.train.labels) == 17 and left.train.files is not None and str(bad) not in left.train.files
+    assert [np.asarray(left.train.load(i)).shape for i in range(17)] == [(40, 36, 3)] * 17
+    assert left.train.labels == [0] * 5 + [1] * 6 + [2] * 6
+
+
+def test_truncated_jpeg_is_found(folders):
+    """A JPEG is decoded at a low resolution, to its end."""
+    path = folders / "train" / "ant" / "big.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype("uint8")).save(path)
+    assert len(drop_unreadable(open_data(folders), "error", progress=False).train.labels) == 19
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(DataError, match=r"big\.jpg"):
+        drop_unreadable(open_data(folders), "error", progress=False)
+
+
+def test_class_without_readable_images(folders):
+    for file in (folders / "train" / "bee").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="no image to train on in class bee"):
+        drop_unreadable(open_data(folders), "skip", progress=False)
+
+
+def _idx(path, array):
+    """The file format of FashionMNIST."""
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(int(n).to_bytes(4, "big") for n in array.shape)
+    path.write_bytes(header + array.astype("uint8").tobytes())
+
+
+def test_fashion_mnist(tmp_path):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 20), ("t10k", 10)):
+        _idx(raw / f"{name}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28)))
+        _idx(raw / f"{name}-labels-idx1-ubyte", np.arange(count) % 10)
+    data = open_data(tmp_path)
+    assert len(data.train.labels) == 20 and len(data.val.labels) == 10 and data.size == 28
+    assert (
+        data.val.labels == list(range(10)) and data.classes[0] == "T-shirt/top" and data.train.load(3).size == (28, 28)
+    )
+    (raw / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(DataError, match="FashionMNIST is incomplete"):
+        open_data(tmp_path)
+
+
+def test_cifar_pickles_are_not_opened_unless_published(tmp_path):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]
+    for name in names:
+        (folder / name).write_bytes(pickle.dumps(_Opened(str(tmp_path / "opened"))))
+    with pytest.raises(DataError, match="CIFAR10 is incomplete or damaged"):
+        open_data(tmp_path)
+    assert not (tmp_path / "opened").exists()
+
+
+class _Opened:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")

@@ -1,0 +1,72 @@
+"""Several processes: the same flags give the same losses, up to the rounding of sums."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from recipes.batch_norm import RunningStatistics
+from recipes.log import read_log
+from recipes.loop import make_accelerator
+from recipes.settings import Settings
+
+COMMAND = "-m recipes.train --preset small --epochs 2 --lr 0.02 --batch 128 --device-batch 64 --ema 0.5 --out".split()
+
+
+def launch(arguments, cwd):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path):
+    """Half of each batch on each of two processes (gloo), against both halves in turn on one."""
+    launch([*COMMAND, "one"], tmp_path)
+    said = launch(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *COMMAND, "two"], tmp_path)
+    assert said.count("epoch 2") == 1  # the main process alone reports
+    one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")
+    for row, other in zip(one, two, strict=True):
+        assert row["step"] == other["step"]
+        assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert row["val_loss"] == pytest.approx(other["val_loss"], rel=1e-3)
+        assert row["val_top1"] == pytest.approx(other["val_top1"], abs=1)
+    states = [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("one", "two")]
+    assert states[0]["identity"] == states[1]["identity"]
+    for key, value in states[0]["network"].items():
+        if value.is_floating_point():
+            torch.testing.assert_close(states[1]["network"][key], value, rtol=0.02, atol=2e-3)
+
+
+def test_running_statistics_move_once_a_step():
+    torch.manual_seed(0)
+    x = torch.randn(12, 4, 3, 3) * torch.tensor([1.0, 2, 3, 4]).view(1, 4, 1, 1) + 1
+    norm = torch.nn.BatchNorm2d(4, momentum=0.1)
+    statistics = RunningStatistics(norm, parts=3)
+    for step in range(2):
+        for part in x.chunk(3):
+            statistics.before_part()
+            norm(part)
+            statistics.after_part()
+        statistics.end_step(make_accelerator(Settings()))
+        share = 1 - 0.9 ** (step + 1)
+        torch.testing.assert_close(norm.running_mean, share * x.mean((0, 2, 3)))
+        variance = torch.stack([part.transpose(0, 1).flatten(1).var(1) for part in x.chunk(3)]).mean(0)
+        torch.testing.assert_close(norm.running_var, share * variance + 1 - share)
+
+
+def test_frozen_statistics_stay():
+    norm = torch.nn.BatchNorm2d(4).eval()
+    norm.running_mean.uniform_()
+    before = norm.running_mean.clone()
+    statistics = RunningStatistics(norm, parts=3)
+    for _ in range(3):
+        statistics.before_part()
+        norm(torch.randn(2, 4, 3, 3)).sum().backward()
+        statistics.after_part()
+    statistics.end_step(make_accelerator(Settings()))
+    assert torch.equal(norm.running_mean, before)
