@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from accelerate import Accelerator
+
 from se_inject.errors import SEInjectError
 
 from .data import Data, open_data
@@ -20,6 +22,23 @@ def run_command(main: Callable[[], object]) -> None:
         main()
     except SEInjectError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; training goes on from its last checkpoint with --resume")
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """A type for argparse: whole numbers from ``minimum`` on.
+
+    >>> at_least(1)("3")
+    3
+    """
+
+    def whole_number(text: str) -> int:
+        if int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}, got {text}")
+        return int(text)
+
+    return whole_number
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,24 +49,24 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", help="folder with train/ and val/, or torchvision root with FashionMNIST or CIFAR10 (default: digits)"
     )
-    parser.add_argument("--size", type=int, help="side of an input in pixels (default: the data's or the network's)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that load images")
+    parser.add_argument("--size", type=at_least(1), help="side of an input in pixels")
+    parser.add_argument("--workers", type=at_least(0), default=0, help="processes that load images")
     parser.add_argument(
         "--unreadable", choices=["error", "skip"], default="error", help="what to do with images that cannot be read"
     )
 
 
-def data_from_flags(flags: argparse.Namespace, progress: bool = True, train: bool = True) -> Data:
+def data_from_flags(flags: argparse.Namespace, accelerator: Accelerator, train: bool = True) -> Data:
     """The data that the flags name, every image file checked; without ``train``, images to evaluate on are enough.
 
     Raises ``DataError``.
 
     >>> parser = argparse.ArgumentParser()
     >>> add_data_flags(parser)
-    >>> len(data_from_flags(parser.parse_args([])).classes)
+    >>> len(data_from_flags(parser.parse_args([]), Accelerator()).classes)
     10
     """
-    return drop_unreadable(open_data(flags.data, train), flags.unreadable, progress)
+    return drop_unreadable(open_data(flags.data, train), flags.unreadable, accelerator)
 
 
 def count_classes(wanted: int | None, classes: Sequence[str]) -> int:

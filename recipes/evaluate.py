@@ -11,14 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
 from tabulate import tabulate
 from torch import nn
 
-from .cli import add_data_flags, count_classes, data_from_flags, run_command
+from .cli import add_data_flags, at_least, count_classes, data_from_flags, run_command
 from .data import Augmented, Data
+from .engine import make_accelerator
 from .errors import SettingsError
-from .files import replacing
+from .files import check_writable, replacing
 from .metrics import mean_probability, predict, score
 from .model import Model, check_input, load_model
 from .transforms import Preprocess, shorter_edge
@@ -48,14 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser("recipes.evaluate", description=__doc__)
     parser.add_argument("--checkpoint", nargs="+", type=Path, required=True, help="model.safetensors of runs")
     parser.add_argument("--network", help="whose weights the files are, if they do not say, as timm's published ones")
-    parser.add_argument("--resize", type=int, help="shorter edge before the crop (default: the paper's for the size)")
+    parser.add_argument("--resize", type=at_least(1), help="shorter edge before the crop (default: the paper's)")
     parser.add_argument("--ten-crop", action="store_true", help="corners and centre, mirrored and not")
     parser.add_argument("--out", type=Path, default=Path("evaluation.json"), help="JSON report (default: %(default)s)")
     add_data_flags(parser)
     flags = parser.parse_args(arguments)
 
-    accelerator = Accelerator()
-    data = data_from_flags(flags, accelerator.is_main_process, train=False)
+    accelerator = make_accelerator()
+    check_writable(flags.out)
+    data = data_from_flags(flags, accelerator, train=False)
     members = [_open(path, flags.network, data) for path in flags.checkpoint]
     rows: list[dict[str, Any]] = []
     predictions = []

@@ -19,9 +19,10 @@ import se_inject
 
 from .cli import add_data_flags, count_classes, data_from_flags, run_command
 from .data import Augmented
+from .engine import make_accelerator
 from .errors import RecipeError
 from .files import replacing
-from .loop import fit, make_accelerator
+from .loop import fit
 from .metrics import predict, score
 from .model import Model, check_input
 from .run import Run, add_run_flags, run_from_flags
@@ -94,8 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
 
     settings = from_flags(FINETUNE, flags)
     state = read_weights(flags.weights)
-    accelerator = make_accelerator(settings)
-    data = data_from_flags(flags, accelerator.is_main_process)
+    accelerator = make_accelerator(settings.mixed_precision)
+    data = data_from_flags(flags, accelerator)
     model = Model(flags.model, "none", count_classes(flags.num_classes, data.classes))
     torch.manual_seed(settings.seed)
     plain = model.build()

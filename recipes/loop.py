@@ -14,29 +14,13 @@ from tqdm import tqdm
 from .batch_norm import RunningStatistics
 from .checkpoint import save_checkpoint
 from .data import Augmented
-from .errors import RecipeError, SettingsError
+from .errors import RecipeError
 from .log import Row, TensorBoard, write_log
 from .metrics import predict, score
 from .model import save_model
 from .optimizer import parameter_groups
 from .run import Run
 from .sampling import ClassBalanced
-from .settings import Settings
-
-
-def make_accelerator(settings: Settings) -> Accelerator:
-    """Accelerate's engine for this process, as ``accelerate launch`` or a plain ``python`` set it up.
-
-    Raises ``SettingsError`` if the device cannot train in the wanted precision.
-
-    >>> make_accelerator(Settings()).num_processes
-    1
-    """
-    try:
-        # without cpu=True, several processes on machines without a GPU would each train alone
-        return Accelerator(mixed_precision=settings.mixed_precision, cpu=not torch.accelerator.is_available())
-    except ValueError as error:
-        raise SettingsError(f"mixed_precision={settings.mixed_precision}: {error}") from error
 
 
 class _Training:
@@ -183,12 +167,15 @@ def fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
     >>> import tempfile
     >>> from pathlib import Path
     >>> from .data import open_data
+    >>> from .engine import make_accelerator
     >>> from .model import Model
+    >>> from .settings import Settings
     >>> model, data = Model("se_resnet20", "standard", 10), open_data(None)
     >>> run = Run(model, data, model.preprocess(data.size), Settings(epochs=1), Path(tempfile.mkdtemp()))
-    >>> rows = fit(run, model.build(), Accelerator())
+    >>> rows = fit(run, model.build(), make_accelerator())
     epoch 1  step 1  lr 0.6  train_loss ...  train_top1 ...  val_loss ...  val_top1 ...  val_top5 ...  seconds ...
     """
+    run.make_folder()
     training = _Training(run, network, accelerator)
     main, processes = accelerator.is_main_process, accelerator.num_processes
     board = TensorBoard(run.folder, training.epoch + 1) if run.tensorboard and main else None

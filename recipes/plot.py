@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 import torch
 from accelerate import Accelerator
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -19,8 +20,9 @@ import se_inject
 
 from .cli import add_data_flags, data_from_flags, run_command
 from .data import Augmented
+from .engine import make_accelerator
 from .errors import SettingsError
-from .files import replacing
+from .files import check_writable, replacing
 from .log import read_log
 from .metrics import predict
 from .model import load_model
@@ -97,9 +99,9 @@ def gate_figure(by_gate: dict[str, Tensor], names: Sequence[str], picked: Sequen
 
 
 def _gates(flags: argparse.Namespace) -> Figure:
-    accelerator = Accelerator()
+    accelerator = make_accelerator()
     network, _, preprocess, classes = load_model(flags.checkpoint)
-    data = data_from_flags(flags, train=False)
+    data = data_from_flags(flags, accelerator, train=False)
     unknown = sorted(set(flags.classes or ()) - set(classes))
     if unknown or list(classes) != list(data.classes):
         raise SettingsError(f"{flags.checkpoint}: knows no class {', '.join(unknown or data.classes[:5])}")
@@ -126,6 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     by_class.add_argument("--out", type=Path, default=Path("gates.png"), help="picture (default: %(default)s)")
     add_data_flags(by_class)
     flags = parser.parse_args(arguments)
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if flags.out.suffix.lstrip(".") not in formats:
+        raise SettingsError(f"{flags.out}: a picture's name ends in one of {', '.join(sorted(formats))}")
+    check_writable(flags.out)
     figure = curves(flags.runs) if flags.kind == "curves" else _gates(flags)
     with replacing(flags.out) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -21,6 +21,7 @@ import se_inject
 from . import plot
 from .cli import run_command
 from .data import Data, open_data
+from .engine import make_accelerator
 from .files import replacing
 from .finetune import finetune
 from .loop import fit
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tuning = replace(SMALL, epochs=epochs, lr=0.01, gate_lr=0.1, lr_step=max(1, epochs // 2))
     data = few(open_data(flags.data), flags.per_class)
     experiment = Experiment(flags.network, data, scratch, tuning, flags.runs)
-    accelerator = Accelerator()
+    accelerator = make_accelerator()
     both = [
         (experiment.from_scratch(seed, accelerator), experiment.fine_tuned(seed, accelerator))
         for seed in range(flags.seeds)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import check_identity, load_checkpoint
+from .cli import at_least
 from .data import Data
 from .errors import SettingsError
+from .files import check_writable
 from .model import Model
 from .settings import Settings
 from .transforms import Preprocess
@@ -68,6 +70,10 @@ class Run:
         check_identity(self.checkpoint, state["identity"], self.identity())
         return state
 
+    def make_folder(self) -> None:
+        """Make the folder, or raise ``SettingsError`` now rather than after an epoch."""
+        check_writable(self.checkpoint)
+
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags for a run's folder and its checkpoints.
@@ -76,7 +82,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("--out", type=Path, help="the run's folder (default: under runs/)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out, or start it if there is none")
-    parser.add_argument("--checkpoint-steps", type=int, help="write a checkpoint also every so many steps")
+    parser.add_argument("--checkpoint-steps", type=at_least(1), help="write a checkpoint also every so many steps")
     parser.add_argument("--tensorboard", action="store_true", help="log for TensorBoard as well")
 
 

@@ -2,12 +2,11 @@
 
 import argparse
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from .engine import Precision
 from .errors import SettingsError
 from .transforms import Augmentation
-
-Precision = Literal["no", "fp16", "bf16"]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import torch
 
 from . import networks
 from .cli import add_data_flags, count_classes, data_from_flags, run_command
+from .engine import make_accelerator
 from .log import Row
-from .loop import fit, make_accelerator
+from .loop import fit
 from .model import Model, check_input
 from .run import add_run_flags, run_from_flags
 from .settings import PRESETS, add_flags, from_flags
@@ -39,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
     settings = from_flags(PRESETS[flags.preset], flags)
     recipe = networks.get(flags.network)
-    accelerator = make_accelerator(settings)
-    data = data_from_flags(flags, accelerator.is_main_process)
+    accelerator = make_accelerator(settings.mixed_precision)
+    data = data_from_flags(flags, accelerator)
     outputs = count_classes(flags.num_classes, data.classes)
     model = Model(recipe.name, "none" if flags.plain else "standard", outputs, flags.reduction)
     name = f"{recipe.name}-plain" if flags.plain else recipe.name

@@ -1,30 +1,32 @@
 """Finding the images that cannot be read, before any time is spent on training."""
 
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 from typing import Literal
 
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from PIL import Image
 from tqdm import tqdm
-from tqdm.contrib.concurrent import thread_map
 
 from .data import Data, Images, check_classes
 from .errors import DataError
 
 
-def drop_unreadable(data: Data, unreadable: Literal["error", "skip"], progress: bool = True) -> Data:
+def drop_unreadable(data: Data, unreadable: Literal["error", "skip"], accelerator: Accelerator) -> Data:
     """``data`` without the image files that cannot be read, each of which is named, or an error that names them.
 
-    Every file is decoded once, at a low resolution where the format allows it.
+    Every file is decoded once, by one of the processes, at a low resolution where the format allows it.
 
     Raises ``DataError``.
 
     >>> from recipes.data import open_data
     >>> data = open_data(None)
-    >>> drop_unreadable(data, "error") is data  # no files
+    >>> drop_unreadable(data, "error", Accelerator()) is data  # no files
     True
     """
-    train = _readable(data.train, "train", unreadable, progress)
-    val = _readable(data.val, "val", unreadable, progress)
+    train = _readable(data.train, "train", unreadable, accelerator)
+    val = _readable(data.val, "val", unreadable, accelerator)
     if train is data.train and val is data.val:
         return data
     left = replace(data, train=train, val=val)
@@ -33,25 +35,29 @@ def drop_unreadable(data: Data, unreadable: Literal["error", "skip"], progress: 
     return left
 
 
-def _readable(images: Images, name: str, unreadable: str, progress: bool) -> Images:
+def _readable(images: Images, name: str, unreadable: str, accelerator: Accelerator) -> Images:
     if not images.files:
         return images
-    problems = thread_map(
-        _problem, images.files, desc=f"check {name} images", disable=not progress, unit="image", chunksize=1
-    )
-    bad = [f"{file}: {problem}" for file, problem in zip(images.files, problems, strict=True) if problem]
-    if not bad:
+    main, files = accelerator.is_main_process, images.files
+    share = range(accelerator.process_index, len(files), accelerator.num_processes)
+    with ThreadPool() as pool:
+        found = pool.imap(lambda i: (i, _problem(files[i])), share, chunksize=16)
+        mine = [one for one in tqdm(found, f"check {name} images", len(share), disable=not main) if one[1]]
+    problems = sorted(gather_object(mine))
+    if not problems:
         return images
+    lines = [f"{files[i]}: {problem}" for i, problem in problems]
     if unreadable == "error":
-        more = f"\nand {len(bad) - 20} more" if len(bad) > 20 else ""
+        more = f"\nand {len(lines) - 20} more" if len(lines) > 20 else ""
         raise DataError(
-            f"{len(bad)} image(s) cannot be read; mend or remove them, or skip them with --unreadable skip:\n"
-            + "\n".join(bad[:20])
+            f"{len(lines)} image(s) cannot be read; mend or remove them, or skip them with --unreadable skip:\n"
+            + "\n".join(lines[:20])
             + more
         )
-    for line in bad if progress else ():
+    for line in lines if main else ():
         tqdm.write(f"skipped: {line}")
-    return images.subset([i for i, problem in enumerate(problems) if not problem])
+    bad = {i for i, _ in problems}
+    return images.subset([i for i in range(len(files)) if i not in bad])
 
 
 def _problem(file: str) -> str:

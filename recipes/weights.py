@@ -57,6 +57,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
+    if isinstance(state, dict) and "identity" in state:
+        raise CheckpointError(f"{path}: is a checkpoint to resume from; pass the model.safetensors beside it")
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: holds no state dict of tensors; save model.state_dict()")
     return state

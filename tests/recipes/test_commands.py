@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import se_inject
 from recipes import evaluate, finetune, plot, results, train
 from recipes.data import open_data
+from recipes.engine import make_accelerator
 from recipes.errors import CheckpointError, DataError, RecipeError, SettingsError, UnknownNameError
 from recipes.log import read_log
 from recipes.metrics import mean_probability, score
@@ -81,6 +82,10 @@ def test_command_line_says_errors_without_a_traceback(tmp_path):
         (["--lr", "-1"], SettingsError, "lr must not be negative"),
         (["--batch", "100", "--device-batch", "64"], SettingsError, "does not divide"),
         (["--unreadable", "skip", "--data", "nowhere"], DataError, "no such directory"),
+        (["--mixed-precision", "fp16"], SettingsError, "needs a GPU"),
+        (["--size", "0"], SystemExit, "2"),
+        (["--checkpoint-steps", "0"], SystemExit, "2"),
+        (["--workers", "-1"], SystemExit, "2"),
     ],
 )
 def test_train_refuses_before_training(flags, error, says, tmp_path, monkeypatch):
@@ -88,6 +93,13 @@ def test_train_refuses_before_training(flags, error, says, tmp_path, monkeypatch
     with pytest.raises(error, match=says):
         train.main([*SMALL, *flags, "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
+
+
+def test_train_checks_its_folder_before_training(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("recipes.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    with pytest.raises(SettingsError, match=r"file/run/last\.pt: cannot be written"):
+        train.main([*SMALL, "--out", str(tmp_path / "file" / "run")])
 
 
 def test_evaluate_agrees_with_the_log(trained, tmp_path, capsys):
@@ -164,6 +176,10 @@ def test_evaluate_refuses(trained, folders, tmp_path):
         evaluate.main(["--checkpoint", str(file), "--data", str(folders), "--out", str(tmp_path / "e")])
     with pytest.raises(SettingsError, match="smaller than the crop"):
         evaluate.main(["--checkpoint", str(file), "--resize", "4", "--out", str(tmp_path / "e")])
+    with pytest.raises(CheckpointError, match=r"pass the model\.safetensors beside it"):
+        evaluate.main(["--checkpoint", str(file.with_name("last.pt")), "--out", str(tmp_path / "e")])
+    with pytest.raises(SettingsError, match="cannot be written"):
+        evaluate.main(["--checkpoint", str(file), "--out", str(file / "e")])
     (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match=r"cut\.safetensors: cannot be read as weights"):
         evaluate.main(["--checkpoint", str(tmp_path / "cut.safetensors"), "--out", str(tmp_path / "e")])
@@ -265,7 +281,9 @@ def test_plot_curves(trained, tmp_path):
     assert axes.lines[2].get_ydata()[-1] == read_log(trained / "se")[-1]["val_top1"]
     assert axes.lines[3].get_linestyle() == "--" and axes.lines[3].get_color() == axes.lines[2].get_color()
     with pytest.raises(DataError, match="has no log"):
-        plot.main(["curves", str(tmp_path)])
+        plot.main(["curves", str(tmp_path), "--out", str(tmp_path / "d.png")])
+    with pytest.raises(SettingsError, match=r"d\.txt: a picture's name ends in one of .*png"):
+        plot.main(["curves", str(trained / "se"), "--out", str(tmp_path / "d.txt")])
 
 
 def test_plot_gates(trained, tmp_path):
@@ -285,9 +303,7 @@ def test_activations_are_the_means_by_class(init):
     torch.nn.init.normal_(gate.fc2.weight)
     images, labels = torch.randn(5, 1, 8, 4, 4), [0, 1, 1, 0, 1]
     network = torch.nn.Sequential(gate, torch.nn.Flatten(), torch.nn.Linear(128, 2))
-    found = plot.activations(
-        network, list(zip(images, labels, strict=True)), 2, train.make_accelerator(train.PRESETS["small"])
-    )
+    found = plot.activations(network, list(zip(images, labels, strict=True)), 2, make_accelerator())
     scales = torch.stack([(gate(x) / x)[0, :, 0, 0] for x in images]).detach()
     for label in (0, 1):
         torch.testing.assert_close(

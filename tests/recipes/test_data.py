@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -101,14 +102,14 @@ def test_folders(folders):
     assert list(data.classes) == ["ant", "bee", "cat"] and data.size is None
     assert Counter(data.train.labels) == {0: 6, 1: 6, 2: 6} and Counter(data.val.labels) == {0: 2, 1: 2, 2: 2}
     assert abs(np.asarray(data.val.load(5)).mean() - 210) < 15
-    assert drop_unreadable(data, "error", progress=False) is data
+    assert drop_unreadable(data, "error", Accelerator()) is data
 
 
 def test_validation_images_alone(folders):
     shutil.rmtree(folders / "train")
     with pytest.raises(DataError, match="found no train/ and val/"):
         open_data(folders)
-    data = drop_unreadable(open_data(folders, train=False), "error", progress=False)
+    data = drop_unreadable(open_data(folders, train=False), "error", Accelerator())
     assert len(data.val.labels) == 6 and not data.train.labels
 
 
@@ -139,9 +140,9 @@ def test_unreadable_image(folders, damage):
     bad.write_bytes({"truncated": content[: len(content) // 2], "text": b"not an image", "empty": b""}[damage])
     data = open_data(folders)
     with pytest.raises(DataError, match=r"1 image\(s\) cannot be read") as error:
-        drop_unreadable(data, "error", progress=False)
+        drop_unreadable(data, "error", Accelerator())
     assert str(bad) in str(error.value) and "--unreadable skip" in str(error.value)
-    left = drop_unreadable(data, "skip", progress=False)
+    left = drop_unreadable(data, "skip", Accelerator())
     assert len(left.train.labels) == 17 and left.train.files is not None and str(bad) not in left.train.files
     assert [np.asarray(left.train.load(i)).shape for i in range(17)] == [(40, 36, 3)] * 17
     assert left.train.labels == [0] * 5 + [1] * 6 + [2] * 6
@@ -151,17 +152,17 @@ def test_truncated_jpeg_is_found(folders):
     """A JPEG is decoded at a low resolution, to its end."""
     path = folders / "train" / "ant" / "big.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype("uint8")).save(path)
-    assert len(drop_unreadable(open_data(folders), "error", progress=False).train.labels) == 19
+    assert len(drop_unreadable(open_data(folders), "error", Accelerator()).train.labels) == 19
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(DataError, match=r"big\.jpg"):
-        drop_unreadable(open_data(folders), "error", progress=False)
+        drop_unreadable(open_data(folders), "error", Accelerator())
 
 
 def test_class_without_readable_images(folders):
     for file in (folders / "train" / "bee").iterdir():
         file.write_bytes(b"")
     with pytest.raises(DataError, match="no image to train on in class bee"):
-        drop_unreadable(open_data(folders), "skip", progress=False)
+        drop_unreadable(open_data(folders), "skip", Accelerator())
 
 
 def _idx(path, array):
@@ -196,6 +197,21 @@ def test_cifar_pickles_are_not_opened_unless_published(tmp_path):
     with pytest.raises(DataError, match="CIFAR10 is incomplete or damaged"):
         open_data(tmp_path)
     assert not (tmp_path / "opened").exists()
+
+
+def test_cifar(tmp_path, monkeypatch):
+    """The published files' layout, without their content."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        pixels = np.zeros((2, 3072), dtype="uint8")
+        pixels[:, :1024] = 200  # the red plane comes first
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [3, 5]}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(i) for i in range(10)]}))
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    data = open_data(tmp_path)
+    assert len(data.train.labels) == 10 and data.val.labels == [3, 5] and data.size == 32
+    assert np.asarray(data.train.load(0)).reshape(-1, 3).mean(0).tolist() == [200, 0, 0]
 
 
 class _Opened:

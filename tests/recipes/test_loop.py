@@ -10,9 +10,10 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 import se_inject
+from recipes.engine import make_accelerator
 from recipes.errors import CheckpointError, RecipeError, SettingsError
 from recipes.log import read_log
-from recipes.loop import fit, make_accelerator
+from recipes.loop import fit
 from recipes.model import load_model
 from recipes.optimizer import parameter_groups
 from recipes.settings import PRESETS, Settings
@@ -21,7 +22,7 @@ from recipes.settings import PRESETS, Settings
 def train(run, network=None):
     torch.manual_seed(0)
     network = network or run.model.build()
-    return fit(run, network, make_accelerator(run.settings)), network
+    return fit(run, network, make_accelerator(run.settings.mixed_precision)), network
 
 
 def weights(run):

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from recipes.batch_norm import RunningStatistics
+from recipes.engine import make_accelerator
 from recipes.log import read_log
-from recipes.loop import make_accelerator
-from recipes.settings import Settings
 
 COMMAND = "-m recipes.train --preset small --epochs 2 --lr 0.02 --batch 128 --device-batch 64 --ema 0.5 --out".split()
 
@@ -52,7 +51,7 @@ def test_running_statistics_move_once_a_step():
             statistics.before_part()
             norm(part)
             statistics.after_part()
-        statistics.end_step(make_accelerator(Settings()))
+        statistics.end_step(make_accelerator())
         share = 1 - 0.9 ** (step + 1)
         torch.testing.assert_close(norm.running_mean, share * x.mean((0, 2, 3)))
         variance = torch.stack([part.transpose(0, 1).flatten(1).var(1) for part in x.chunk(3)]).mean(0)
@@ -68,5 +67,5 @@ def test_frozen_statistics_stay():
         statistics.before_part()
         norm(torch.randn(2, 4, 3, 3)).sum().backward()
         statistics.after_part()
-    statistics.end_step(make_accelerator(Settings()))
+    statistics.end_step(make_accelerator())
     assert torch.equal(norm.running_mean, before)

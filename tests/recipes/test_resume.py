@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from recipes import checkpoint, files, train
+from recipes.engine import make_accelerator
 from recipes.log import read_log
-from recipes.loop import fit, make_accelerator
+from recipes.loop import fit
 
 COMMAND = [
     "--preset",
@@ -82,7 +83,7 @@ def test_resumed_at_every_step(make_run, monkeypatch, stop):
     """Also where gradients accumulate, and with everything that is random in it."""
     settings = {"device_batch": 16, "ema": 0.5, "checkpoint_steps": 1}
     whole, parts = make_run("whole", **settings), make_run("parts", resume=True, **settings)
-    fit(whole, Noisy(), make_accelerator(whole.settings))
+    fit(whole, Noisy(), make_accelerator())
 
     def save(path, state):
         checkpoint.save_checkpoint(path, state)
@@ -91,11 +92,11 @@ def test_resumed_at_every_step(make_run, monkeypatch, stop):
 
     with monkeypatch.context() as patch, pytest.raises(StoppedError):
         patch.setattr("recipes.loop.save_checkpoint", save)
-        fit(parts, Noisy(), make_accelerator(parts.settings))
+        fit(parts, Noisy(), make_accelerator())
     torch.manual_seed(1234)  # another process has other global randomness, and other weights to begin with
     network = Noisy()
     nn.init.zeros_(network[0].weight)
-    rows = fit(parts, network, make_accelerator(parts.settings))
+    rows = fit(parts, network, make_accelerator())
     assert [row["epoch"] for row in rows] == [1, 2]
     assert_same(whole.folder, parts.folder)
 
