@@ -5,6 +5,7 @@ Reports the plain model, the plain model trained as long, and the model with gat
 
 import argparse
 import copy
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -103,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     load_weights(plain, state, str(flags.weights))
     name = f"finetune-{flags.model.replace('/', '-')}"
     run = run_from_flags(flags, model, data, settings, accelerator.num_processes, name)
+    run = replace(run, start=hashlib.sha256(flags.weights.read_bytes()).hexdigest())
     check_input(plain, model, run.preprocess.size)
     report = finetune(plain, run, accelerator, flags.reduction, flags.gates_only)
     if accelerator.is_main_process:

@@ -19,7 +19,8 @@ from .transforms import Preprocess
 class Run:
     """What to train, on what, how, and where to keep it.
 
-    ``checkpoint_steps`` asks for a checkpoint also within epochs; ``gates_only`` says that the backbone is frozen.
+    ``checkpoint_steps`` asks for a checkpoint also within epochs; ``gates_only`` says that the backbone is frozen,
+    ``start`` is a digest of the weights that the network starts from, if they are not random.
 
     >>> from .data import open_data
     >>> model, data = Model("se_resnet20", "standard", 10), open_data(None)
@@ -38,6 +39,7 @@ class Run:
     checkpoint_steps: int | None = None
     tensorboard: bool = False
     gates_only: bool = False
+    start: str | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -52,6 +54,7 @@ class Run:
             "preprocess": asdict(self.preprocess),
             "data": {"train": len(train), "val": len(val), "classes": list(self.data.classes)},
             "settings": asdict(self.settings) | {"gates_only": self.gates_only},
+            "weights": {"start": self.start},
         }
         return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
 

@@ -1,5 +1,7 @@
 """The commands, as their users call them: what they print and write, and what they refuse."""
 
+import contextlib
+import importlib
 import json
 import math
 import shutil
@@ -24,16 +26,24 @@ from recipes.log import read_log
 from recipes.metrics import mean_probability, score
 from recipes.model import Model, load_model, save_model
 
+README = Path(__file__).parents[2] / "README.md"
 SMALL = ["--preset", "small", "--epochs", "1", "--batch", "256"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A plain and an SE network, trained for an epoch of the digits."""
+    """The folder of runs after the README's commands: a plain and an SE network, trained a little on the digits."""
+    commands = [line.split() for line in README.read_text().splitlines() if line.startswith("python -m recipes.")]
     root = tmp_path_factory.mktemp("trained")
-    train.main([*SMALL, "--out", str(root / "se")])
-    train.main([*SMALL, "--plain", "--out", str(root / "plain")])
-    return root
+    with contextlib.chdir(root):
+        for _, _, module, *arguments in commands:
+            importlib.import_module(module).main(arguments)
+    return root / "runs"
+
+
+def test_readme_commands(trained):
+    expected = ["curves.png", "evaluation.json", "finetune-se_resnet20", "gates.png", "plain", "se"]
+    assert sorted(path.name for path in trained.iterdir()) == expected
 
 
 def test_train_makes_the_network_that_was_asked_for(trained):
@@ -247,6 +257,11 @@ def test_finetune_resumes_and_refuses(trained, tmp_path, monkeypatch):
         finetune.main([*flags, "--model", "timm/no_such"])
     with pytest.raises(CheckpointError, match="there is no such file"):
         finetune.main([*flags, "--weights", "nowhere.pt"])
+    state = load_file(weights)
+    state["fc.bias"] += 1
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(SettingsError, match=r"weights\.start is"):
+        finetune.main([*flags, "--resume", "--weights", str(tmp_path / "other.safetensors")])
     (tmp_path / "cut.pt").write_bytes(Path(weights).read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"cut\.pt: cannot be read as weights"):
         finetune.main([*flags, "--weights", str(tmp_path / "cut.pt")])
@@ -333,13 +348,13 @@ def test_score_counts_over_all_images():
 
 
 def test_results(tmp_path):
-    flags = ["--seeds", "2", "--epochs", "1", "--finetune-epochs", "1", "--per-class", "4"]
+    flags = ["--seeds", "1", "--epochs", "1", "--finetune-epochs", "1", "--per-class", "4"]
     where = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     results.main([*flags, *where])
     text = (tmp_path / "out" / "RESULTS.md").read_text()
     assert (
-        "40 training images" in text and "| to first column |" in text and "python -m recipes.results --seeds 2" in text
+        "40 training images" in text and "| to first column |" in text and "python -m recipes.results --seeds 1" in text
     )
-    for name, folder in (("plain", "plain-1"), ("SE", "SE-1")):
+    for name, folder in (("plain", "plain-0"), ("SE", "SE-0")):
         assert f"{read_log(tmp_path / 'runs' / folder)[-1]['val_top1']:.2f}" in text, name
     assert all((tmp_path / "out" / "results" / name).exists() for name in ("curves.png", "gates.png"))
