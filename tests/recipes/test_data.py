@@ -40,9 +40,12 @@ def test_sampling_is_balanced_cycled_and_resumable(counts, batch, stop, start, s
     assert list(ClassBalanced(labels, seed, batch, stop, min(start, stop))) == batches[start:]
 
 
-def test_order_depends_on_the_seed():
+def test_order_depends_on_the_seed_and_is_drawn_anew():
     labels = [0] * 50 + [1] * 50
     assert list(ClassBalanced(labels, 0, 10, 3)) != list(ClassBalanced(labels, 1, 10, 3))
+    cycles = [[image for image, _ in batch if image < 50] for batch in ClassBalanced(labels, 0, 100, 2)]
+    assert sorted(cycles[0]) == sorted(cycles[1]) == list(range(50))
+    assert cycles[0] != cycles[1] and cycles[0] != sorted(cycles[0])
 
 
 @pytest.mark.parametrize("augmentation", ["paper", "small"])
@@ -70,6 +73,10 @@ def test_paper_augmentation_is_the_authors_list():
     # of a crop of area share s and aspect a, 32 pixels show sqrt(s * a) of the 200 grey levels
     shown = np.abs(slopes) * 32 / 200
     assert np.sqrt(0.08 * 0.75) - 0.06 < shown.min() < 0.4 and 0.8 < shown.max() < 1.1
+    # rotated by at most 10 degrees, up and down: then grey levels change from row to row
+    tilts = [(picture[0, 20, 16] - picture[0, 12, 16]).item() / 8 for picture in pictures]
+    degrees = np.degrees(np.arctan2(tilts, np.abs(slopes)))
+    assert -14 < degrees.min() < -7 and 7 < degrees.max() < 14
     shifts = [(picture[1] - picture[0])[8:24, 8:24].median().item() for picture in pictures]
     assert 30 < max(shifts) <= 40.5 and -40.5 <= min(shifts) < -30
 

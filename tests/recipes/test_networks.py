@@ -199,6 +199,13 @@ def test_weights_of_another_network_are_refused():
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
+def test_weights_of_another_head_are_refused():
+    network = recipes.get("se_resnet20").build(num_classes=10)
+    state = recipes.get("se_resnet20").build(num_classes=7).state_dict()
+    with pytest.raises(recipes.errors.CheckpointError, match=r"fc.weight is \(7, 64\), not \(10, 64\)"):
+        load_weights(network, state, "w.pt")
+
+
 def test_mapping_leaves_own_names_alone():
     for name in ("se_resnet50_caffe", "senet154"):
         with torch.device("meta"):

@@ -59,13 +59,13 @@ def test_running_statistics_move_once_a_step():
 
 
 def test_frozen_statistics_stay():
-    norm = torch.nn.BatchNorm2d(4).eval()
+    norm = torch.nn.BatchNorm2d(64).eval()
     norm.running_mean.uniform_()
     before = norm.running_mean.clone()
-    statistics = RunningStatistics(norm, parts=3)
-    for _ in range(3):
+    statistics = RunningStatistics(norm, parts=7)  # a sum of seven, divided by seven, is rounded
+    for _ in range(7):
         statistics.before_part()
-        norm(torch.randn(2, 4, 3, 3)).sum().backward()
+        norm(torch.randn(2, 64, 3, 3)).sum().backward()
         statistics.after_part()
     statistics.end_step(make_accelerator())
     assert torch.equal(norm.running_mean, before)
