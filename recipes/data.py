@@ -1,5 +1,6 @@
 """Images to train and evaluate on: a folder tree, a torchvision root, or scikit-learn's digits."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,15 @@ from .errors import DataError
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images: ``load(i)`` is the i-th as a PIL image; ``files`` are their paths, where they have any."""
+    """Labelled images: ``load(i)`` is the i-th as a PIL image; ``files`` are their paths, where they have any.
+
+    ``digest`` tells these images from others: of pixels, or of the files' names and sizes.
+    """
 
     load: Callable[[int], Image.Image]
     labels: Sequence[int]
     files: Sequence[str] | None = None
+    digest: str = ""
 
     def subset(self, keep: Sequence[int]) -> "Images":
         """The images at these places alone.
@@ -32,7 +37,18 @@ class Images:
         (3, 1)
         """
         files = None if self.files is None else [self.files[i] for i in keep]
-        return Images(lambda i: self.load(keep[i]), [self.labels[i] for i in keep], files)
+        labels = [self.labels[i] for i in keep]
+        return Images(partial(_picked, self.load, keep), labels, files, _digest(self.digest, list(keep)))
+
+
+def _picked(load: Callable[[int], Image.Image], keep: Sequence[int], i: int) -> Image.Image:
+    return load(keep[i])
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(
+        b"".join(part if isinstance(part, bytes) else repr(part).encode() for part in parts)
+    ).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -107,19 +123,29 @@ def _digits() -> Data:
 
     digits = load_digits()
     pixels = (digits.images * (255 / 16)).astype("uint8")
-    both = Images(lambda i: Image.fromarray(pixels[i]), digits.target.tolist())
+    labels = digits.target.tolist()
+    both = Images(partial(_from_array, pixels), labels, digest=_digest(pixels.tobytes(), labels))
     train, val = train_test_split(range(len(pixels)), test_size=0.25, random_state=0, stratify=digits.target)
     return Data(both.subset(train), both.subset(val), [str(name) for name in digits.target_names], 8)
+
+
+def _from_array(pixels: Any, i: int) -> Image.Image:
+    return Image.fromarray(pixels[i])
 
 
 def _torchvision(kind: Any, root: Path, size: int) -> Data:
     # CIFAR10 comes as pickles; torchvision compares their checksums with the published ones before it opens them
     try:
         splits = [kind(str(root), train=train) for train in (True, False)]
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, AssertionError, OSError) as error:  # the readers of damaged files
         raise DataError(f"{root}: {kind.__name__} is incomplete or damaged: {error}") from error
-    train, val = (Images(partial(_first, split), [int(t) for t in split.targets]) for split in splits)
-    return Data(train, val, splits[0].classes, size)
+    parts = []
+    for split in splits:
+        labels, pixels = [int(label) for label in split.targets], np.asarray(split.data)
+        if len(labels) != len(pixels) or not {*labels} <= {*range(len(split.classes))}:
+            raise DataError(f"{root}: {kind.__name__} is damaged: its labels do not fit its images or classes")
+        parts.append(Images(partial(_first, split), labels, digest=_digest(pixels.tobytes(), labels)))
+    return Data(parts[0], parts[1], splits[0].classes, size)
 
 
 def _first(pairs: Any, i: int) -> Image.Image:
@@ -140,21 +166,24 @@ def _folders(root: Path, train: bool) -> Data:
         raise DataError(
             f"{root}: train/ and val/ must have the same class folders; only one has {', '.join(differ[:5])}"
         )
-    images = {
-        name: Images(partial(_first, split), split.targets, [path for path, _ in split.samples])
-        for name, split in splits.items()
-    }
+    images = {}
+    for name, split in splits.items():
+        files = [path for path, _ in split.samples]
+        sizes = [(Path(file).relative_to(root).as_posix(), Path(file).stat().st_size) for file in files]
+        images[name] = Images(partial(_first, split), split.targets, files, _digest(sizes))
     return Data(images.get("train", Images(images["val"].load, [], [])), images["val"], classes, None)
 
 
-def check_classes(data: Data) -> None:
-    """Raise ``DataError`` if a class has no image left to train on, or there is none to validate on.
+def check_enough(data: Data, processes: int = 1) -> None:
+    """Raise ``DataError`` if a class has no image to train on, or there are fewer images to validate on than processes.
 
-    >>> check_classes(open_data(None))
+    Data that were opened without images to train on are for validation alone.
+
+    >>> check_enough(open_data(None))
     """
     count = Counter(data.train.labels)
     empty = [name for label, name in enumerate(data.classes) if not count[label]]
-    if empty:
+    if count and empty:
         raise DataError(f"no image to train on in class {', '.join(empty[:5])}; add images or remove the class folder")
-    if not data.val.labels:
-        raise DataError("no image to validate on")
+    if len(data.val.labels) < processes:
+        raise DataError(f"{len(data.val.labels)} images to validate on are too few for {processes} process(es)")

@@ -14,30 +14,40 @@ from typing import Any
 from tabulate import tabulate
 from torch import nn
 
-from .cli import add_data_flags, at_least, count_classes, data_from_flags, run_command
+from .cli import add_data_flags, at_least, data_from_flags, run_command
 from .data import Augmented, Data
 from .engine import make_accelerator
 from .errors import SettingsError
 from .files import check_writable, replacing
 from .metrics import mean_probability, predict, score
-from .model import Model, check_input, load_model
-from .transforms import Preprocess, shorter_edge
+from .model import Model, check_input
+from .saved import check_origin, describe, load_model
+from .transforms import Preprocess
 from .weights import load_weights, read_weights
 
 
-def _open(path: Path, network: str | None, data: Data) -> tuple[nn.Module, Model, Preprocess]:
-    if network is None:
-        built, model, preprocess, classes = load_model(path)
-        if list(classes) != list(data.classes):
-            raise SettingsError(
-                f"{path}: was trained on other classes ({', '.join(classes[:3])}, ...) than the data's "
-                f"({', '.join(data.classes[:3])}, ...)"
-            )
-        return built, model, preprocess
-    model = Model(network, "standard", count_classes(None, data.classes))
-    built = model.build().eval()
-    load_weights(built, read_weights(path), str(path))
-    return built, model, model.preprocess(data.size)
+def _open(path: Path, name: str | None, data: Data) -> tuple[nn.Module, Model, Preprocess]:
+    description = describe(path)
+    if description is None and name is not None:
+        model = Model(name, "standard", len(data.classes))
+        network = model.build().eval()
+        load_weights(network, read_weights(path), str(path))
+        return network, model, model.preprocess(data.size)
+    network, description = load_model(path)
+    check_origin(path, description, name or description.model.name, data.classes)
+    return network, description.model, description.preprocess
+
+
+def _protocol(preprocess: Preprocess, flags: argparse.Namespace, data: Data) -> Preprocess:
+    if flags.size:
+        preprocess = preprocess.at(flags.size, data.size is not None)
+    if flags.resize:
+        preprocess = replace(preprocess, resize=flags.resize)
+    if preprocess.resize < preprocess.size:
+        raise SettingsError(f"--resize {preprocess.resize} is smaller than the crop of {preprocess.size} pixels")
+    if flags.ten_crop and data.size and preprocess.resize == preprocess.size:
+        raise SettingsError(f"ten crops of {preprocess.size} pixels need a larger --resize; these images are square")
+    return preprocess
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -58,22 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     check_writable(flags.out)
     data = data_from_flags(flags, accelerator, train=False)
     members = [_open(path, flags.network, data) for path in flags.checkpoint]
+    if len({model.num_classes for _, model, _ in members}) > 1:
+        raise SettingsError("the checkpoints have different numbers of outputs; they make no ensemble")
+    protocols = [_protocol(preprocess, flags, data) for *_, preprocess in members]
+    for (network, model, _), protocol in zip(members, protocols, strict=True):
+        check_input(network, model, protocol.size)
     rows: list[dict[str, Any]] = []
     predictions = []
-    for path, (network, model, preprocess) in zip(flags.checkpoint, members, strict=True):
-        if flags.size:
-            edge = flags.size if data.size else shorter_edge(flags.size)
-            preprocess = replace(preprocess, size=flags.size, resize=edge)
-        if flags.resize:
-            preprocess = replace(preprocess, resize=flags.resize)
-        if preprocess.resize < preprocess.size:
-            raise SettingsError(f"--resize {preprocess.resize} is smaller than the crop of {preprocess.size} pixels")
-        check_input(network, model, preprocess.size)
-        inputs = Augmented(data.val, preprocess.evaluation(flags.ten_crop))
+    for path, (network, model, _), protocol in zip(flags.checkpoint, members, protocols, strict=True):
+        inputs = Augmented(data.val, protocol.evaluation(flags.ten_crop))
         log_probability, labels = predict(network.to(accelerator.device), inputs, accelerator, workers=flags.workers)
         predictions.append(log_probability)
-        protocol = {"size": preprocess.size, "resize": preprocess.resize, "crops": 10 if flags.ten_crop else 1}
-        rows.append({"checkpoint": str(path), "network": model.name, "gates": model.gates} | protocol)
+        rows.append({"checkpoint": str(path), "network": model.name, "gates": model.gates})
+        rows[-1] |= {"size": protocol.size, "resize": protocol.resize, "crops": 10 if flags.ten_crop else 1}
         rows[-1] |= score(log_probability, labels)
     if len(rows) > 1:
         rows.append({"checkpoint": f"ensemble of {len(rows)}"} | score(mean_probability(predictions), labels))

@@ -18,7 +18,7 @@ from torch import nn
 
 import se_inject
 
-from .cli import add_data_flags, count_classes, data_from_flags, run_command
+from .cli import add_data_flags, data_from_flags, run_command
 from .data import Augmented
 from .engine import make_accelerator
 from .errors import RecipeError
@@ -27,6 +27,7 @@ from .loop import fit
 from .metrics import predict, score
 from .model import Model, check_input
 from .run import Run, add_run_flags, run_from_flags
+from .saved import check_origin, describe
 from .settings import FINETUNE, add_flags, from_flags
 from .weights import load_weights, read_weights
 
@@ -85,8 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument(
         "--model", required=True, help="timm/NAME, torchvision/NAME or a name of recipes.list_networks()"
     )
-    parser.add_argument("--weights", type=Path, required=True, help="its trained weights: safetensors or a state dict")
-    parser.add_argument("--num-classes", type=int, help="outputs of the model (default: the data's classes)")
+    parser.add_argument("--weights", type=Path, required=True, help="its weights, trained on classes as the data's")
     parser.add_argument("--reduction", type=int, default=16, help="of the gates (default: %(default)s)")
     parser.add_argument("--gates-only", action="store_true", help="train the gates alone, hold the rest as it is")
     add_data_flags(parser)
@@ -98,14 +98,17 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     state = read_weights(flags.weights)
     accelerator = make_accelerator(settings.mixed_precision)
     data = data_from_flags(flags, accelerator)
-    model = Model(flags.model, "none", count_classes(flags.num_classes, data.classes))
+    description = describe(flags.weights)
+    if description is not None:
+        check_origin(flags.weights, description, flags.model, data.classes)
+    model = Model(flags.model, "none", description.model.num_classes if description else len(data.classes))
     torch.manual_seed(settings.seed)
     plain = model.build()
     load_weights(plain, state, str(flags.weights))
     name = f"finetune-{flags.model.replace('/', '-')}"
     run = run_from_flags(flags, model, data, settings, accelerator.num_processes, name)
     run = replace(run, start=hashlib.sha256(flags.weights.read_bytes()).hexdigest())
-    check_input(plain, model, run.preprocess.size)
+    check_input(plain, model, run.preprocess.size, run.settings.device_batch or 2)
     report = finetune(plain, run, accelerator, flags.reduction, flags.gates_only)
     if accelerator.is_main_process:
         rows = [[name, *result.values()] for name, result in report.items()]

@@ -14,9 +14,9 @@ def write_log(folder: Path, rows: list[Row]) -> None:
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> write_log(folder, [{"epoch": 1, "val_top1": 25.0}])
+    >>> write_log(folder, [{"epoch": 1, "train_top1": 30.0, "val_top1": 25.0}])
     >>> read_log(folder)
-    [{'epoch': 1.0, 'val_top1': 25.0}]
+    [{'epoch': 1.0, 'train_top1': 30.0, 'val_top1': 25.0}]
     """
     with replacing(folder / "log.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
@@ -37,8 +37,14 @@ def read_log(folder: str | Path) -> list[Row]:
     path = Path(folder, "log.csv")
     if not path.is_file():
         raise DataError(f"{folder}: has no log.csv; it is not the folder of a run")
-    with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: is damaged, or not the log of a run ({error})") from error
+    if not rows or not {"epoch", "train_top1", "val_top1"} <= rows[0].keys():
+        raise DataError(f"{path}: is not the log of a run")
+    return rows
 
 
 class TensorBoard:

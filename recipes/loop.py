@@ -17,10 +17,10 @@ from .data import Augmented
 from .errors import RecipeError
 from .log import Row, TensorBoard, write_log
 from .metrics import predict, score
-from .model import save_model
 from .optimizer import parameter_groups
 from .run import Run
 from .sampling import ClassBalanced
+from .saved import Description, save_model
 
 
 class _Training:
@@ -118,7 +118,9 @@ class _Training:
         Raises ``RecipeError``, and writes nothing, if the loss is no longer a number.
         """
         run, sums, scaler = self.run, self.accelerator.reduce(self.sums, "sum"), self.accelerator.scaler
-        if not np.isfinite([*sums.tolist(), *(row["train_loss"] for row in self.history[-1:])]).all():
+        losses = [value for row in self.history[-1:] for value in (row["train_loss"], row["val_loss"])]
+        weights = torch.stack([parameter.isfinite().all() for parameter in self.network.parameters()])
+        if not (np.isfinite([*sums.tolist(), *losses]).all() and weights.all()):
             raise RecipeError(
                 f"{run.folder}: the loss is no longer a number at step {self.step}; the last checkpoint is kept; start "
                 "again in another --out with a lower --lr or without half precision"
@@ -128,7 +130,7 @@ class _Training:
         if self.step % self.epoch_steps == 0:
             write_log(run.folder, self.history)
             path = run.folder / "model.safetensors"
-            save_model(path, self.validated, run.model, run.preprocess, list(run.data.classes))
+            save_model(path, self.validated, Description(run.model, run.preprocess, list(run.data.classes)))
         state = {
             "identity": run.identity(),
             "step": self.step,
@@ -175,7 +177,11 @@ def fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
     >>> rows = fit(run, model.build(), make_accelerator())
     epoch 1  step 1  lr 0.6  train_loss ...  train_top1 ...  val_loss ...  val_top1 ...  val_top5 ...  seconds ...
     """
-    run.make_folder()
+    with run.held(accelerator.is_main_process):
+        return _fit(run, network, accelerator)
+
+
+def _fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
     training = _Training(run, network, accelerator)
     main, processes = accelerator.is_main_process, accelerator.num_processes
     board = TensorBoard(run.folder, training.epoch + 1) if run.tensorboard and main else None

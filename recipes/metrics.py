@@ -63,7 +63,7 @@ def score(log_probability: Tensor, labels: Tensor) -> dict[str, float]:
     accuracy = {f"top{k}": MulticlassAccuracy(classes, min(k, classes), "micro") for k in (1, 5)}
     metrics = MetricCollection(dict(accuracy)).to(device)
     metrics.update(log_probability.exp(), labels)
-    mean_loss = MeanMetric().to(device)
+    mean_loss = MeanMetric(nan_strategy="disable").to(device)
     mean_loss.update(nn.functional.nll_loss(log_probability, labels), len(labels))
     errors = {name: 100 * (1 - value.item()) for name, value in metrics.compute().items()}
     return {"loss": mean_loss.compute().item()} | errors

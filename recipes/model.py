@@ -1,22 +1,19 @@
-"""Which network: a recipe, or a model of timm or torchvision, plain or with gates; and its file of weights."""
+"""Which network: a recipe, or a model of timm or torchvision, plain or with gates."""
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+import copy
+from dataclasses import dataclass
+from typing import Literal
 
-import safetensors
+import timm
 import torch
-from safetensors.torch import save_file
+import torchvision
 from torch import nn
 
 import se_inject
 
 from . import networks
-from .errors import CheckpointError, SettingsError, UnknownNameError
-from .files import replacing
+from .errors import SettingsError, UnknownNameError
 from .transforms import Preprocess, shorter_edge
-from .weights import load_weights, read_weights
 
 
 @dataclass(frozen=True)
@@ -48,105 +45,58 @@ class Model:
         >>> Model("se_resnet50", "none", 1000).preprocess(native=None)
         Preprocess(size=224, resize=256, interpolation='bilinear', mean=(0.485, ...), std=(0.229, ...))
         """
-        own = _own_preprocess(self.name)
-        wanted = size or native or own.size
-        resize = wanted if native else own.resize if wanted == own.size else shorter_edge(wanted)
-        return Preprocess(wanted, resize, own.interpolation, own.mean, own.std)
+        own, wanted = _own_preprocess(self.name), size or native
+        return own.at(wanted, native is not None) if wanted and (native or wanted != own.size) else own
 
 
 def _base(name: str, num_classes: int) -> nn.Module:
     library, _, rest = name.partition("/")
     if not rest:
         return networks.get(name).build(se=False, num_classes=num_classes)
-    try:
-        if library == "timm":
-            import timm
-
-            network: nn.Module = timm.create_model(rest, num_classes=num_classes)
-        elif library == "torchvision":
-            import torchvision
-
-            network = torchvision.models.get_model(rest, num_classes=num_classes)
-        else:
-            raise UnknownNameError(f"{name}: a model is a recipe's name, timm/NAME or torchvision/NAME")
-    except (RuntimeError, ValueError) as error:
-        raise UnknownNameError(f"{name}: {error}") from error
+    network: nn.Module
+    if library == "timm" and timm.is_model(rest):
+        network = timm.create_model(rest, num_classes=num_classes)
+    elif library == "torchvision" and rest in torchvision.models.list_models(module=torchvision.models):
+        network = torchvision.models.get_model(rest, num_classes=num_classes)
+    else:
+        raise UnknownNameError(
+            f"{name}: no such model; give timm/NAME or torchvision/NAME of a classifier, or a name of "
+            "recipes.list_networks()"
+        )
     return network
 
 
 def _own_preprocess(name: str) -> Preprocess:
     library, _, rest = name.partition("/")
     if library == "timm":
-        import timm
-
-        c = timm.data.resolve_data_config(timm.get_pretrained_cfg(rest).to_dict() if timm.is_model(rest) else {})
+        c = timm.data.resolve_data_config(timm.get_pretrained_cfg(rest).to_dict())
         size = c["input_size"][-1]
         return Preprocess(size, int(size / c["crop_pct"]), c["interpolation"], tuple(c["mean"]), tuple(c["std"]))
-    size = networks.get(name).size if not rest else 299 if rest == "inception_v3" else 224
-    return Preprocess(size, shorter_edge(size))
+    if library == "torchvision":
+        size = 299 if rest == "inception_v3" else 224
+        return Preprocess(size, shorter_edge(size))
+    recipe = networks.get(name)
+    return Preprocess(recipe.size, shorter_edge(recipe.size), mean=recipe.mean, std=recipe.std)
 
 
-def check_input(network: nn.Module, model: Model, size: int) -> None:
-    """Raise ``SettingsError`` unless ``network`` makes logits of two images of ``size`` pixels in training mode.
+def check_input(network: nn.Module, model: Model, size: int, batch: int = 2) -> None:
+    """Raise ``SettingsError`` unless ``network`` makes logits of ``batch`` images of ``size`` pixels in training mode.
 
     >>> model = Model("se_bn_inception", "none", 10)
     >>> check_input(model.build(), model, 8)
     Traceback (most recent call last):
     ...
-    recipes.errors.SettingsError: se_bn_inception cannot take images of 8 pixels ...
+    recipes.errors.SettingsError: se_bn_inception cannot train on 2 images of 8 pixels at once ...
     """
-    import copy
-
     probe = copy.deepcopy(network).to("meta").train()
     try:
-        logits = probe(torch.empty(2, 3, size, size, device="meta"))
-    except (RuntimeError, ValueError) as error:
+        logits = probe(torch.empty(batch, 3, size, size, device="meta"))
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         text = str(error).splitlines()[0]
         raise SettingsError(
-            f"{model.name} cannot take images of {size} pixels ({text}); try a larger --size"
+            f"{model.name} cannot train on {batch} images of {size} pixels at once ({text}); try another --size or "
+            "--device-batch"
         ) from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, model.num_classes):
+    if not isinstance(logits, torch.Tensor) or logits.shape != (batch, model.num_classes):
         what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise SettingsError(f"{model.name} must return logits (N, {model.num_classes}) in training, but returns {what}")
-
-
-def save_model(path: Path, network: nn.Module, model: Model, preprocess: Preprocess, classes: list[str]) -> None:
-    """Write the weights with all that is needed to build and use the network again, as safetensors.
-
-    >>> import tempfile
-    >>> model, path = Model("se_resnet20", "standard", 2), Path(tempfile.mkdtemp(), "model.safetensors")
-    >>> save_model(path, model.build(), model, model.preprocess(32), ["cat", "dog"])
-    >>> load_model(path)[1:]
-    (Model(name='se_resnet20', gates='standard', num_classes=2, ...), Preprocess(size=32, ...), ['cat', 'dog'])
-    """
-    about = {"model": asdict(model), "preprocess": asdict(preprocess), "classes": list(classes)}
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(state, temporary, {"se_inject": json.dumps(about)})
-
-
-def load_model(path: str | Path) -> tuple[nn.Module, Model, Preprocess, list[str]]:
-    """The network in a file of ``save_model``, in eval mode, with its description, inputs and classes.
-
-    Raises ``CheckpointError``.
-
-    >>> load_model("no_such.safetensors")
-    Traceback (most recent call last):
-    ...
-    recipes.errors.CheckpointError: no_such.safetensors: there is no such file
-    """
-    path = Path(path)
-    state = read_weights(path)
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            about: dict[str, Any] = json.loads(file.metadata()["se_inject"])
-        model = Model(**about["model"])
-        fields = about["preprocess"]
-        preprocess = Preprocess(**fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
-    except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{path}: does not say which network it is of; pass a model.safetensors of a run, or --network NAME"
-        ) from error
-    network = model.build().eval()
-    load_weights(network, state, str(path))
-    return network, model, preprocess, about["classes"]

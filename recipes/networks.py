@@ -50,6 +50,8 @@ _ALL = [
         "se_inception_resnet_v2",
         _inception_resnet_v2,
         size=299,
+        mean=(0.5, 0.5, 0.5),  # of timm's weights for the base
+        std=(0.5, 0.5, 0.5),
         paper=Published((20.37, 19.80), (5.21, 4.79), (11.75, 11.76)),
     ),
     Recipe("senet154", SENet154Base, twin="legacy_senet154", paper=Published((None, 18.68), (None, 4.47))),

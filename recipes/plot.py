@@ -25,7 +25,8 @@ from .errors import SettingsError
 from .files import check_writable, replacing
 from .log import read_log
 from .metrics import predict
-from .model import load_model
+from .model import check_input
+from .saved import check_origin, load_model
 
 
 def curves(runs: Sequence[Path]) -> Figure:
@@ -35,20 +36,23 @@ def curves(runs: Sequence[Path]) -> Figure:
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel="top-1 error (%)")
-    for run in runs:
+    names = [run.resolve().name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run) for run in runs]
+    for run, name in zip(runs, names, strict=True):
         rows = read_log(run)
         epochs = [row["epoch"] for row in rows]
-        (line,) = axes.plot(epochs, [row["val_top1"] for row in rows], label=f"{run.name}, validation")
-        axes.plot(
-            epochs, [row["train_top1"] for row in rows], "--", color=line.get_color(), label=f"{run.name}, training"
-        )
+        (line,) = axes.plot(epochs, [row["val_top1"] for row in rows], label=f"{name}, validation")
+        axes.plot(epochs, [row["train_top1"] for row in rows], "--", color=line.get_color(), label=f"{name}, training")
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
 
 
-def activations(network: nn.Module, inputs: Any, classes: int, accelerator: Accelerator) -> dict[str, Tensor]:
+def activations(
+    network: nn.Module, inputs: Any, classes: int, accelerator: Accelerator, workers: int = 0
+) -> dict[str, Tensor]:
     """The mean gate activations ``(classes, channels)`` of each gate, by its name.
 
     ``inputs`` are crops ``(crops, 3, H, W)`` with a label.
@@ -67,12 +71,12 @@ def activations(network: nn.Module, inputs: Any, classes: int, accelerator: Acce
 
     handles = [record(name, gate) for name, gate in se_inject.gates(network)]
     try:
-        _, labels = predict(network, inputs, accelerator)
+        _, labels = predict(network, inputs, accelerator, workers=workers)
     finally:
         for handle in handles:
             handle.remove()
     one_hot = nn.functional.one_hot(labels.cpu(), classes).float()
-    weights = one_hot / one_hot.sum(0).clamp(min=1)
+    weights = one_hot / one_hot.sum(0)  # NaN, which is not drawn, for a class without images
     return {name: weights.T @ torch.cat(parts) for name, parts in seen.items()}
 
 
@@ -92,7 +96,7 @@ def gate_figure(by_gate: dict[str, Tensor], names: Sequence[str], picked: Sequen
         axes.set(xlabel="channel", ylabel="mean gate activation")
         for label in picked:
             axes.plot(by_gate[name][label], linewidth=1, label=names[label])
-        axes.plot(by_gate[name].mean(0), "k--", linewidth=1, label="mean of all classes")
+        axes.plot(by_gate[name].nanmean(0), "k--", linewidth=1, label="mean of all classes")
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(picked) + 1)
     return figure
@@ -100,15 +104,20 @@ def gate_figure(by_gate: dict[str, Tensor], names: Sequence[str], picked: Sequen
 
 def _gates(flags: argparse.Namespace) -> Figure:
     accelerator = make_accelerator()
-    network, _, preprocess, classes = load_model(flags.checkpoint)
+    network, description = load_model(flags.checkpoint)
+    preprocess, classes = description.preprocess, list(description.classes)
     data = data_from_flags(flags, accelerator, train=False)
     unknown = sorted(set(flags.classes or ()) - set(classes))
-    if unknown or list(classes) != list(data.classes):
-        raise SettingsError(f"{flags.checkpoint}: knows no class {', '.join(unknown or data.classes[:5])}")
+    if unknown:
+        raise SettingsError(f"{flags.checkpoint}: knows no class {', '.join(unknown)}")
+    check_origin(flags.checkpoint, description, description.model.name, data.classes)
     if not list(se_inject.gates(network)):
         raise SettingsError(f"{flags.checkpoint}: the network has no gates; plot one that was trained with gates")
+    if flags.size:
+        preprocess = preprocess.at(flags.size, data.size is not None)
+    check_input(network, description.model, preprocess.size)
     inputs = Augmented(data.val, preprocess.evaluation())
-    by_gate = activations(network.to(accelerator.device), inputs, len(classes), accelerator)
+    by_gate = activations(network.to(accelerator.device), inputs, len(classes), accelerator, flags.workers)
     return gate_figure(by_gate, classes, [classes.index(name) for name in flags.classes or classes[:4]])
 
 

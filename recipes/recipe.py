@@ -7,6 +7,8 @@ from torch import nn
 
 import se_inject
 
+from .transforms import IMAGENET_MEAN, IMAGENET_STD
+
 
 @dataclass(frozen=True)
 class Published:
@@ -26,7 +28,7 @@ class Recipe:
     """One network: ``build`` makes it, with gates or plain, from one definition.
 
     ``size`` is the side of the paper's input images in pixels, ``classes`` their number of classes; ``twin`` is the
-    timm model that has the same outputs with the same weights, if there is one.
+    timm model that has the same outputs with the same weights, if there is one. ``mean`` and ``std`` normalize inputs.
 
     >>> recipe = Recipe("se_linear_bottleneck", lambda classes: nn.Linear(3, classes), size=32)
     >>> recipe.build(se=False, num_classes=2)
@@ -39,6 +41,8 @@ class Recipe:
     classes: int = 1000
     twin: str | None = None
     paper: Published | None = None
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
     def build(self, *, se: bool = True, num_classes: int | None = None, reduction: int = 16) -> nn.Module:
         """The network, randomly initialized: images ``(N, 3, H, W)`` to logits ``(N, num_classes)``.

@@ -19,15 +19,17 @@ from tabulate import tabulate
 import se_inject
 
 from . import plot
-from .cli import run_command
+from .cli import at_least, run_command
 from .data import Data, open_data
 from .engine import make_accelerator
-from .files import replacing
+from .files import check_writable, replacing
 from .finetune import finetune
 from .loop import fit
-from .model import Model, load_model
+from .model import Model
 from .run import Run
+from .saved import load_model
 from .settings import SMALL, Settings
+from .unreadable import drop_unreadable
 
 SCRATCH = ("plain", "SE")
 TUNED = ("plain", "plain, trained as long", "with gates", "with gates, trained alone")
@@ -150,10 +152,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("recipes.results", description=__doc__)
     parser.add_argument("--data", help="as for recipes.train")
     parser.add_argument("--network", default="se_resnet20", help="(default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=10, help="from scratch (default: %(default)s)")
-    parser.add_argument("--finetune-epochs", type=int, default=4, help="(default: %(default)s)")
-    parser.add_argument("--per-class", type=int, help="training images of each class (default: all)")
+    parser.add_argument("--seeds", type=at_least(1), default=3, help="number of seeds (default: %(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=10, help="from scratch (default: %(default)s)")
+    parser.add_argument("--finetune-epochs", type=at_least(1), default=4, help="(default: %(default)s)")
+    parser.add_argument("--per-class", type=at_least(1), help="training images of each class (default: all)")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs", "results"), help="folder of runs (default: %(default)s)"
     )
@@ -163,9 +165,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scratch = replace(SMALL, epochs=flags.epochs, lr_step=max(1, 2 * flags.epochs // 5))
     epochs = flags.finetune_epochs
     tuning = replace(SMALL, epochs=epochs, lr=0.01, gate_lr=0.1, lr_step=max(1, epochs // 2))
-    data = few(open_data(flags.data), flags.per_class)
-    experiment = Experiment(flags.network, data, scratch, tuning, flags.runs)
     accelerator = make_accelerator()
+    check_writable(flags.out / "RESULTS.md")
+    data = few(drop_unreadable(open_data(flags.data), "error", accelerator), flags.per_class)
+    experiment = Experiment(flags.network, data, scratch, tuning, flags.runs)
     both = [
         (experiment.from_scratch(seed, accelerator), experiment.fine_tuned(seed, accelerator))
         for seed in range(flags.seeds)

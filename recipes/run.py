@@ -1,9 +1,13 @@
 """A run: what to train, on what, how, and the folder that keeps it."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from .checkpoint import check_identity, load_checkpoint
 from .cli import at_least
@@ -48,11 +52,16 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """All that decides the run's result, flat and comparable."""
-        train, val = self.data.train.labels, self.data.val.labels
+        train, val = self.data.train, self.data.val
         parts = {
             "model": asdict(self.model),
             "preprocess": asdict(self.preprocess),
-            "data": {"train": len(train), "val": len(val), "classes": list(self.data.classes)},
+            "data": {
+                "train": len(train.labels),
+                "val": len(val.labels),
+                "classes": list(self.data.classes),
+                "digest": f"{train.digest} {val.digest}",
+            },
             "settings": asdict(self.settings) | {"gates_only": self.gates_only},
             "weights": {"start": self.start},
         }
@@ -73,9 +82,21 @@ class Run:
         check_identity(self.checkpoint, state["identity"], self.identity())
         return state
 
-    def make_folder(self) -> None:
-        """Make the folder, or raise ``SettingsError`` now rather than after an epoch."""
+    @contextmanager
+    def held(self, main: bool) -> Iterator[None]:
+        """The folder, for this run alone, until the block ends or the process is killed; ``main`` holds it for all.
+
+        Raises ``SettingsError`` if it cannot be written to, now rather than after an epoch, or another run holds it.
+        """
+        if not main:
+            yield
+            return
         check_writable(self.checkpoint)
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise SettingsError(f"{self.folder}: another process is training there; choose another --out") from error
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:

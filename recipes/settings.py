@@ -1,6 +1,7 @@
 """How to train: the numbers that make a run, the paper's as the default, and their command-line flags."""
 
 import argparse
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_args
 
@@ -13,9 +14,9 @@ from .transforms import Augmentation
 class Settings:
     """The settings of a run; the defaults are the paper's (section 5.1).
 
-    ``batch`` images make one step of SGD, in parts of ``device_batch`` (``None``: the largest of at most 128 that the
-    processes allow); ``lr`` is divided by 10 every ``lr_step`` epochs. ``gate_lr`` is the gates' own learning rate,
-    ``ema`` the decay of an averaged copy that is validated and saved instead.
+    ``batch`` images make one step of SGD, in parts of ``device_batch`` (``None``: 128 or a little less); ``lr`` is
+    divided by 10 every ``lr_step`` epochs. ``gate_lr`` is the gates' own learning rate, ``ema`` the decay of an averaged
+    copy that is validated and saved instead.
     """
 
     epochs: int = 100
@@ -38,25 +39,30 @@ class Settings:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("lr", "gate_lr", "weight_decay", "momentum", "seed"):
-            if getattr(self, name) is not None and getattr(self, name) < 0:
-                raise SettingsError(f"{name} must not be negative, got {getattr(self, name)}")
+            value, end = getattr(self, name), {"momentum": 1, "seed": 2**63}.get(name, math.inf)
+            if value is not None and not 0 <= value < end:
+                raise SettingsError(f"{name} must be from 0 to below {end}, got {value}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise SettingsError(f"ema is a decay between 0 and 1, such as 0.9999, got {self.ema}")
 
     def share(self, processes: int) -> "Settings":
-        """The same settings with ``device_batch`` set, for this many processes.
+        """The same settings with ``device_batch`` set, checked for this many processes.
+
+        The default is the largest part of 32 to 128 images that divides the batch, or a small batch whole: it must not
+        depend on the processes, as results do depend on it, through batch norm.
 
         Raises ``SettingsError`` if the batch cannot be shared out evenly.
 
-        >>> Settings(batch=1024).share(8).device_batch, Settings(batch=1024, device_batch=32).share(8).device_batch
-        (128, 32)
+        >>> Settings(batch=1024).share(8).device_batch
+        128
         """
-        divisors = [n for n in range(1, min(self.batch, 128) + 1) if self.batch % (n * processes) == 0]
-        part = self.device_batch or max(divisors, default=0)
-        if part < 1 or self.batch % (part * processes):
+        sizes = [self.batch] if self.batch <= 128 else [n for n in range(128, 31, -1) if self.batch % n == 0]
+        part = self.device_batch or next(iter(sizes), None)
+        if part is None or self.batch % (part * processes):
+            parts = "32 to 128" if part is None else str(part)
             raise SettingsError(
-                f"a batch of {self.batch} does not divide into parts of {part or 1} for each of {processes} processes; "
-                f"choose --batch as a multiple of {max(part, 1) * processes}"
+                f"a batch of {self.batch} does not divide into parts of {parts} images for each of {processes} "
+                "process(es); choose another --batch or --device-batch"
             )
         return replace(self, device_batch=part)
 
@@ -82,9 +88,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("epochs", "passes over as many images as there are", type=int)
     add("batch", "images in one optimizer step, over all processes", type=int)
     add("device_batch", "images at once on a device; gradients accumulate up to --batch", type=int)
-    add("lr", "learning rate", type=float)
+    add("lr", "learning rate of all but the gates, and of the gates unless --gate-lr is given", type=float)
     add("lr_step", "epochs after which the learning rate is divided by 10, again and again", type=int)
-    add("gate_lr", "learning rate of the gates, if it differs", type=float)
+    add("gate_lr", "learning rate of the gates", type=float)
     add("momentum", "of SGD", type=float)
     add("weight_decay", "of everything but the gates' biases", type=float)
     add("augmentation", "the paper's list, or crop and mirror for small images", choices=get_args(Augmentation))

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     run.saved()  # whether it can start, before anything is built
     torch.manual_seed(settings.seed)
     network = model.build()
-    check_input(network, model, run.preprocess.size)
+    check_input(network, model, run.preprocess.size, run.settings.device_batch or 2)
     return fit(run, network, accelerator)
 
 

@@ -1,6 +1,6 @@
 """What happens to an image on its way into a network, in training and in evaluation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -8,20 +8,26 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 Augmentation = Literal["paper", "small"]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as timm and torchvision have them
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How images become inputs: ``size`` pixels a side, cut from an image whose shorter edge is ``resize``, normalized.
-
-    ``mean`` and ``std`` default to ImageNet's, as timm and torchvision use them.
-    """
+    """How images become inputs: ``size`` pixels a side, cut from one whose shorter edge is ``resize``, normalized."""
 
     size: int
     resize: int
     interpolation: str = "bilinear"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def at(self, size: int, native: bool) -> "Preprocess":
+        """The same for another ``size``, of images that all have that size (``native``), or of photographs.
+
+        >>> Preprocess(224, 256).at(320, native=False).resize
+        352
+        """
+        return replace(self, size=size, resize=size if native else shorter_edge(size))
 
     def training(self, augmentation: Augmentation) -> v2.Compose:
         """From a PIL image to a random input ``(3, size, size)``.

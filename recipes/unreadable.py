@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 from PIL import Image
 from tqdm import tqdm
 
-from .data import Data, Images, check_classes
+from .data import Data, Images, check_enough
 from .errors import DataError
 
 
@@ -27,11 +27,10 @@ def drop_unreadable(data: Data, unreadable: Literal["error", "skip"], accelerato
     """
     train = _readable(data.train, "train", unreadable, accelerator)
     val = _readable(data.val, "val", unreadable, accelerator)
-    if train is data.train and val is data.val:
-        return data
-    left = replace(data, train=train, val=val)
-    if data.train.labels:
-        check_classes(left)
+    left = data if train is data.train and val is data.val else replace(data, train=train, val=val)
+    if data.train.labels and not left.train.labels:
+        raise DataError("no image to train on can be read")
+    check_enough(left, accelerator.num_processes)
     return left
 
 

@@ -72,7 +72,7 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str) -> N
     >>> load_weights(nn.Linear(2, 3), nn.Linear(2, 4).state_dict(), "file")
     Traceback (most recent call last):
     ...
-    recipes.errors.CheckpointError: file: these weights are of another network: weight is (4, 2), not (3, 2); ...
+    recipes.errors.CheckpointError: file: these weights are of another network, or for other classes: weight is ...
     """
     own = network.state_dict()
     # batch norm counters came with torch 0.4.1: older published weights lack them
@@ -88,5 +88,7 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str) -> N
     ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise CheckpointError(f"{source}: these weights are of another network: {'; '.join(wrong[:3])}{more}")
+        raise CheckpointError(
+            f"{source}: these weights are of another network, or for other classes: {'; '.join(wrong[:3])}{more}"
+        )
     network.load_state_dict(found)

@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from recipes.engine import make_accelerator
 from recipes.errors import CheckpointError, DataError, RecipeError, SettingsError, UnknownNameError
 from recipes.log import read_log
 from recipes.metrics import mean_probability, score
-from recipes.model import Model, load_model, save_model
+from recipes.model import Model, check_input
+from recipes.saved import Description, load_model, save_model
 
 README = Path(__file__).parents[2] / "README.md"
 SMALL = ["--preset", "small", "--epochs", "1", "--batch", "256"]
@@ -47,10 +49,11 @@ def test_readme_commands(trained):
 
 
 def test_train_makes_the_network_that_was_asked_for(trained):
-    _, model, preprocess, classes = load_model(trained / "se" / "model.safetensors")
-    assert model == Model("se_resnet20", "standard", 10, 16) and preprocess.size == 8 and len(classes) == 10
-    network, model, *_ = load_model(trained / "plain" / "model.safetensors")
-    assert model.gates == "none" and not list(se_inject.gates(network))
+    _, about = load_model(trained / "se" / "model.safetensors")
+    assert about.model == Model("se_resnet20", "standard", 10, 16)
+    assert about.preprocess.size == 8 and len(about.classes) == 10
+    network, about = load_model(trained / "plain" / "model.safetensors")
+    assert about.model.gates == "none" and not list(se_inject.gates(network))
 
 
 def test_train_on_folders(folders, tmp_path):
@@ -68,10 +71,9 @@ def test_train_on_folders(folders, tmp_path):
     ]
     rows = train.main([*SMALL, *flags, "--batch", "6", "--epochs", "2", "--out", str(tmp_path / "run")])
     assert [row["step"] for row in rows] == [3, 6]
-    network, model, preprocess, classes = load_model(tmp_path / "run" / "model.safetensors")
-    assert (
-        model.num_classes == 5 and classes == ["ant", "bee", "cat"] and (preprocess.size, preprocess.resize) == (32, 37)
-    )
+    network, about = load_model(tmp_path / "run" / "model.safetensors")
+    assert about.model.num_classes == 5 and about.classes == ["ant", "bee", "cat"]
+    assert (about.preprocess.size, about.preprocess.resize) == (32, 37)
     assert next(gate for _, gate in se_inject.gates(network)).fc1.out_channels == 8
 
 
@@ -87,9 +89,13 @@ def test_command_line_says_errors_without_a_traceback(tmp_path):
     [
         (["--network", "se_resnet21"], UnknownNameError, "se_resnet20"),
         (["--num-classes", "9"], SettingsError, "the data has 10 classes, the network only 9 outputs"),
-        (["--network", "se_bn_inception"], SettingsError, "se_bn_inception cannot take images of 8 pixels"),
+        (
+            ["--network", "se_bn_inception"],
+            SettingsError,
+            "se_bn_inception cannot train on 128 images of 8 pixels at once",
+        ),
         (["--reduction", "0"], se_inject.errors.InvalidArgumentError, "reduction must be >= 1"),
-        (["--lr", "-1"], SettingsError, "lr must not be negative"),
+        (["--lr", "-1"], SettingsError, "lr must be from 0"),
         (["--batch", "100", "--device-batch", "64"], SettingsError, "does not divide"),
         (["--unreadable", "skip", "--data", "nowhere"], DataError, "no such directory"),
         (["--mixed-precision", "fp16"], SettingsError, "needs a GPU"),
@@ -129,8 +135,8 @@ def test_evaluate_ensemble_and_ten_crops(trained, tmp_path):
     data = open_data(None)
     probabilities = []
     for file in files:
-        network, _, preprocess, _ = load_model(file)
-        inputs = torch.cat([preprocess.evaluation()(data.val.load(i)) for i in range(len(data.val.labels))])
+        network, about = load_model(Path(file))
+        inputs = torch.cat([about.preprocess.evaluation()(data.val.load(i)) for i in range(len(data.val.labels))])
         with torch.no_grad():
             probabilities.append(network(inputs).softmax(1))
     mean, labels = sum(probabilities) / 2, torch.tensor(data.val.labels)
@@ -138,10 +144,8 @@ def test_evaluate_ensemble_and_ten_crops(trained, tmp_path):
     assert rows[2]["loss"] == pytest.approx(-mean[range(450), labels].log().mean().item(), rel=1e-4)
 
     ten = evaluate.main(["--checkpoint", files[0], "--ten-crop", "--resize", "10", "--out", str(tmp_path / "t.json")])
-    network, _, preprocess, _ = load_model(files[0])
-    from dataclasses import replace
-
-    crops = replace(preprocess, resize=10).evaluation(ten_crop=True)
+    network, about = load_model(Path(files[0]))
+    crops = replace(about.preprocess, resize=10).evaluation(ten_crop=True)
     with torch.no_grad():
         mean = torch.stack([network(crops(data.val.load(i))).softmax(1).mean(0) for i in range(450)])
     assert ten[0]["crops"] == 10
@@ -152,7 +156,8 @@ def test_evaluate_ensemble_and_ten_crops(trained, tmp_path):
 def test_evaluate_paper_protocols(folders, tmp_path, size, resize):
     shutil.rmtree(folders / "train")
     model = Model("se_resnet20", "standard", 3)
-    save_model(tmp_path / "m.safetensors", model.build(), model, model.preprocess(None), ["ant", "bee", "cat"])
+    about = Description(model, model.preprocess(None), ["ant", "bee", "cat"])
+    save_model(tmp_path / "m.safetensors", model.build(), about)
     flags = ["--checkpoint", str(tmp_path / "m.safetensors"), "--data", str(folders), "--size", str(size)]
     (row,) = evaluate.main([*flags, "--out", str(tmp_path / "e.json")])
     assert (row["size"], row["resize"], row["crops"]) == (size, resize, 1)
@@ -182,8 +187,15 @@ def test_evaluate_published_weights(folders, tmp_path):
 
 def test_evaluate_refuses(trained, folders, tmp_path):
     file = trained / "se" / "model.safetensors"
-    with pytest.raises(SettingsError, match="was trained on other classes"):
+    with pytest.raises(CheckpointError, match="was trained on other classes"):
         evaluate.main(["--checkpoint", str(file), "--data", str(folders), "--out", str(tmp_path / "e")])
+    with pytest.raises(SettingsError, match="need a larger --resize"):
+        evaluate.main(["--checkpoint", str(file), "--ten-crop", "--out", str(tmp_path / "e")])
+    about = load_model(file)[1]
+    wide = replace(about.model, num_classes=12)
+    save_model(tmp_path / "wide.safetensors", wide.build(), replace(about, model=wide))
+    with pytest.raises(SettingsError, match="different numbers of outputs"):
+        evaluate.main(["--checkpoint", str(file), str(tmp_path / "wide.safetensors"), "--out", str(tmp_path / "e")])
     with pytest.raises(SettingsError, match="smaller than the crop"):
         evaluate.main(["--checkpoint", str(file), "--resize", "4", "--out", str(tmp_path / "e")])
     with pytest.raises(CheckpointError, match=r"pass the model\.safetensors beside it"):
@@ -203,6 +215,7 @@ FINETUNE = ["--epochs", "1", "--batch", "256", "--augmentation", "small"]
 def test_finetune(trained, tmp_path, capsys, gates_only):
     weights = trained / "plain" / "model.safetensors"
     flags = ["--model", "se_resnet20", "--weights", str(weights), "--out", str(tmp_path / "run"), *FINETUNE]
+    flags += ["--reduction", "4"]
     report = finetune.main([*flags, *(["--gates-only"] if gates_only else [])])
     said = capsys.readouterr().out
     assert "validation error unchanged by the gates, to the bit" in said and "plain, trained as long" in said
@@ -212,8 +225,10 @@ def test_finetune(trained, tmp_path, capsys, gates_only):
     before, after = load_file(weights), load_file(tmp_path / "run" / "gates" / "model.safetensors")
     moved = {key for key in before if not torch.equal(before[key], after[key])}
     assert not moved if gates_only else "conv1.weight" in moved
-    network, model, *_ = load_model(tmp_path / "run" / "gates" / "model.safetensors")
-    assert model.gates == "identity" and all(gate.fc2.weight.any() for _, gate in se_inject.gates(network))
+    network, about = load_model(tmp_path / "run" / "gates" / "model.safetensors")
+    assert about.model.gates == "identity" and about.model.reduction == 4
+    assert [gate.fc1.out_channels for _, gate in se_inject.gates(network)][-1] == 16
+    assert all(gate.fc2.weight.any() for _, gate in se_inject.gates(network))
     control = load_file(tmp_path / "run" / "plain" / "model.safetensors")
     assert control.keys() == before.keys() and not torch.equal(control["conv1.weight"], before["conv1.weight"])
     rows = read_log(tmp_path / "run" / "gates")
@@ -243,6 +258,37 @@ def test_finetune_other_libraries(folders, tmp_path, name):
     assert set(report) == {"plain", "plain, trained as long", "with gates"}
 
 
+def test_finetune_refuses_weights_of_other_things(trained, folders, tmp_path):
+    """A file that says what it is is believed, even where keys and shapes would fit."""
+    model = Model("se_resnet50_caffe", "none", 3)
+    about = Description(model, model.preprocess(None), ["ant", "bee", "dog"])
+    save_model(tmp_path / "w.safetensors", model.build(), about)
+    flags = ["--weights", str(tmp_path / "w.safetensors"), "--data", str(folders), "--out", str(tmp_path / "run")]
+    with pytest.raises(CheckpointError, match="is of se_resnet50_caffe, not of se_resnet50"):
+        finetune.main(["--model", "se_resnet50", *flags])
+    with pytest.raises(CheckpointError, match=r"other classes \(ant, bee, dog\) than the data's \(ant, bee, cat\)"):
+        finetune.main(["--model", "se_resnet50_caffe", *flags])
+    (folders / "train" / "cat").rename(folders / "train" / "dog")
+    (folders / "val" / "cat").rename(folders / "val" / "dog")
+    with pytest.raises(CheckpointError, match="is of se_resnet50_caffe, not of se_resnet50"):
+        evaluate.main(["--network", "se_resnet50", "--checkpoint", *flags[1:4], "--out", str(tmp_path / "e")])
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision/raft_small", "torchvision/fcn_resnet50", "timm/hf_hub:a/b", "keras/resnet50", "timm/no_such"]
+)
+def test_models_that_are_no_classifiers(name):
+    with pytest.raises(UnknownNameError, match="no such model"):
+        Model(name, "none", 10).build()
+
+
+@pytest.mark.parametrize(("name", "size", "batch"), [("timm/vit_tiny_patch16_224", 32, 2), ("timm/resnet18", 32, 1)])
+def test_inputs_that_a_model_cannot_take(name, size, batch):
+    model = Model(name, "none", 10)
+    with pytest.raises(SettingsError, match=f"cannot train on {batch} images of {size} pixels"):
+        check_input(model.build(), model, size, batch)
+
+
 def test_finetune_resumes_and_refuses(trained, tmp_path, monkeypatch):
     weights = str(trained / "plain" / "model.safetensors")
     flags = ["--model", "se_resnet20", "--weights", weights, "--out", str(tmp_path / "run"), *FINETUNE]
@@ -251,10 +297,8 @@ def test_finetune_resumes_and_refuses(trained, tmp_path, monkeypatch):
     assert finetune.main([*flags, "--resume"]) == report
     with pytest.raises(SettingsError, match="holds a run already"):
         finetune.main(flags)
-    with pytest.raises(CheckpointError, match="of another network"):
+    with pytest.raises(CheckpointError, match="is of se_resnet20, not of se_resnet56"):
         finetune.main([*flags, "--model", "se_resnet56"])
-    with pytest.raises(UnknownNameError, match="timm/no_such"):
-        finetune.main([*flags, "--model", "timm/no_such"])
     with pytest.raises(CheckpointError, match="there is no such file"):
         finetune.main([*flags, "--weights", "nowhere.pt"])
     state = load_file(weights)
@@ -291,11 +335,18 @@ def test_plot_curves(trained, tmp_path):
     assert picture_width(tmp_path / "c.png") > 500
     axes = plot.curves([trained / "plain", trained / "se"]).axes[0]
     assert axes.get_xlabel() == "epoch" and axes.get_ylabel() == "top-1 error (%)"
+    twins = plot.curves([trained / "finetune-se_resnet20" / "gates", trained / "finetune-se_resnet20" / ".." / "se"])
+    assert twins.axes[0].lines[0].get_label() == "gates, validation"
+    both = plot.curves([trained / "se", trained / "plain" / ".." / "se"]).axes[0]
+    assert both.lines[0].get_label() != both.lines[2].get_label()
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["plain, validation", "plain, training", "se, validation", "se, training"]
     assert axes.lines[2].get_ydata()[-1] == read_log(trained / "se")[-1]["val_top1"]
     assert axes.lines[3].get_linestyle() == "--" and axes.lines[3].get_color() == axes.lines[2].get_color()
     with pytest.raises(DataError, match="has no log"):
+        plot.main(["curves", str(tmp_path), "--out", str(tmp_path / "d.png")])
+    (tmp_path / "log.csv").write_text("a,b\n1,x\n")
+    with pytest.raises(DataError, match="not the log of a run"):
         plot.main(["curves", str(tmp_path), "--out", str(tmp_path / "d.png")])
     with pytest.raises(SettingsError, match=r"d\.txt: a picture's name ends in one of .*png"):
         plot.main(["curves", str(trained / "se"), "--out", str(tmp_path / "d.txt")])
@@ -333,6 +384,14 @@ def test_gate_figure_shows_first_to_last_block():
     assert [axes.get_title() for axes in figure.axes] == ["layer0", "layer2", "layer4", "layer6", "layer8", "layer10"]
     assert all(axes.get_xlabel() == "channel" and "activation" in axes.get_ylabel() for axes in figure.axes)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "c", "mean of all classes"]
+
+
+def test_gate_figure_draws_the_activations():
+    by_class = torch.rand(3, 8)
+    by_class[1] = torch.nan  # a class without images
+    first, second, mean = plot.gate_figure({"layer1.se": by_class}, ["a", "b", "c"], [0, 2]).axes[0].lines
+    assert first.get_ydata().tolist() == by_class[0].tolist() and second.get_ydata().tolist() == by_class[2].tolist()
+    assert mean.get_ydata() == pytest.approx(((by_class[0] + by_class[2]) / 2).numpy())
 
 
 def test_score_counts_over_all_images():

@@ -81,6 +81,56 @@ def test_paper_augmentation_is_the_authors_list():
     assert 30 < max(shifts) <= 40.5 and -40.5 <= min(shifts) < -30
 
 
+def test_paper_crops_change_the_aspect():
+    """Squares of a grid come out up to 4/3 wider than high, and the other way round."""
+    rows, columns = np.mgrid[:96, :96]
+    picture = Image.fromarray(np.stack([columns * 2, rows * 2, rows * 0], -1).astype("uint8"))
+    inputs = Augmented(
+        Images(lambda i: picture, [0]), Preprocess(32, 32, mean=(0.0,) * 3, std=(1.0,) * 3).training("paper")
+    )
+    aspects = []
+    for position in range(200):
+        red, green = (inputs[0, position][0] * 255)[:2]
+        along = np.hypot(*[(red[b] - red[a]).item() for a, b in (((16, 12), (16, 20)), ((12, 16), (20, 16)))])
+        down = np.hypot(*[(green[b] - green[a]).item() for a, b in (((16, 12), (16, 20)), ((12, 16), (20, 16)))])
+        aspects.append(along / down)
+    assert 0.6 < min(aspects) < 0.85 and 1.2 < max(aspects) < 1.6
+
+
+def test_small_preset_pads():
+    """White images get black borders of up to an eighth, on either side."""
+    white = Image.new("RGB", (32, 32), "white")
+    inputs = Augmented(
+        Images(lambda i: white, [0]), Preprocess(32, 32, mean=(0.0,) * 3, std=(1.0,) * 3).training("small")
+    )
+    borders = [int((inputs[0, position][0][0].mean(0) == 0).sum()) for position in range(60)]
+    assert max(borders) == 4 and min(borders) == 0
+
+
+@pytest.mark.parametrize("kind", ["digits", "subset", "folders", "fashion"])
+def test_inputs_can_be_sent_to_workers(kind, folders, tmp_path):
+    """Workers that are spawned, as on macOS and Windows, get their data set pickled."""
+    if kind == "fashion":
+        _fashion_mnist(tmp_path)
+    data = open_data({"folders": folders, "fashion": tmp_path}.get(kind))
+    images = data.train.subset([3, 1]) if kind == "subset" else data.train
+    inputs = Augmented(images, Preprocess(16, 16).training("paper"), seed=1)
+    assert torch.equal(pickle.loads(pickle.dumps(inputs))[1, 5][0], inputs[1, 5][0])
+
+
+def test_digests_tell_data_apart(folders):
+    def digests():
+        data = open_data(folders)
+        return data.train.digest, data.val.digest
+
+    before = digests()
+    assert digests() == before and before[0] != before[1]
+    (folders / "train" / "ant" / "0.png").rename(folders / "train" / "ant" / "new.png")
+    assert digests()[0] != before[0] and digests()[1] == before[1]
+    data = open_data(None)
+    assert data.train.digest != data.val.digest != data.val.subset([0]).digest
+
+
 def test_pixel_jitter_stays_in_range():
     torch.manual_seed(0)
     image = torch.tensor([0, 128, 255], dtype=torch.uint8)[:, None, None].expand(3, 5, 5)
@@ -178,13 +228,18 @@ def _idx(path, array):
     path.write_bytes(header + array.astype("uint8").tobytes())
 
 
-def test_fashion_mnist(tmp_path):
-    raw = tmp_path / "FashionMNIST" / "raw"
+def _fashion_mnist(root):
+    raw = root / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name, count in (("train", 20), ("t10k", 10)):
         _idx(raw / f"{name}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28)))
         _idx(raw / f"{name}-labels-idx1-ubyte", np.arange(count) % 10)
+    return raw
+
+
+def test_fashion_mnist(tmp_path):
+    raw = _fashion_mnist(tmp_path)
     data = open_data(tmp_path)
     assert len(data.train.labels) == 20 and len(data.val.labels) == 10 and data.size == 28
     assert (
@@ -193,6 +248,22 @@ def test_fashion_mnist(tmp_path):
     (raw / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(DataError, match="FashionMNIST is incomplete"):
         open_data(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [range(30), [12] * 20, range(5), None])
+def test_damaged_fashion_mnist(tmp_path, labels):
+    raw = _fashion_mnist(tmp_path)
+    path = raw / "train-labels-idx1-ubyte"
+    path.write_bytes(b"") if labels is None else _idx(path, np.array(labels))
+    with pytest.raises(DataError, match=r"FashionMNIST is .*damaged"):
+        open_data(tmp_path)
+
+
+def test_validation_images_that_cannot_be_read(folders):
+    for file in folders.glob("val/*/*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="0 images to validate on are too few"):
+        drop_unreadable(open_data(folders, train=False), "skip", Accelerator())
 
 
 def test_cifar_pickles_are_not_opened_unless_published(tmp_path):

@@ -1,21 +1,24 @@
 """The loop: what a run leaves behind, that it learns, that settings do what they say, and what stops it early."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 import se_inject
+from recipes.data import open_data
 from recipes.engine import make_accelerator
 from recipes.errors import CheckpointError, RecipeError, SettingsError
-from recipes.log import read_log
+from recipes.log import TensorBoard, read_log
 from recipes.loop import fit
-from recipes.model import load_model
 from recipes.optimizer import parameter_groups
+from recipes.saved import load_model
 from recipes.settings import PRESETS, Settings
 
 
@@ -36,11 +39,12 @@ def same(a, b):
 def test_a_run_leaves_checkpoint_log_and_weights(make_run):
     run = make_run(epochs=3)
     rows, network = train(run)
-    assert sorted(path.name for path in run.folder.iterdir()) == ["last.pt", "log.csv", "model.safetensors"]
+    visible = sorted(path.name for path in run.folder.iterdir() if not path.name.startswith("."))
+    assert visible == ["last.pt", "log.csv", "model.safetensors"]
     assert read_log(run.folder) == rows and [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["lr"] for row in rows] == pytest.approx([0.1, 0.01, 0.001])
-    loaded, model, preprocess, classes = load_model(run.folder / "model.safetensors")
-    assert model == run.model and preprocess == run.preprocess and classes == list(run.data.classes)
+    loaded, about = load_model(run.folder / "model.safetensors")
+    assert (about.model, about.preprocess, about.classes) == (run.model, run.preprocess, list(run.data.classes))
     assert same(loaded.state_dict(), network.state_dict()) and same(weights(run), network.state_dict())
 
 
@@ -55,7 +59,20 @@ def test_paper_preset():
     paper = PRESETS["paper"]
     assert paper == Settings()
     assert (paper.epochs, paper.batch, paper.lr, paper.lr_step, paper.momentum) == (100, 1024, 0.6, 30, 0.9)
-    assert paper.augmentation == "paper" and paper.share(8).device_batch == 128
+    assert paper.augmentation == "paper" and paper.share(8).device_batch == paper.share(1).device_batch == 128
+
+
+def test_momentum_and_schedule_reach_the_optimizer(make_run, monkeypatch):
+    seen = []
+    monkeypatch.setattr("recipes.loop.parameter_groups", lambda *given: seen.append(given) or parameter_groups(*given))
+    sgd = torch.optim.SGD
+    monkeypatch.setattr(torch.optim, "SGD", lambda groups, **options: seen.append(options) or sgd(groups, **options))
+    run = make_run(epochs=1, momentum=0.7)
+    train(run)
+    assert seen[0][1] == run.settings and seen[1] == {"momentum": 0.7}
+    state = torch.load(run.checkpoint, weights_only=True)["optimizer"]
+    assert {group["momentum"] for group in state["param_groups"]} == {0.7}
+    assert all(one["momentum_buffer"].any() for one in list(state["state"].values())[:3])
 
 
 def test_accumulation_is_the_whole_batch(make_run):
@@ -83,17 +100,28 @@ def test_ema_is_validated_and_saved(make_run):
     assert not torch.equal(saved["conv1.weight"], network.state_dict()["conv1.weight"])
 
 
+def raise_at_the_first_epochs_end(training, seconds):
+    raise StopIteration
+
+
 @pytest.mark.parametrize("settings", [{"channels_last": True}, {"mixed_precision": "bf16"}, {"ema": 0.9}])
-def test_flags_change_how_not_what(make_run, settings):
-    """Nearly the plain run's losses, and still resumable."""
+def test_flags_change_how_not_what(make_run, monkeypatch, settings):
+    """Nearly the plain run's losses, and still the same to the bit after a resumption in the middle."""
     expected, _ = train(make_run("a"))
     AcceleratorState._reset_state(reset_partial_state=True)
     rows, network = train(make_run("b", **settings))
     assert rows[0]["train_loss"] == pytest.approx(expected[0]["train_loss"], rel=0.05)
+    if "mixed_precision" in settings:  # numbers of eight bits of precision differ
+        assert rows[0]["train_loss"] != expected[0]["train_loss"]
     if "channels_last" in settings:
         assert network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
-    again, _ = train(make_run("b", resume=True, **settings))
-    assert again == rows
+    part = make_run("c", resume=True, checkpoint_steps=1, **settings)
+    with monkeypatch.context() as patch, pytest.raises(StopIteration):
+        patch.setattr("recipes.loop._Training.end_epoch", raise_at_the_first_epochs_end)
+        train(part)
+    assert torch.load(part.checkpoint, weights_only=True)["step"] == 2
+    train(part)
+    assert same(weights(part), network.state_dict())
 
 
 def test_compile(make_run, monkeypatch):
@@ -163,6 +191,9 @@ def test_another_run_is_not_resumed(make_run, change, error, says):
 def test_other_data_is_not_resumed(make_run):
     run = make_run(epochs=1, resume=True)
     train(run)
+    other = replace(run, data=replace(run.data, train=open_data(None).train.subset(range(100, 196))))
+    with pytest.raises(SettingsError, match=r"data\.digest"):
+        train(other)
     fewer = replace(run, data=replace(run.data, train=run.data.train.subset(range(64))))
     with pytest.raises(SettingsError, match=r"data\.train is 96 there, 64 here"):
         train(fewer)
@@ -199,14 +230,59 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoint(make_run):
     assert run.checkpoint.read_bytes() == before
 
 
+def test_a_step_that_diverges_at_an_epochs_end_is_not_saved(make_run):
+    """Its own loss was computed before the step."""
+    run = make_run(epochs=2, batch=96, lr=1e30)
+    with pytest.raises(RecipeError, match="no longer a number at step 1"):
+        train(run)
+    assert not run.checkpoint.exists()
+
+
+def test_a_folder_is_one_runs(make_run):
+    run = make_run()
+    with run.held(main=True), pytest.raises(SettingsError, match="another process is training there"):
+        train(run)
+    train(run)
+
+
+def test_tensorboard_after_a_resumption(make_run):
+    """Rows after the checkpoint's epoch, from a killed run, are replaced."""
+    run = replace(make_run(epochs=3, lr_step=3), tensorboard=True)
+    train(run)
+    saved = torch.load(run.checkpoint, weights_only=True)
+    again = replace(run, folder=run.folder / "again", resume=True)
+    TensorBoard(again.folder, 1).add({"epoch": 1, "val_top1": 1.0})
+    TensorBoard(again.folder, 2).add({"epoch": 2, "val_top1": 2.0})
+    events = EventAccumulator(str(again.folder / "tensorboard"))
+    TensorBoard(again.folder, 2).add({"epoch": 2, "val_top1": 3.0})
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("val_top1")] == [(1, 1.0), (2, 3.0)]
+    events = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    expected = [(row["epoch"], pytest.approx(row["val_top1"])) for row in saved["history"]]
+    assert [(event.step, event.value) for event in events.Scalars("val_top1")] == expected
+
+
 def test_settings_that_mean_nothing():
-    for bad in ({"epochs": 0}, {"batch": 0}, {"lr": -1.0}, {"ema": 1.0}, {"lr_step": 0}, {"device_batch": 0}):
+    for bad in (
+        {"epochs": 0},
+        {"batch": 0},
+        {"lr": -1.0},
+        {"lr": math.nan},
+        {"lr": math.inf},
+        {"momentum": 1.0},
+        {"seed": 2**63},
+        {"ema": 1.0},
+        {"lr_step": 0},
+        {"device_batch": 0},
+    ):
         with pytest.raises(SettingsError, match=next(iter(bad))):
             Settings(**bad)
     with pytest.raises(SettingsError, match="does not divide"):
         Settings(batch=100, device_batch=32).share(1)
     with pytest.raises(SettingsError, match="does not divide"):
         Settings(batch=3).share(2)
+    with pytest.raises(SettingsError, match=r"does not divide into parts of 32 to 128"):
+        Settings(batch=257).share(1)
 
 
 def test_weights_file_is_plain(make_run):
