@@ -15,8 +15,8 @@ class Settings:
     """The settings of a run; the defaults are the paper's (section 5.1).
 
     ``batch`` images make one step of SGD, in parts of ``device_batch`` (``None``: 128 or a little less); ``lr`` is
-    divided by 10 every ``lr_step`` epochs. ``gate_lr`` is the gates' own learning rate, ``ema`` the decay of an averaged
-    copy that is validated and saved instead.
+    divided by 10 every ``lr_step`` epochs. ``gate_lr`` is the gates' own learning rate, ``ema`` the decay of an
+    averaged copy that is validated and saved instead.
     """
 
     epochs: int = 100

@@ -43,6 +43,7 @@ def test_a_run_leaves_checkpoint_log_and_weights(make_run):
     assert visible == ["last.pt", "log.csv", "model.safetensors"]
     assert read_log(run.folder) == rows and [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["lr"] for row in rows] == pytest.approx([0.1, 0.01, 0.001])
+    assert all(50 < row[name] <= 100 for row in rows[:1] for name in ("train_top1", "val_top1"))  # of ten classes
     loaded, about = load_model(run.folder / "model.safetensors")
     assert (about.model, about.preprocess, about.classes) == (run.model, run.preprocess, list(run.data.classes))
     assert same(loaded.state_dict(), network.state_dict()) and same(weights(run), network.state_dict())
@@ -98,6 +99,9 @@ def test_ema_is_validated_and_saved(make_run):
     average = torch.load(run.checkpoint, weights_only=True)["average"]
     assert all(torch.equal(saved[key], average[f"module.{key}"]) for key in saved)
     assert not torch.equal(saved["conv1.weight"], network.state_dict()["conv1.weight"])
+    once = make_run("once", ema=0.5, epochs=1, batch=96)  # after one step there is nothing older to average with
+    _, network = train(once)
+    assert same(load_model(once.folder / "model.safetensors")[0].state_dict(), network.state_dict())
 
 
 def raise_at_the_first_epochs_end(training, seconds):
