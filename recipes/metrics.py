@@ -64,6 +64,6 @@ def score(log_probability: Tensor, labels: Tensor) -> dict[str, float]:
     metrics = MetricCollection(dict(accuracy)).to(device)
     metrics.update(log_probability.exp(), labels)
     mean_loss = MeanMetric(nan_strategy="disable").to(device)
-    mean_loss.update(nn.functional.nll_loss(log_probability, labels), len(labels))
+    mean_loss.update(nn.functional.nll_loss(log_probability, labels, reduction="none"))
     errors = {name: 100 * (1 - value.item()) for name, value in metrics.compute().items()}
     return {"loss": mean_loss.compute().item()} | errors

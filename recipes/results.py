@@ -126,7 +126,7 @@ Batch {scratch.batch}, {scratch.epochs} epochs, learning rate {scratch.lr}, divi
 
 {scratch_table}
 
-![training curves of seed 0](results/curves.png)
+![training curves of seed 0](pictures/curves.png)
 
 ## Fine-tuning
 
@@ -140,7 +140,7 @@ divided by 10 every {tuning.lr_step}. The injection of gates was verified to cha
 
 Mean gate activation by class on the test images, SE network of seed 0.
 
-![gate activations](results/gates.png)
+![gate activations](pictures/gates.png)
 """
 
 
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (experiment.from_scratch(seed, accelerator), experiment.fine_tuned(seed, accelerator))
         for seed in range(flags.seeds)
     ]
-    _pictures(flags.runs, flags.data, flags.out / "results")
+    _pictures(flags.runs, flags.data, flags.out / "pictures")
     text = TEXT.format(
         command=" ".join(["python", "-m", "recipes.results", *(arguments or sys.argv[1:])]),
         network=flags.network,

@@ -416,4 +416,4 @@ def test_results(tmp_path):
     )
     for name, folder in (("plain", "plain-0"), ("SE", "SE-0")):
         assert f"{read_log(tmp_path / 'runs' / folder)[-1]['val_top1']:.2f}" in text, name
-    assert all((tmp_path / "out" / "results" / name).exists() for name in ("curves.png", "gates.png"))
+    assert all((tmp_path / "out" / "pictures" / name).exists() for name in ("curves.png", "gates.png"))

@@ -1,5 +1,6 @@
 """Several processes: the same flags give the same losses, up to the rounding of sums."""
 
+import math
 import os
 import subprocess
 import sys
@@ -39,6 +40,26 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
     for key, value in states[0]["network"].items():
         if value.is_floating_point():
             torch.testing.assert_close(states[1]["network"][key], value, rtol=0.02, atol=2e-3)
+
+
+def test_uneven_shares_are_weighted(tmp_path):
+    """The evaluation of all images, whatever each process's share of them is."""
+    script = tmp_path / "score.py"
+    script.write_text(
+        "import torch\n"
+        "from recipes.engine import make_accelerator\n"
+        "from recipes.metrics import score\n"
+        "engine = make_accelerator()\n"
+        "mine = torch.arange(3) if engine.process_index else torch.arange(3, 10)\n"
+        "result = score(torch.tensor([[0.7, 0.2, 0.1]]).log().repeat(len(mine), 1), mine % 3)\n"
+        "if engine.is_main_process:\n"
+        "    print(engine.num_processes, result['top1'], result['loss'])\n"
+    )
+    said = launch(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)], tmp_path)
+    processes, top1, loss = said.split()
+    probabilities = [(0.7, 0.2, 0.1)[i % 3] for i in range(10)]
+    assert processes == "2" and float(top1) == pytest.approx(60)
+    assert float(loss) == pytest.approx(-sum(map(math.log, probabilities)) / 10)
 
 
 def test_running_statistics_move_once_a_step():
