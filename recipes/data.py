@@ -62,6 +62,7 @@ class Data:
     val: Images
     classes: Sequence[str]
     size: int | None
+    name: str
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
@@ -126,7 +127,9 @@ def _digits() -> Data:
     labels = digits.target.tolist()
     both = Images(partial(_from_array, pixels), labels, digest=_digest(pixels.tobytes(), labels))
     train, val = train_test_split(range(len(pixels)), test_size=0.25, random_state=0, stratify=digits.target)
-    return Data(both.subset(train), both.subset(val), [str(name) for name in digits.target_names], 8)
+    return Data(
+        both.subset(train), both.subset(val), [str(name) for name in digits.target_names], 8, "scikit-learn's digits"
+    )
 
 
 def _from_array(pixels: Any, i: int) -> Image.Image:
@@ -145,7 +148,7 @@ def _torchvision(kind: Any, root: Path, size: int) -> Data:
         if len(labels) != len(pixels) or not {*labels} <= {*range(len(split.classes))}:
             raise DataError(f"{root}: {kind.__name__} is damaged: its labels do not fit its images or classes")
         parts.append(Images(partial(_first, split), labels, digest=_digest(pixels.tobytes(), labels)))
-    return Data(parts[0], parts[1], splits[0].classes, size)
+    return Data(parts[0], parts[1], splits[0].classes, size, kind.__name__)
 
 
 def _first(pairs: Any, i: int) -> Image.Image:
@@ -171,7 +174,7 @@ def _folders(root: Path, train: bool) -> Data:
         files = [path for path, _ in split.samples]
         sizes = [(Path(file).relative_to(root).as_posix(), Path(file).stat().st_size) for file in files]
         images[name] = Images(partial(_first, split), split.targets, files, _digest(sizes))
-    return Data(images.get("train", Images(images["val"].load, [], [])), images["val"], classes, None)
+    return Data(images.get("train", Images(images["val"].load, [], [])), images["val"], classes, None, root.name)
 
 
 def check_enough(data: Data, processes: int = 1) -> None:

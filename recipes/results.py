@@ -69,6 +69,23 @@ class Experiment:
         network = se_inject.freeze_backbone(se_inject.apply(load_model(start)[0]))
         return [report[name]["top1"] for name in TUNED[:3]] + [fit(alone, network, accelerator)[-1]["val_top1"]]
 
+    def describe(self, command: str, machine: str, errors: Sequence[tuple[list[float], list[float]]]) -> str:
+        """The page of results: ``errors`` of each seed, from scratch and fine-tuned."""
+        return TEXT.format(
+            command=command,
+            network=self.network,
+            source=self.data.name,
+            train=len(self.data.train.labels),
+            val=len(self.data.val.labels),
+            size=self._run("plain", 0, "none", self.scratch).preprocess.size,
+            torch=torch.__version__,
+            machine=machine,
+            scratch=self.scratch,
+            tuning=self.tuning,
+            scratch_table=table(SCRATCH, [row for row, _ in errors]),
+            tuned_table=table(TUNED, [row for _, row in errors]),
+        )
+
 
 def few(data: Data, count: int | None) -> Data:
     """``data`` with only the first ``count`` training images of each class; all of them if ``count`` is ``None``.
@@ -174,24 +191,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in range(flags.seeds)
     ]
     _pictures(flags.runs, flags.data, flags.out / "pictures")
-    text = TEXT.format(
-        command=" ".join(["python", "-m", "recipes.results", *(arguments or sys.argv[1:])]),
-        network=flags.network,
-        source=Path(flags.data).name if flags.data else "scikit-learn's digits",
-        train=len(data.train.labels),
-        val=len(data.val.labels),
-        size=experiment._run("plain", 0, "none", scratch).preprocess.size,
-        torch=torch.__version__,
-        machine=f"{os.cpu_count()} CPU cores ({platform.machine()})"
-        if accelerator.device.type == "cpu"
-        else torch.cuda.get_device_name(),
-        scratch=scratch,
-        tuning=tuning,
-        scratch_table=table(SCRATCH, [row for row, _ in both]),
-        tuned_table=table(TUNED, [row for _, row in both]),
-    )
+    command = " ".join(["python", "-m", "recipes.results", *(arguments or sys.argv[1:])])
+    cpu = accelerator.device.type == "cpu"
+    machine = f"{os.cpu_count()} CPU cores ({platform.machine()})" if cpu else torch.cuda.get_device_name()
     with replacing(flags.out / "RESULTS.md") as temporary:
-        temporary.write_text(text)
+        temporary.write_text(experiment.describe(command, machine, both))
 
 
 def _pictures(runs: Path, data: str | None, out: Path) -> None:
