@@ -341,7 +341,8 @@ def test_plot_curves(trained, tmp_path):
     assert both.lines[0].get_label() != both.lines[2].get_label()
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["plain, validation", "plain, training", "se, validation", "se, training"]
-    assert axes.lines[2].get_ydata()[-1] == read_log(trained / "se")[-1]["val_top1"]
+    for line, name in zip(axes.lines[2:], ("val_top1", "train_top1"), strict=True):
+        assert list(line.get_ydata()) == [row[name] for row in read_log(trained / "se")]
     assert axes.lines[3].get_linestyle() == "--" and axes.lines[3].get_color() == axes.lines[2].get_color()
     with pytest.raises(DataError, match="has no log"):
         plot.main(["curves", str(tmp_path), "--out", str(tmp_path / "d.png")])
