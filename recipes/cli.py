@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+import torch
 from accelerate import Accelerator
 
 from se_inject.errors import SEInjectError
@@ -20,6 +21,8 @@ def run_command(main: Callable[[], object]) -> None:
     """
     try:
         main()
+        if torch.distributed.is_initialized():  # or its threads may abort the process as it ends
+            torch.distributed.destroy_process_group()
     except SEInjectError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

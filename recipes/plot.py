@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_writable(flags.out)
     figure = curves(flags.runs) if flags.kind == "curves" else _gates(flags)
     with replacing(flags.out) as temporary:
-        figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=110)
     print(f"wrote {flags.out}")
 
 

@@ -54,6 +54,7 @@ def test_uneven_shares_are_weighted(tmp_path):
         "result = score(torch.tensor([[0.7, 0.2, 0.1]]).log().repeat(len(mine), 1), mine % 3)\n"
         "if engine.is_main_process:\n"
         "    print(engine.num_processes, result['top1'], result['loss'])\n"
+        "engine.end_training()\n"
     )
     said = launch(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)], tmp_path)
     processes, top1, loss = said.split()
