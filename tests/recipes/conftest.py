@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
-from PIL import Image
 
 from recipes.data import open_data
 from recipes.model import Model
 from recipes.run import Run
 from recipes.settings import SMALL
+
+from .images import write_images
 
 
 @pytest.fixture(autouse=True)
@@ -27,16 +27,7 @@ def own_engine():
 
 @pytest.fixture
 def folders(tmp_path):
-    """A tree of images in which each class has its own colour: 6 of each of 3 classes to train on, 2 to validate on."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 6), ("val", 2)):
-        for name, colour in (("ant", 40), ("bee", 120), ("cat", 210)):
-            folder = tmp_path / "images" / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                pixels = np.clip(colour + rng.integers(-20, 20, (40, 36, 3)), 0, 255).astype("uint8")
-                Image.fromarray(pixels).save(folder / f"{i}.png")
-    return tmp_path / "images"
+    return write_images(tmp_path / "images")
 
 
 @pytest.fixture

@@ -211,28 +211,36 @@ def test_evaluate_refuses(trained, folders, tmp_path):
 FINETUNE = ["--epochs", "1", "--batch", "256", "--augmentation", "small"]
 
 
-@pytest.mark.parametrize("gates_only", [False, True])
-def test_finetune(trained, tmp_path, capsys, gates_only):
-    weights = trained / "plain" / "model.safetensors"
-    flags = ["--model", "se_resnet20", "--weights", str(weights), "--out", str(tmp_path / "run"), *FINETUNE]
-    flags += ["--reduction", "4"]
-    report = finetune.main([*flags, *(["--gates-only"] if gates_only else [])])
+def check_finetuned(folder, trained, report):
+    """The start is the plain network's last row; the control is plain and has moved; the gates have, too."""
+    assert json.loads((folder / "report.json").read_text()) == report
+    assert report["plain"]["top1"] == pytest.approx(read_log(trained / "plain")[-1]["val_top1"], abs=1e-6)
+    assert report["plain, trained as long"]["loss"] == read_log(folder / "plain")[-1]["val_loss"]
+    assert report["with gates"]["loss"] == read_log(folder / "gates")[-1]["val_loss"]
+    names = (trained / "plain", folder / "plain", folder / "gates")
+    before, control, gated = (load_file(name / "model.safetensors") for name in names)
+    assert control.keys() == before.keys() and not torch.equal(control["conv1.weight"], before["conv1.weight"])
+    network, about = load_model(folder / "gates" / "model.safetensors")
+    assert about.model.gates == "identity" and all(gate.fc2.weight.any() for _, gate in se_inject.gates(network))
+    return about, network, {key for key in before if not torch.equal(before[key], gated[key])}
+
+
+def test_finetune(trained):
+    """The README's command."""
+    folder = trained / "finetune-se_resnet20"
+    _, _, moved = check_finetuned(folder, trained, json.loads((folder / "report.json").read_text()))
+    assert "conv1.weight" in moved
+
+
+def test_finetune_gates_only(trained, tmp_path, capsys):
+    weights = str(trained / "plain" / "model.safetensors")
+    flags = ["--model", "se_resnet20", "--weights", weights, "--out", str(tmp_path / "run"), *FINETUNE]
+    report = finetune.main([*flags, "--reduction", "4", "--gates-only"])
     said = capsys.readouterr().out
     assert "validation error unchanged by the gates, to the bit" in said and "plain, trained as long" in said
-    last = read_log(trained / "plain")[-1]
-    assert report["plain"]["top1"] == pytest.approx(last["val_top1"], abs=1e-6)
-    assert json.loads((tmp_path / "run" / "report.json").read_text()) == report
-    before, after = load_file(weights), load_file(tmp_path / "run" / "gates" / "model.safetensors")
-    moved = {key for key in before if not torch.equal(before[key], after[key])}
-    assert not moved if gates_only else "conv1.weight" in moved
-    network, about = load_model(tmp_path / "run" / "gates" / "model.safetensors")
-    assert about.model.gates == "identity" and about.model.reduction == 4
+    about, network, moved = check_finetuned(tmp_path / "run", trained, report)
+    assert not moved and about.model.reduction == 4
     assert [gate.fc1.out_channels for _, gate in se_inject.gates(network)][-1] == 16
-    assert all(gate.fc2.weight.any() for _, gate in se_inject.gates(network))
-    control = load_file(tmp_path / "run" / "plain" / "model.safetensors")
-    assert control.keys() == before.keys() and not torch.equal(control["conv1.weight"], before["conv1.weight"])
-    rows = read_log(tmp_path / "run" / "gates")
-    assert report["with gates"]["top1"] == rows[-1]["val_top1"]
 
 
 @pytest.mark.parametrize("name", ["timm/resnet18", "torchvision/resnet18"])

@@ -12,7 +12,10 @@ from recipes.batch_norm import RunningStatistics
 from recipes.engine import make_accelerator
 from recipes.log import read_log
 
-COMMAND = "-m recipes.train --preset small --epochs 2 --lr 0.02 --batch 128 --device-batch 64 --ema 0.5 --out".split()
+from .images import write_images
+
+SETTINGS = "--size 16 --preset small --epochs 3 --lr 0.02 --batch 12 --device-batch 6".split()
+COMMAND = ["-m", "recipes.train", "--data", "images", *SETTINGS, "--out"]
 
 
 def launch(arguments, cwd):
@@ -26,9 +29,10 @@ def launch(arguments, cwd):
 
 def test_two_processes_have_the_losses_of_one(tmp_path):
     """Half of each batch on each of two processes (gloo), against both halves in turn on one."""
+    write_images(tmp_path / "images", train=24, val=5)
     launch([*COMMAND, "one"], tmp_path)
     said = launch(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *COMMAND, "two"], tmp_path)
-    assert said.count("epoch 2") == 1  # the main process alone reports
+    assert said.count("epoch 3") == 1  # the main process alone reports
     one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")
     for row, other in zip(one, two, strict=True):
         assert row["step"] == other["step"]

@@ -22,20 +22,11 @@ from recipes.engine import make_accelerator
 from recipes.log import read_log
 from recipes.loop import fit
 
-COMMAND = [
-    "--preset",
-    "small",
-    "--epochs",
-    "2",
-    "--batch",
-    "256",
-    "--lr-step",
-    "1",
-    "--checkpoint-steps",
-    "1",
-    "--ema",
-    "0.9",
-]
+from .images import write_images
+
+COMMAND = (
+    "--size 16 --preset small --epochs 4 --batch 12 --device-batch 6 --lr 0.02 --checkpoint-steps 1 --ema 0.9".split()
+)
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
@@ -101,14 +92,14 @@ def test_resumed_at_every_step(make_run, monkeypatch, stop):
     assert_same(whole.folder, parts.folder)
 
 
-def _train(folder, *more):
+def _train(images, folder, *more):
     torch.set_num_threads(1)
     with Path(os.devnull).open("w") as nowhere:
         sys.stdout = sys.stderr = nowhere
-        train.main([*COMMAND, "--out", str(folder), *more])
+        train.main([*COMMAND, "--data", str(images), "--out", str(folder), *more])
 
 
-def _killed_inside(folder, moment):
+def _killed_inside(images, folder, moment):
     """Trains, and kills its own process in the middle of writing a checkpoint: the ``moment``-th of the ways below."""
     kill, (write, replace) = lambda: os.kill(os.getpid(), signal.SIGKILL), (torch.save, Path.replace)
     count = itertools.count()
@@ -117,21 +108,21 @@ def _killed_inside(folder, moment):
         write(state, path)
         if next(count) == 3:
             content = Path(path).read_bytes()
-            Path(path).write_bytes(content[: {0: 0, 1: 1000, 2: len(content) // 2, 3: len(content) - 1}[moment]])
+            Path(path).write_bytes(content[: {0: 0, 1: len(content) // 2, 2: len(content) - 1}[moment]])
             kill()
 
     def replaced(self, target):
         if Path(target).name == "last.pt" and next(count) == 3:
-            if moment == 5:
+            if moment == 4:
                 replace(self, target)
             kill()
         return replace(self, target)
 
-    if moment < 4:
+    if moment < 3:
         checkpoint.torch.save = torn_save
     else:
         files.Path.replace = replaced
-    _train(folder, "--resume")
+    _train(images, folder, "--resume")
 
 
 def process(target, *arguments):
@@ -141,64 +132,70 @@ def process(target, *arguments):
 
 
 @pytest.fixture(scope="module")
-def unkilled(tmp_path_factory):
-    PROCESSES.set_forkserver_preload(["recipes.train", "sklearn.datasets", "sklearn.model_selection", "torch._dynamo"])
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"), train=24)
+
+
+@pytest.fixture(scope="module")
+def unkilled(images, tmp_path_factory):
+    PROCESSES.set_forkserver_preload(["recipes.train"])
     folder = tmp_path_factory.mktemp("unkilled") / "run"
-    child = process(_train, folder)
+    child = process(_train, images, folder)
     child.join()
     assert child.exitcode == 0
     return folder
 
 
-@pytest.mark.parametrize("moment", [0, 2, 4, 5])
-def test_killed_while_writing_a_checkpoint(unkilled, tmp_path, moment):
+@pytest.mark.parametrize("moment", range(5))
+def test_killed_while_writing_a_checkpoint(images, unkilled, tmp_path, moment):
     folder = tmp_path / "run"
-    child = process(_killed_inside, folder, moment)
+    child = process(_killed_inside, images, folder, moment)
     child.join()
     assert child.exitcode == -signal.SIGKILL and 3 <= final(folder)["step"] <= 4
-    child = process(_train, folder, "--resume")
+    child = process(_train, images, folder, "--resume")
     child.join()
     assert child.exitcode == 0
     assert_same(unkilled, folder)
 
 
-def kill_until_done(folder, rng, kills):
+def kill_until_done(images, folder, rng, kills):
     """Kill the run after a random time, ``kills`` times, then let it end; how many were killed before the end."""
     killed = 0
     for _ in range(kills):
-        child = process(_train, folder, "--resume")
+        child = process(_train, images, folder, "--resume")
         started = time.monotonic()
         before = (folder / "last.pt").stat().st_mtime_ns if (folder / "last.pt").exists() else 0
         while child.is_alive() and time.monotonic() - started < 60:  # at least one more checkpoint, so that it ends
             if (folder / "last.pt").exists() and (folder / "last.pt").stat().st_mtime_ns > before:
                 break
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.3))
+        time.sleep(rng.uniform(0, 0.2))
         child.kill()
         child.join()
         killed += child.exitcode == -signal.SIGKILL
-    child = process(_train, folder, "--resume")
+    child = process(_train, images, folder, "--resume")
     child.join()
     assert child.exitcode == 0
     return killed
 
 
-def test_killed_at_random(unkilled, tmp_path):
-    assert kill_until_done(tmp_path / "run", random.Random(0), 5) >= 3
+def test_killed_at_random(images, unkilled, tmp_path):
+    assert kill_until_done(images, tmp_path / "run", random.Random(0), 5) >= 3
     assert_same(unkilled, tmp_path / "run")
 
 
 def main(kills):
     from tqdm import tqdm
 
-    PROCESSES.set_forkserver_preload(["recipes.train", "sklearn.datasets", "sklearn.model_selection"])
+    PROCESSES.set_forkserver_preload(["recipes.train"])
     with tempfile.TemporaryDirectory() as root:
-        process(_train, Path(root, "unkilled")).join()
+        images = write_images(Path(root, "images"), train=24)
+        process(_train, images, Path(root, "unkilled")).join()
         killed = runs = 0
         with tqdm(total=kills, unit="kill") as bar:
             while killed < kills:
                 runs += 1
-                more = kill_until_done(Path(root, str(runs)), random.Random(runs), min(5, kills - killed))
+                more = kill_until_done(images, Path(root, str(runs)), random.Random(runs), min(5, kills - killed))
                 assert_same(Path(root, "unkilled"), Path(root, str(runs)))
                 killed += more
                 bar.update(more)
