@@ -415,13 +415,15 @@ def test_score_counts_over_all_images():
     assert torch.allclose(mean_probability([logits, logits]), logits, atol=1e-6)
 
 
-def test_results(tmp_path):
-    flags = ["--seeds", "1", "--epochs", "1", "--finetune-epochs", "1", "--per-class", "4"]
+def test_results(folders, tmp_path):
+    flags = ["--seeds", "1", "--epochs", "1", "--finetune-epochs", "1", "--per-class", "4", "--data", str(folders)]
     where = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     results.main([*flags, *where])
     text = (tmp_path / "out" / "RESULTS.md").read_text()
     assert (
-        "40 training images" in text and "| to first column |" in text and "python -m recipes.results --seeds 1" in text
+        "on images: 12 training images" in text
+        and "| to first column |" in text
+        and "python -m recipes.results --seeds 1" in text
     )
     for name, folder in (("plain", "plain-0"), ("SE", "SE-0")):
         assert f"{read_log(tmp_path / 'runs' / folder)[-1]['val_top1']:.2f}" in text, name
