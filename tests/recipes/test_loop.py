@@ -240,6 +240,10 @@ def test_a_step_that_diverges_at_an_epochs_end_is_not_saved(make_run):
     with pytest.raises(RecipeError, match="no longer a number at step 1"):
         train(run)
     assert not run.checkpoint.exists()
+    within = make_run("within", batch=48, lr=1e38, weight_decay=1e10, checkpoint_steps=1)
+    with pytest.raises(RecipeError, match="no longer a number at step 1"):
+        train(within)
+    assert not within.checkpoint.exists()
 
 
 def test_a_folder_is_one_runs(make_run):
@@ -283,6 +287,7 @@ def test_settings_that_mean_nothing():
             Settings(**bad)
     with pytest.raises(SettingsError, match="does not divide"):
         Settings(batch=100, device_batch=32).share(1)
+    assert Settings(batch=12).share(1).device_batch == 12 and Settings(batch=960).share(1).device_batch == 120
     with pytest.raises(SettingsError, match="does not divide"):
         Settings(batch=3).share(2)
     with pytest.raises(SettingsError, match=r"does not divide into parts of 32 to 128"):
