@@ -69,7 +69,8 @@ def activations(
         hook = lambda _, __, out: seen.setdefault(name, []).append(scale * out.float().sigmoid().flatten(1).cpu())  # noqa: E731
         return gate.fc2.register_forward_hook(hook)
 
-    handles = [record(name, gate) for name, gate in se_inject.gates(network)]
+    gates = [(name, gate) for name, gate in se_inject.gates(network) if isinstance(gate, se_inject.SqueezeExcitation)]
+    handles = [record(name, gate) for name, gate in gates]
     try:
         _, labels = predict(network, inputs, accelerator, workers=workers)
     finally:

@@ -1,129 +1,171 @@
 """One block's candidates: traced, judged by the site rules in every case of its forward, counted and named."""
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import fx, nn
 
 from .channels import Feature, features
+from .expand import expanded
+from .explore import explore_block, producer
+from .finding import Analysis, Finding, accept, children, merged
 from .fingerprint import Fingerprints
 from .flow import Flow, is_conv
-from .gate import SqueezeExcitation
-from .graph_module import Call, Scopes, is_injected, ungated_graph
+from .gate import is_gate
+from .gating import has_gate
+from .graph_module import Call, Scopes, ungated_graph
+from .naming import free_name, free_name_in_graph, numbered
+from .plain import activations, plain_candidates
+from .position import Position
 from .proxy import UntraceableError
-from .rewrite import GatedBlock, Placement, Rewrite
-from .rules import ALREADY_GATED, Candidate, Kind, has_gate, joins
+from .rewrite import GatedBlock, Rewrite
+from .rules import ALREADY_GATED, PAPERS_KINDS, Candidate, Kind, block_output, joins
 from .trace import Trace, trace_block
 
-CHANNELS_LAST = "its channels are the last dimension (NHWC), a gate scales the second one"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A candidate in terms of its block only, so that equal blocks share it."""
-
-    kind: Kind
-    node: str
-    reason: str | None = None
-    scope: str = ""  # the block's path inside a GraphModule
-    gate: str = ""
-    channels: int | None = None
-    placements: tuple[Placement, ...] = ()
-    source: str = ""  # the child whose parameters tell the gate's device and dtype
-    inside: frozenset[str] = frozenset()  # the children in the branch or on the paths
-    widths: frozenset[int] = frozenset()  # of the layers in the branch; evidence for channels from an example input
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What was found in a block; ``trace`` is None for a GraphModule, which has its graph already."""
-
-    findings: tuple[Finding, ...]
-    trace: Trace | None
-    displaced: frozenset[str] = frozenset()
+CHANNELS_LAST = "its channels are the last dimension (NHWC), which a gate in a traced graph does not serve"
 
 
 @dataclass
 class Analyst:
-    """Analyses blocks, each kind of block once."""
+    """Analyses blocks, each kind of block once, for gates of some kinds in one position."""
 
+    kinds: Collection[Kind] = PAPERS_KINDS
+    position: Position = "standard"
     _fingerprints: Fingerprints = field(default_factory=Fingerprints)
     _traces: dict[int, Trace | UntraceableError] = field(default_factory=dict)
-    _analyses: dict[int, Analysis] = field(default_factory=dict)
+    _analyses: dict[tuple[str, int], Analysis] = field(default_factory=dict)
 
     def analyse(self, block: nn.Module) -> Analysis:
-        """What there is to gate in a block that may be gated already. Raises ``UntraceableError``."""
+        """The adds and concats of a block that may be gated already. Raises ``UntraceableError``."""
         if isinstance(block, fx.GraphModule):
             return self._analyse_graph_module(block)
-        key = self._fingerprints.of(type(block), vars(block))
+        return self._once("joins", block, self._analyse_block)
+
+    def analyse_output(self, block: nn.Module) -> Analysis:
+        """What a block returns, as the fellow of blocks that add it to an identity. Raises ``UntraceableError``."""
+        return self._once("output", block, partial(self._analyse_rewritable, rule=_output))
+
+    def analyse_plain(self, block: nn.Module) -> Analysis:
+        """The activations after a block's convolutions and norms. Raises ``UntraceableError``."""
+        if type(block).forward is nn.Sequential.forward:
+            return Analysis(tuple(activations(block)))
+        return self._once("plain", block, partial(self._analyse_rewritable, rule=plain_candidates))
+
+    def _once(self, what: str, block: nn.Module, analyse: Callable[..., Analysis]) -> Analysis:
+        key = what, self._fingerprints.of(type(block), vars(block))
         if key not in self._analyses:
-            self._analyses[key] = self._analyse_block(*_originally(block), block)
+            self._analyses[key] = analyse(*_originally(block), block)
         return self._analyses[key]
 
     def _analyse_block(self, cls: type[nn.Module], state: dict[str, Any], block: nn.Module) -> Analysis:
+        try:
+            return self._analyse_rewritable(cls, state, block, self._joins)
+        except UntraceableError as error:
+            return self._analyse_unrewritable(cls, state, block, error)
+
+    def _joins(self, flow: Flow) -> Iterator[Candidate]:
+        return joins(flow, _leaves_block, self.kinds, self.position)
+
+    def _analyse_rewritable(self, cls: type[nn.Module], state: dict[str, Any], block: nn.Module, rule: Any) -> Analysis:
         trace = self._trace(cls, state)
-        cases = [[f for _, f in self._findings(case.graph, block)] for case in trace.cases]
+        cases = [[f for _, f in self._findings(self._flow(case.graph, block), rule)] for case in trace.cases]
         accepted = [[finding for finding in case if finding.reason is None] for case in cases]
-        name = _free_name(cls, state)
-        # The same layer makes the value in every case, or the gate would serve another value in each.
-        keys = [[(f.kind, f.channels, f.source) for f in case] for case in accepted]
-        if any(key != keys[0] for key in keys):
+        refused = [finding for finding in cases[0] if finding.reason is not None]
+        sites = merged(accepted)
+        if sites is None:
             conditions = sorted({expression for case in trace.cases for expression, _ in case.conditions})
             reason = f"its sites depend on {' and '.join(conditions)}"
             return Analysis((replace(next(f for case in accepted for f in case), reason=reason),), trace)
-        sites = [
-            replace(same[0], placements=tuple(f.placements[0] for f in same)) for same in zip(*accepted, strict=True)
-        ]
-        refused = [finding for finding in cases[0] if finding.reason is not None]
-        displaced = frozenset({name} & set(state)) if sites else frozenset()
-        return Analysis((*_named(sites, name), *refused), trace, displaced)
+        left = {f.key for f in accepted[0]} - {site.key for site in sites}
+        reason = "the operands of its add have no common ancestor"
+        refused += [replace(finding, reason=reason) for finding in accepted[0] if finding.key in left]
+        named = list(_named(sites, lambda suffix: free_name(cls, state, suffix)))
+        displaced = frozenset({site.gate.partition(".")[0] for site in named} & set(state))
+        return Analysis((*named, *refused), trace, displaced)
+
+    def _analyse_unrewritable(
+        self, cls: type[nn.Module], state: dict[str, Any], block: nn.Module, error: UntraceableError
+    ) -> Analysis:
+        """A forward that stays as it is: sites are outputs of children, the same on every way through it."""
+        try:
+            graphs = explore_block(cls, state)
+        except UntraceableError:
+            raise error from None
+        sites: dict[str, Finding] = {}
+        others: list[Finding] = []
+        ways: list[tuple[set[str], list[str]]] = []  # the producers of sites on each way, and all calls
+        for graph in graphs:
+            producers = set()
+            flow = self._flow(graph, block)
+            for candidate, finding in self._findings(flow, self._joins):
+                if finding.reason is not None:
+                    others.append(finding)
+                    continue
+                path = producer(flow, candidate)
+                if path is None or finding.handed_in:
+                    raise error
+                producers.add(path)
+                sites.setdefault(path, replace(finding, producer=path, placements=()))
+            ways.append((producers, [str(node.target) for node in graph.nodes if node.op == "call_module"]))
+        if any(_is_called(path, calls) for producers, calls in ways for path in sites.keys() - producers):
+            raise error  # on another way the same output is something else
+        named = [replace(site, gate=_output_gate(block.get_submodule(path))) for path, site in sites.items()]
+        return Analysis((*named, *{other.node: other for other in others}.values()))
 
     def _analyse_graph_module(self, module: fx.GraphModule) -> Analysis:
         graph = ungated_graph(module)
         scopes = Scopes(graph)
         calls: dict[Call, list[Finding]] = {}
-        for candidate, finding in self._findings(graph, module, scopes):
+
+        def rule(flow: Flow) -> Iterator[Candidate]:
+            return joins(flow, scopes.leaves, self.kinds, self.position)
+
+        for candidate, finding in self._findings(self._flow(graph, module), rule, scopes):
             call = scopes.innermost(candidate.join)
+            if finding.channels_last or finding.handed_in:
+                finding = replace(finding, reason=CHANNELS_LAST)
             calls.setdefault(call, []).append(replace(finding, scope=call.path))
         found: dict[tuple[str, str], Finding] = {}
         for call, findings in calls.items():
-            name = _free_name_in_graph(module, call.path)
             accepted = [finding for finding in findings if finding.reason is None]
             refused = [finding for finding in findings if finding.reason is not None]
-            for finding in (*_named(accepted, name), *refused):
+            named = _named(accepted, lambda suffix, path=call.path: free_name_in_graph(module, path, suffix))
+            for finding in (*named, *refused):
                 key = (call.path, finding.gate or finding.node)
                 # A block that is called again has the same gate in another place.
                 again = found.get(key)
                 found[key] = replace(again, placements=again.placements + finding.placements) if again else finding
-        return Analysis(tuple(found.values()), None)
+        return Analysis(tuple(found.values()))
 
-    def _findings(
-        self, graph: fx.Graph, owner: nn.Module, scopes: Scopes | None = None
-    ) -> Iterator[tuple[Candidate, Finding]]:
-        flow = Flow(graph, owner, self.depth_of)
-        candidates = list(joins(flow, scopes.leaves if scopes else _leaves_block))
+    def _flow(self, graph: fx.Graph, owner: nn.Module) -> Flow:
+        return Flow(expanded(graph, owner, self.graphs_of), owner, self.depth_of)
+
+    def _findings(self, flow: Flow, rule: Any, scopes: Scopes | None = None) -> Iterator[tuple[Candidate, Finding]]:
+        candidates: Sequence[Candidate] = list(rule(flow))
         own_nodes = scopes.own_nodes(flow, [c.join for c in candidates]) if scopes else lambda join: flow.everything
-        known = features(graph, owner, self.graphs_of) if any(c.value for c in candidates) else {}
+        known: dict[fx.Node, Feature | None] = {}
+        if any(c.value for c in candidates):
+            known = features(flow.nodes[0].graph, flow.owner, self.graphs_of)
         for candidate in candidates:
             if candidate.value is None:
                 yield candidate, Finding(candidate.kind, candidate.join.name, candidate.reason)
             elif has_gate(flow, candidate.region & own_nodes(candidate.join), self):
-                inside = _children(flow, candidate.region)
+                inside = children(flow, candidate.region)
                 yield candidate, Finding(candidate.kind, candidate.join.name, ALREADY_GATED, inside=inside)
             else:
-                yield candidate, _accept(candidate, candidate.value, flow, known[candidate.value])
+                yield candidate, accept(candidate, flow, known[candidate.value])
 
     def has_own_gate(self, module: nn.Module) -> bool:
         """Whether a child is a channel gate or holds one that is not the gate of a block inside the child."""
-        if isinstance(module, SqueezeExcitation):
+        if is_gate(module):
             return True
         if not has_own_forward(module):
             return any(map(self.has_own_gate, module.children()))
         for graph in self.graphs_of(module):
-            flow = Flow(graph, module, self.depth_of)
-            if any(candidate.value is not None for candidate in joins(flow, _leaves_block)):
+            flow = self._flow(graph, module)
+            if any(candidate.value is not None for candidate in joins(flow, _leaves_block, PAPERS_KINDS, "standard")):
                 return False
             if has_gate(flow, flow.everything, self):
                 return True
@@ -188,65 +230,27 @@ def _originally(block: nn.Module) -> tuple[type[nn.Module], dict[str, Any]]:
     return type(block), vars(block)
 
 
-def _accept(candidate: Candidate, value: fx.Node, flow: Flow, feature: Feature | None) -> Finding:
-    reason = CHANNELS_LAST if feature and feature.last else None
-    inside = _children(flow, candidate.region)
-    convs = [m for child in inside for m in flow.owner.get_submodule(child).modules() if is_conv(m)]
-    return Finding(
-        candidate.kind,
-        value.name,
-        reason,
-        channels=feature.channels if feature else None,
-        placements=(Placement(value.name, tuple(user.name for user in candidate.users)),),
-        source=_parameter_source(flow, value),
-        inside=inside,
-        widths=frozenset(c for m in convs if isinstance(c := getattr(m, "out_channels", None), int)),
-    )
+def _named(sites: list[Finding], free: Any) -> Iterator[Finding]:
+    """Sites of the paper's kinds and of others are counted apart, so that choosing other kinds renames no gate."""
+    papers = [site for site in sites if site.kind in PAPERS_KINDS]
+    others = [site for site in sites if site.kind not in PAPERS_KINDS]
+    for group, suffix in ((papers, ""), (others, f"_{others[0].kind}" if papers and others else "")):
+        names = numbered(free(suffix), len(group)) if group else []
+        yield from (replace(site, gate=name) for site, name in zip(group, names, strict=True))
 
 
-def _children(flow: Flow, region: int) -> frozenset[str]:
-    return frozenset(str(node.target) for node in flow.members(region) if node.op == "call_module")
+def _output_gate(module: nn.Module) -> str:
+    """The name of a gate on a child's output, which must not be that of the gates inside the child."""
+    return free_name(*_originally(module), suffix="_out" if has_own_forward(module) else "")
 
 
-def _parameter_source(flow: Flow, value: fx.Node) -> str:
-    """The last child or parameter before a value that has a floating-point dtype to tell."""
-    for node in sorted(flow.members(flow.ancestors[value]), key=flow.nodes.index, reverse=True):
-        module = flow.module(node)
-        if module is not None and any(p.is_floating_point() for p in module.parameters()):
-            return str(node.target)
-    return ""
+def _is_called(path: str, calls: list[str]) -> bool:
+    return any(f"{path}.".startswith(f"{call}.") for call in calls)
 
 
-def _named(sites: list[Finding], name: str) -> list[Finding]:
-    """Gate names: ``se``, or ``se.0``, ``se.1`` ... where a block has several sites."""
-    if len(sites) == 1:
-        return [replace(sites[0], gate=name)]
-    return [replace(site, gate=f"{name}.{i}") for i, site in enumerate(sites)]
-
-
-def _names() -> Iterator[str]:
-    yield "se"
-    yield "se_gate"
-    yield from (f"se_gate_{i}" for i in itertools.count(2))
-
-
-def _free_name(cls: type[nn.Module], state: dict[str, Any]) -> str:
-    """``se``, unless the block has something of that name; an attribute that is None makes way, as in timm's blocks."""
-    taken = {*state["_modules"], *state["_parameters"], *state["_buffers"]}
-    taken |= {name for name, value in state.items() if value is not None}
-    return next(name for name in _names() if name not in taken and not hasattr(cls, name))
-
-
-def _free_name_in_graph(module: fx.GraphModule, path: str) -> str:
-    prefix = f"{path}." if path else ""
-    children = dict(module.named_modules())
-    return next(name for name in _names() if prefix + name not in children or _is_ours(children[prefix + name]))
-
-
-def _is_ours(module: nn.Module) -> bool:
-    """Whether a child is a gate of ours, or a container of a block's several gates."""
-    gates = [module] if isinstance(module, SqueezeExcitation) else list(module.children())
-    return bool(gates) and all(map(is_injected, gates))
+def _output(flow: Flow) -> Iterator[Candidate]:
+    candidate = block_output(flow)
+    return iter(()) if candidate is None else iter((candidate,))
 
 
 def _leaves_block(node: fx.Node) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 # Global modes of torch; what they say while tracing need not be what they say when the forward runs.
 _MODE_QUESTIONS = frozenset("is_grad_enabled is_inference_mode_enabled is_autocast_enabled is_compiling".split())
+_SEEDS = frozenset("manual_seed seed_all manual_seed_all set_rng_state fork_rng".split())
 
 
 def unanswerable(block_class: Any) -> str | None:
@@ -23,23 +24,86 @@ def unanswerable(block_class: Any) -> str | None:
     return next((reason for code in _codes(block_class) if (reason := _question(code)) is not None), None)
 
 
+def asks_for_types(block_class: Any) -> bool:
+    """Whether a class's forward, or a method that it may call, uses ``type``.
+
+    >>> asks_for_types(type("Block", (), {"forward": lambda self, x: x}))
+    False
+    """
+    return any(_names_type(instruction) for code in _codes(block_class) for instruction in dis.get_instructions(code))
+
+
+def asks_for_modes(block_class: Any) -> bool:
+    """Whether a class's forward, or a method that it may call, asks for a global mode of torch.
+
+    >>> asks_for_modes(type("Block", (), {"forward": lambda self, x: x if torch.is_grad_enabled() else -x}))
+    True
+    """
+    return any(
+        instruction.argval in _MODE_QUESTIONS
+        for code in _codes(block_class)
+        for instruction in dis.get_instructions(code)
+    )
+
+
+def _names_type(instruction: dis.Instruction) -> bool:
+    return instruction.opname == "LOAD_GLOBAL" and instruction.argval == "type"
+
+
+def is_in_call(frame: types.FrameType) -> bool:
+    """Whether a frame is in the middle of a call, and not of an operation or of reading an attribute.
+
+    >>> class Frames:
+    ...     def __call__(self):
+    ...         return is_in_call(inspect.currentframe().f_back)
+    ...     attribute = property(__call__)
+    >>> Frames()(), Frames().attribute
+    (True, False)
+    """
+    return any(
+        step.offset == frame.f_lasti and step.opname.startswith("CALL") for step in dis.get_instructions(frame.f_code)
+    )
+
+
+def calls_isinstance(frame: types.FrameType) -> bool:
+    """Whether the call that a frame is in the middle of is one of ``isinstance``.
+
+    >>> calls_isinstance(inspect.currentframe())
+    False
+    """
+    before = [step for step in dis.get_instructions(frame.f_code) if step.offset < frame.f_lasti]
+    for step in reversed(before):
+        if step.argval == "isinstance":
+            return True
+        if step.opname.startswith("CALL"):
+            return False
+    return False
+
+
 @functools.lru_cache(maxsize=1024)
 def _question(code: types.CodeType) -> str | None:
+    is_none_test = False
     for instruction in dis.get_instructions(code):
-        if instruction.opname == "LOAD_GLOBAL" and instruction.argval == "type":
+        if _names_type(instruction):
             return "it asks for the type of a value (type), which is known only when it runs"
         if instruction.argval in _MODE_QUESTIONS and "LOAD" in instruction.opname:
             return f"it asks for a mode of torch ({instruction.argval}), which may differ when it runs"
+        if instruction.opname == "IS_OP" and not is_none_test:
+            return "it compares objects by identity (is), which values of a trace do not have"
+        is_none_test = instruction.opname == "LOAD_CONST" and instruction.argval in (None, True, False)
+        if instruction.argval in _SEEDS and "LOAD" in instruction.opname:
+            return f"it sets the random stream ({instruction.argval})"
     return None
 
 
-def compared_with_none(forward: Any) -> set[str]:
-    """The arguments that a forward itself compares with None.
+def compared_with_none(block_class: Any) -> set[str]:
+    """The names of arguments that a class's forward, or a function that it may call, compares with None.
 
-    >>> sorted(compared_with_none(lambda self, x, mask, bias: x if mask is None else bias))
+    >>> forward = lambda self, x, mask, bias: x if mask is None else bias
+    >>> sorted(compared_with_none(type("Block", (), {"forward": forward})))
     ['mask']
     """
-    return _compared_with_none(inspect.unwrap(forward).__code__)
+    return set().union(*map(_compared_with_none, _codes(block_class)))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -53,17 +117,51 @@ def _compared_with_none(code: types.CodeType) -> set[str]:
     return names & set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
 
 
-def _codes(block_class: Any) -> Iterator[types.CodeType]:
-    """The code of a class's forward and of the methods that it names, and so on."""
-    names, seen = ["forward"], set()
-    while names:
-        name = names.pop()
-        method = inspect.unwrap(getattr(block_class, name, None))  # type: ignore[arg-type]
-        if name in seen or not isinstance(method, types.FunctionType):
-            continue
-        seen.add(name)
-        code = method.__code__
-        yield code
-        yield from (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-        if not method.__module__.startswith("torch.nn."):
-            names.extend(code.co_names)
+@functools.lru_cache(maxsize=1024)
+def _codes(block_class: Any) -> tuple[types.CodeType, ...]:
+    """The code of a class's forward and of all functions that it may reach: methods, helpers, nested functions."""
+    waiting = _methods(block_class, "forward")
+    codes: dict[types.CodeType, None] = {}
+    while waiting:
+        function = waiting.pop()
+        for code in _with_nested(function.__code__):
+            if code in codes:
+                continue
+            codes[code] = None
+            if not _is_torchs(function):
+                for name in code.co_names:
+                    helpers = _functions(function.__globals__.get(name))
+                    waiting += [*_methods(block_class, name), *(f for f in helpers if not _is_torchs(f))]
+        cells = function.__closure__ or ()
+        waiting += [f for cell in cells for f in _functions(_content(cell)) if f.__code__ not in codes]
+    return tuple(codes)
+
+
+def _methods(block_class: Any, name: str) -> list[types.FunctionType]:
+    """All definitions of a method: one may call another by ``super()``."""
+    return [f for cls in block_class.__mro__ for f in _functions(vars(cls).get(name))]
+
+
+def _functions(value: Any) -> list[types.FunctionType]:
+    if isinstance(value, property):
+        value = value.fget
+    value = inspect.unwrap(getattr(value, "__func__", value)) if callable(value) else value
+    return [value] if isinstance(value, types.FunctionType) and not _is_torchs(value, "torch.nn.modules.module") else []
+
+
+def _is_torchs(function: types.FunctionType, package: str = "torch") -> bool:
+    return f"{function.__module__}.".startswith(f"{package}.")
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+def _with_nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _with_nested(constant)

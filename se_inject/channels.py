@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import fx, nn
 from torch.nn.modules import activation, batchnorm, dropout, instancenorm, padding, pooling, upsampling
+from torch.nn.parameter import is_lazy
 
-from .flow import ACTIVATIONS, ADD, CAT, DIV, MUL, argument, is_conv, op_name
+from .flow import ACTIVATIONS, ADD, CAT, DIV, MUL, argument, is_conv, is_crop, op_name
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Feature:
 GraphsOf = Callable[[nn.Module], Iterable[fx.Graph]]
 
 _ELEMENTWISE = frozenset(
-    "abs neg exp sqrt dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout drop_path"
+    "alias abs neg exp sqrt dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout drop_path"
     " stochastic_depth contiguous clone detach to float half double bfloat16 type type_as batch_norm instance_norm"
     " layer_norm group_norm".split()
 )
@@ -113,6 +114,8 @@ def _after_function(node: fx.Node, known: dict[fx.Node, Feature | None], owner: 
         return source
     if name in _SPATIAL:
         return source if source and not source.last else None
+    if name == "getitem" and is_crop(node):
+        return source if source and not source.last else None
     if name in {"permute", "transpose"}:
         return _after_permute(node, source)
     if name in CAT and argument(node, 1, "dim", "axis", default=0) == 1:
@@ -127,6 +130,8 @@ def _after_functional_conv(node: fx.Node, owner: nn.Module) -> Feature | None:
     if not (isinstance(weight, fx.Node) and weight.op == "get_attr"):
         return None
     tensor: Any = functools.reduce(getattr, str(weight.target).split("."), owner)
+    if is_lazy(tensor):
+        return None
     shape = tensor.shape
     if "transpose" in op_name(node):
         groups = argument(node, 6, "groups", default=1)

@@ -1,6 +1,7 @@
 """What a block's graph says about its values: ancestry, convolutions, squeezes; and what a node is called."""
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -55,6 +56,13 @@ def rank(tensor: torch.Tensor | None) -> int:
     return 0 if tensor is None or is_lazy(tensor) else tensor.ndim
 
 
+def is_crop(node: fx.Node) -> bool:
+    """Whether a node takes a part of all positions, of all channels: ``x[:, :, 1:]``."""
+    index = node.args[1] if op_name(node) == "getitem" else None
+    whole = (slice(None), slice(None))
+    return isinstance(index, tuple) and index[:2] == whole and all(isinstance(i, slice) for i in index)
+
+
 def is_in_place(node: fx.Node, owner: nn.Module) -> bool:
     """Whether a node changes its first input."""
     if node.op == "call_module":
@@ -104,19 +112,24 @@ class Flow:
         return self._mask(self._is_upsampling)
 
     @functools.cached_property
+    def own_upsampling_mask(self) -> int:
+        """Those of them that are no composite children, which may have reduced the feature map before."""
+        return self._mask(lambda node: self._is_upsampling(node) and not (self.module(node) or nn.Identity())._modules)
+
+    @functools.cached_property
     def nonlinear_mask(self) -> int:
         """The nodes that run activations or multiply two values."""
         return self._mask(self._is_nonlinear)
 
     @functools.cached_property
     def attention_mask(self) -> int:
-        """The nodes that mix positions by attention."""
-        return self._mask(lambda node: op_name(node) in _ATTENTION)
+        """The nodes that mix positions by attention, in the block itself."""
+        return self._mask(lambda node: op_name(node) in _ATTENTION and "inner" not in node.meta)
 
     @functools.cached_property
     def parameter_mask(self) -> int:
-        """The nodes that run layers with parameters."""
-        return self._mask(lambda node: any(True for _ in self._module_parameters(node)))
+        """The nodes that run layers with parameters, but for learned scales."""
+        return self._mask(lambda node: any(True for _ in self._module_parameters(node)) and not self.only_scales(node))
 
     def _mask(self, predicate: Any) -> int:
         return sum(bit for node, bit in self.bit.items() if predicate(node))
@@ -156,6 +169,33 @@ class Flow:
             depth[node] = self.convs(node) + max((depth.get(source, 0) for source in node.all_input_nodes), default=0)
         return max(depth.values(), default=0)
 
+    def spatial_ranks(self, region: int) -> set[int]:
+        """The numbers of spatial dimensions that the convolutions of a region work on."""
+        children = [child for node in self.members(region) if (child := self.module(node)) is not None]
+        convs = [m for child in children for m in child.modules() if isinstance(m, nn.modules.conv._ConvNd)]
+        return {len(m.kernel_size) for m in convs}
+
+    def only_scales(self, node: fx.Node) -> bool:
+        """Whether a node is a constant or learned scale, dropout or stochastic depth."""
+        module = self.module(node)
+        if module is not None:
+            # timm's ScaledStdConv2d is a convolution, whatever its name says.
+            is_layer = module._modules or is_conv(module) or isinstance(module, nn.Linear)
+            names_one = re.search("drop|scale|identity|stochasticdepth", type(module).__name__, re.I)
+            return not is_layer and names_one is not None
+        name = op_name(node)
+        if name in MUL | DIV:
+            x, factor = argument(node, 0, "input"), argument(node, 1, "other")
+            return self.is_data(x) != self.is_data(factor) and (name in MUL or self.is_data(x))
+        return "dropout" in name or name in {"drop_path", "stochastic_depth"}
+
+    def is_activation(self, node: fx.Node) -> bool:
+        """Whether a node runs an activation and nothing else."""
+        module = self.module(node)
+        if module is not None:
+            return not module._modules and self._is_nonlinear(node)
+        return op_name(node).rstrip("_") in ACTIVATIONS
+
     def _module_parameters(self, node: fx.Node) -> Iterator[nn.Parameter]:
         module = self.module(node)
         return iter(()) if module is None else module.parameters()
@@ -182,10 +222,12 @@ class Flow:
         if module is not None:
             return any(isinstance(m, _GLOBAL_POOLS) and _is_one(m.output_size) for m in module.modules())
         name = op_name(node)
-        if name in {"mean", "amax", "amin", "sum"}:
-            dims = argument(node, 1, "dim", "axis")
+        if name in {"mean", "amax", "amin", "sum", "norm", "vector_norm"}:
+            dims = argument(node, 2 if "norm" in name else 1, "dim", "axis")
             dims = tuple(dims) if isinstance(dims, list | tuple) else (dims,)
             return None not in dims and not {0, 1} & set(dims)
+        if name in {"view", "reshape"}:
+            return list(_flatten(node.args[1:]))[-2:] == [1, 1]  # (N, C, 1, 1), as of a global context
         if "adaptive" in name:
             return _is_one(argument(node, 1, "output_size"))
         # avg_pool2d(x, x.shape[2:]): a window that depends on the input is the whole input.
@@ -210,5 +252,8 @@ def _is_one(size: Any) -> bool:
 
 def _is_part_of_split(node: fx.Node) -> bool:
     if op_name(node) == "getitem":
-        return any(isinstance(index, int) for index in _flatten(node.args[1]))
+        # What a child returns beside other values is no part of one value.
+        return node.args[0].op != "call_module" and any(  # type: ignore[union-attr]
+            isinstance(index, int) for index in _flatten(node.args[1])
+        )
     return op_name(node) in _SPLITS

@@ -27,6 +27,15 @@ def check_reduction(reduction: object) -> None:
         raise InvalidArgumentError(f"reduction must be >= 1, got {reduction}; the paper uses reduction=16")
 
 
+def squeezed_channels(channels: int, reduction: int) -> int:
+    """The gate's width: ``max(channels // reduction, 8)``.
+
+    >>> squeezed_channels(256, 16), squeezed_channels(64, 16)
+    (16, 8)
+    """
+    return max(channels // reduction, 8)
+
+
 def check_form(init: object) -> None:
     """Raise unless ``init`` names one of the two gate forms.
 
@@ -84,11 +93,19 @@ class SqueezeExcitation(nn.Module):
         check_reduction(reduction)
         check_form(init)
         self.init: Form = init
-        self.injected = False  # whether se_inject.apply put it where it is, so that remove takes it out
-        squeezed = max(channels // int(reduction), 8)
+        squeezed = squeezed_channels(channels, int(reduction))
         self.fc1 = nn.Conv2d(channels, squeezed, 1, device=device, dtype=dtype)
         self.fc2 = (nn.Conv2d if init == "standard" else _ZeroConv2d)(squeezed, channels, 1, device=device, dtype=dtype)
         self.fc2.__class__ = nn.Conv2d
+
+    @property
+    def starts_as_identity(self) -> bool:
+        """Whether its output is its input, to the bit, until it is trained.
+
+        >>> SqueezeExcitation(8).starts_as_identity
+        True
+        """
+        return self.init == "identity"
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate ``x`` of shape ``(N, C, *)``; shape, dtype and memory format stay the same.
@@ -113,3 +130,25 @@ class SqueezeExcitation(nn.Module):
         '64, init=standard'
         """
         return f"{self.fc1.in_channels}, init={self.init}"
+
+
+def mark_injected(gate: nn.Module, channels: int) -> None:
+    """Note on a gate that ``se_inject.apply`` put it in, so that ``remove`` takes it out, and for how many channels."""
+    vars(gate)["_se_channels"] = channels
+
+
+def injected_channels(module: nn.Module | None) -> int | None:
+    """The channels of a gate that ``se_inject.apply`` put in, None for any other module.
+
+    >>> injected_channels(SqueezeExcitation(8))
+    """
+    return None if module is None else vars(module).get("_se_channels")
+
+
+def is_gate(module: nn.Module) -> bool:
+    """Whether a module is a gate: an injected one of any kind, or a ``SqueezeExcitation``.
+
+    >>> is_gate(SqueezeExcitation(8)), is_gate(nn.ReLU())
+    (True, False)
+    """
+    return isinstance(module, SqueezeExcitation) or injected_channels(module) is not None

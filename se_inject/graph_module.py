@@ -2,12 +2,12 @@
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
-from torch import fx, nn
+from torch import fx
 
 from .flow import Flow
-from .gate import SqueezeExcitation
+from .gate import injected_channels
 
 
 class Call(NamedTuple):
@@ -55,17 +55,10 @@ def ungated_graph(module: fx.GraphModule) -> fx.Graph:
     return graph
 
 
-def is_injected(module: nn.Module | None) -> TypeGuard[SqueezeExcitation]:
-    """Whether a module is a gate that ``se_inject.apply`` put in.
-
-    >>> is_injected(SqueezeExcitation(8))
-    False
-    """
-    return isinstance(module, SqueezeExcitation) and module.injected
-
-
 def gate_calls(module: fx.GraphModule, graph: fx.Graph) -> list[fx.Node]:
     """The calls of our gates in a GraphModule's graph."""
     return [
-        node for node in graph.nodes if node.op == "call_module" and is_injected(module.get_submodule(str(node.target)))
+        node
+        for node in graph.nodes
+        if node.op == "call_module" and injected_channels(module.get_submodule(str(node.target))) is not None
     ]

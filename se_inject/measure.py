@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .analysis import Analysis, Finding
+from .channels import Feature
+from .finding import Analysis, Finding
 from .graph_module import ungated_graph
 from .placing import plan
 from .randomness import no_randomness
@@ -31,8 +32,8 @@ class Probe(nn.Module):
 
 def measure_channels(
     model: nn.Module, sites: Iterable[tuple[str, Analysis, Finding]], example_inputs: Any
-) -> list[int | str]:
-    """For each site, given by its block's path, the number of channels, or the reason why it stays unknown.
+) -> list[Feature | str]:
+    """For each site, given by the path of what takes the gate, its channels, or the reason why they stay unknown.
 
     Errors of the model on the example input are the caller's to see.
     """
@@ -49,21 +50,22 @@ def measure_channels(
             block.graph = ungated_graph(block)
         elif isinstance(block, GatedBlock):
             uninstall(block)
-        plan(block, probed[0][0], [(finding, probe) for _, finding, probe in probed])()
+        plan(block, probed)()
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     with torch.no_grad(), no_randomness():
         model(*arguments)
     return [_channels(probe.shape, finding.widths) for probe, (_, _, finding) in zip(probes, sites, strict=True)]
 
 
-def _channels(shape: torch.Size | None, widths: frozenset[int]) -> int | str:
+def _channels(shape: torch.Size | None, widths: frozenset[int]) -> Feature | str:
     if shape is None:
         return "its channels are unknown: example_inputs do not reach it"
     if len(shape) < 3:
         return f"it is not a feature map (N, C, *): its shape is {tuple(shape)}"
-    # The second dimension holds the channels if a layer of the branch makes that many, unless it could be the last one.
-    if shape[1] not in widths or (shape[-1] in widths and shape[-1] != shape[1]):
-        return f"its channels are unknown: shape {tuple(shape)}, convolutions make {sorted(widths)}"
-    if shape[-1] == shape[1]:
+    # A dimension holds the channels if a layer of the branch makes that many, and if the other could not.
+    fits_second, fits_last = shape[1] in widths, shape[-1] in widths
+    if fits_second and fits_last:
         return f"its channels are unknown: all of {tuple(shape)} fits; pass example_inputs of another spatial size"
-    return shape[1]
+    if not (fits_second or fits_last):
+        return f"its channels are unknown: shape {tuple(shape)}, its layers make {sorted(widths)}"
+    return Feature(shape[1]) if fits_second else Feature(shape[-1], last=True)

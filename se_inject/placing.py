@@ -2,42 +2,51 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import fx, nn
 
-from .analysis import Analysis, Finding
-from .errors import RewriteError
-from .rewrite import GatedBlock, Insertion, Rewrite, gated_class, insert, install
+from .finding import Analysis, Finding
+from .rewrite import Insertion, OutputGate, Rewrite, gated_class, insert, install
+from .trace import trace_block
+
+PlannedGate = tuple[Analysis, Finding, nn.Module]
 
 
-def plan(block: nn.Module, analysis: Analysis, gates: Sequence[tuple[Finding, nn.Module]]) -> Callable[[], None]:
+def plan(block: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], None]:
     """Prepare to put gates into a block, next to those that it may have; the result does it and cannot fail.
 
     Raises ``RewriteError``.
     """
     if isinstance(block, fx.GraphModule):
         return _plan_graph_module(block, gates)
-    assert analysis.trace is not None
-    if not isinstance(block, GatedBlock):
-        rewrite = Rewrite(type(block), (), frozenset())
-    elif "_se_rewrite" in vars(type(block)):
-        rewrite = type(block)._se_rewrite
-    else:
-        raise RewriteError(f"its class was extended to {type(block).__name__} after an earlier apply; undo that first")
-    insertions = (*rewrite.insertions, *(Insertion(finding.gate, finding.placements) for finding, _ in gates))
-    cls = gated_class(analysis.trace, Rewrite(rewrite.original, insertions, rewrite.displaced | analysis.displaced))
-    return lambda: install(block, cls, {finding.gate: gate for finding, gate in gates})
+    rewrite = Rewrite.of(block)
+    trace = None
+    for analysis, finding, _ in gates:
+        if finding.producer:
+            rewrite = replace(rewrite, output=OutputGate(finding.gate, finding.channels_last))
+        else:
+            trace = analysis.trace
+            rewrite = replace(
+                rewrite,
+                insertions=(*rewrite.insertions, Insertion(finding.gate, finding.placements)),
+                displaced=rewrite.displaced | ({finding.gate.partition(".")[0]} & set(vars(block))),
+            )
+    if trace is None and rewrite.insertions:  # the block has gates inside from before
+        trace = trace_block(rewrite.original, rewrite.original_state(vars(block)))
+    cls = gated_class(trace, rewrite)
+    return lambda: install(block, cls, {finding.gate: gate for _, finding, gate in gates})
 
 
-def _plan_graph_module(module: fx.GraphModule, gates: Sequence[tuple[Finding, nn.Module]]) -> Callable[[], None]:
+def _plan_graph_module(module: fx.GraphModule, gates: Sequence[PlannedGate]) -> Callable[[], None]:
     graph = copy.deepcopy(module.graph)
-    names = [".".join(filter(None, (finding.scope, finding.gate))) for finding, _ in gates]
-    for name, (finding, _) in zip(names, gates, strict=True):
+    names = [".".join(filter(None, (finding.scope, finding.gate))) for _, finding, _ in gates]
+    for name, (_, finding, _) in zip(names, gates, strict=True):
         for placement in finding.placements:
             insert(graph, name, placement)
 
     def commit() -> None:
-        for name, (_, gate) in zip(names, gates, strict=True):
+        for name, (_, _, gate) in zip(names, gates, strict=True):
             module.add_submodule(name, gate)
         module.graph = graph
 

@@ -3,13 +3,21 @@
 import operator
 import sys
 import types
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
 from torch import fx
+
+from .bytecode import calls_isinstance, is_in_call
 
 
 class UntraceableError(Exception):
     """The forward cannot be written as graphs without changing what it does; the message says why."""
+
+
+def _is_internal(frame: types.FrameType | None) -> bool:
+    asker = frame.f_globals.get("__name__", "") if frame is not None else ""
+    return asker.startswith(("torch.fx.", "torch.utils._pytree", "se_inject."))
 
 
 class Value(fx.Proxy):
@@ -21,15 +29,47 @@ class Value(fx.Proxy):
         # isinstance(x, nn.Parameter) asks on behalf of its caller.
         while frame is not None and frame.f_globals.get("__name__") == "torch.nn.parameter":
             frame = frame.f_back
-        asker = frame.f_globals.get("__name__", "") if frame is not None else ""
-        if asker.startswith(("torch.fx.", "torch.utils._pytree", "se_inject.")):
+        if _is_internal(frame):
             return fx.Proxy
-        raise UntraceableError("it asks for the type of a value (isinstance), which is known only when it runs")
+        if frame is not None and frame.f_globals.get("__name__") == "torch.utils.checkpoint":
+            raise self._refuse("it uses activation checkpointing")
+        # Never for a question from C, which would go on to read this object's memory as that of a tensor.
+        if self._explores() and frame is not None and calls_isinstance(frame):
+            return torch.Tensor
+        raise self._refuse("it asks for the type of a value (isinstance), which is known only when it runs")
+
+    def _explores(self) -> bool:
+        return object.__getattribute__(self, "tracer").paths is not None
+
+    def _refuse(self, reason: str) -> UntraceableError:
+        error: UntraceableError = object.__getattribute__(self, "tracer").refuse(reason)
+        return error
+
+    def __getattr__(self, name: str) -> Any:
+        frame = sys._getframe(1)
+        if not _is_internal(frame) and is_in_call(frame):
+            raise self._refuse("it asks what a value has (hasattr, getattr), which is known only when it runs")
+        return super().__getattr__(name)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise self._refuse("it assigns items of a value, which a graph does not show")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in {"tracer", "node"}:
-            raise UntraceableError(f"it sets {name} of a value, which a graph would lose")
+            raise self._refuse(f"it sets {name} of a value, which a graph would lose")
         super().__setattr__(name, value)
+
+
+def _number(name: str) -> Any:
+    def convert(self: Value, *_: Any) -> NoReturn:
+        raise self._refuse(f"it makes a Python number of a value ({name}), which is known only when it runs")
+
+    return convert
+
+
+# Errors of fx's own could be caught by the forward, which would then go on as it never does when it runs.
+for _name in "len float int index complex round trunc floor ceil contains".split():
+    setattr(Value, f"__{_name}__", _number(_name))
 
 
 def _in_place(name: str) -> Any:

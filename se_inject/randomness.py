@@ -8,10 +8,31 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .proxy import UntraceableError
+
+
+class NoDraws(TorchDispatchMode):
+    """Refuses torch's random operations in this thread; other threads may draw meanwhile.
+
+    >>> with NoDraws():
+    ...     torch.rand(1)
+    Traceback (most recent call last):
+    se_inject.proxy.UntraceableError: it draws random numbers that tracing would freeze
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise UntraceableError("it draws random numbers that tracing would freeze")
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
-def no_randomness() -> Iterator[list[str]]:
+def no_randomness(*, of_torch: bool = True) -> Iterator[list[str]]:
     """Put the global random streams back as they were; the list then holds the names of those that were drawn from.
 
     >>> with no_randomness() as drawn:
@@ -19,13 +40,12 @@ def no_randomness() -> Iterator[list[str]]:
     >>> drawn
     ['torch']
     """
-    streams: list[tuple[str, Any, Any, Any]] = [
-        ("torch", torch.get_rng_state, torch.set_rng_state, torch.equal),
-        ("random", random.getstate, random.setstate, operator.eq),
-    ]
+    streams: list[tuple[str, Any, Any, Any]] = [("random", random.getstate, random.setstate, operator.eq)]
+    if of_torch:
+        streams.append(("torch", torch.get_rng_state, torch.set_rng_state, torch.equal))
     if numpy := sys.modules.get("numpy"):
         streams.append(("numpy", numpy.random.get_state, numpy.random.set_state, _same_numpy_state))
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if of_torch and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         cuda = torch.cuda
         streams.append(("cuda", cuda.get_rng_state_all, cuda.set_rng_state_all, _same_cuda_states))
     states = [get() for _, get, _, _ in streams]

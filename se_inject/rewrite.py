@@ -6,15 +6,17 @@ The block object stays the same object; only its class and its children change, 
 import copy
 import functools
 import linecache
+import threading
 import types
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 from torch import fx, nn
 
 from .errors import RewriteError
+from .held import HeldNorm, held_class
 from .subclass import QuietSubclass, reduce_to
 from .trace import Trace, trace_block
 
@@ -25,6 +27,7 @@ class Placement:
 
     value: str
     users: tuple[str, ...]
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,40 @@ class Insertion:
 
 
 @dataclass(frozen=True)
+class OutputGate:
+    """A gate on what a module returns, by its name within the module; the module's forward stays as it is."""
+
+    gate: str
+    channels_last: bool = False
+
+
+@dataclass(frozen=True)
 class Rewrite:
     """How a gated block came about; with it the block can be restored, extended and pickled."""
 
     original: type[nn.Module]
-    insertions: tuple[Insertion, ...]
-    displaced: frozenset[str]  # attributes that were None and made way for gates, as ``se`` in timm's blocks
+    insertions: tuple[Insertion, ...] = ()
+    displaced: frozenset[str] = frozenset()  # attributes that were None and made way for gates, as ``se`` in timm's
+    output: OutputGate | None = None
     reads: frozenset[str] = frozenset()
+    held: bool = False  # whether it is a normalization layer that stays in eval mode
+
+    @staticmethod
+    def of(block: nn.Module) -> "Rewrite":
+        """How a block came about; of a block without gates, how it stays what it is. Raises ``RewriteError``."""
+        if isinstance(block, GatedBlock):
+            if "_se_rewrite" not in vars(type(block)):
+                name = type(block).__name__
+                raise RewriteError(f"its class was extended to {name} after an earlier apply; undo that first")
+            return type(block)._se_rewrite
+        held = isinstance(block, HeldNorm)
+        return Rewrite(type(block).__bases__[1] if held else type(block), held=held)
 
     def original_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """The block's attributes as they were without gates."""
         names = {insertion.gate.partition(".")[0] for insertion in self.insertions}
+        if self.output is not None:
+            names.add(self.output.gate)
         children = {name: child for name, child in state["_modules"].items() if name not in names}
         return {**state, "_modules": children, **dict.fromkeys(self.displaced)}
 
@@ -61,7 +87,7 @@ class GatedBlock(QuietSubclass):
 
     def __setattr__(self, name: str, value: Any) -> None:
         rewrite = type(self)._se_rewrite
-        before = vars(self).get(name, self._modules.get(name, _ABSENT))  # type: ignore[attr-defined]
+        before = vars(self).get(name, vars(self).get("_modules", {}).get(name, _ABSENT))
         super().__setattr__(name, value)
         # The generated forward holds this attribute's old value or the path that it chose: write it anew.
         if name in rewrite.reads and value is not before:
@@ -83,7 +109,8 @@ class GatedBlock(QuietSubclass):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         rewrite = type(self)._se_rewrite
-        return reduce_to(rewrite.original, super().__reduce_ex__(max(int(protocol), 2)), _restore, rewrite)
+        above = super(HeldNorm, self) if rewrite.held else super()  # type: ignore[misc]
+        return reduce_to(rewrite.original, above.__reduce_ex__(max(int(protocol), 2)), _restore, rewrite)
 
 
 def _restore(rewrite: Rewrite, *arguments: Any) -> nn.Module:
@@ -100,7 +127,7 @@ def _restore(rewrite: Rewrite, *arguments: Any) -> nn.Module:
 
 def _regenerate(block: nn.Module, rewrite: Rewrite) -> None:
     try:
-        trace = trace_block(rewrite.original, rewrite.original_state(vars(block)))
+        trace = trace_block(rewrite.original, rewrite.original_state(vars(block))) if rewrite.insertions else None
         cls = gated_class(trace, rewrite)
     except Exception as error:
         raise RewriteError(
@@ -112,23 +139,44 @@ def _regenerate(block: nn.Module, rewrite: Rewrite) -> None:
 
 # Blocks with equal code share a class, so that compilers see one class for a stage of blocks and not one for each.
 _classes: "WeakValueDictionary[Any, type[nn.Module]]" = WeakValueDictionary()
+_classes_lock = threading.Lock()
 
 
 @functools.lru_cache(maxsize=64)  # equal blocks of a model share their trace
-def gated_class(trace: Trace, rewrite: Rewrite) -> type[nn.Module]:
-    """The subclass of ``rewrite.original`` whose forward has the gates. Raises ``RewriteError``."""
-    rewrite = Rewrite(rewrite.original, rewrite.insertions, rewrite.displaced, trace.reads)
-    codes = [_code(case.graph, rewrite.insertions, i) for i, case in enumerate(trace.cases)]
+def gated_class(trace: Trace | None, rewrite: Rewrite) -> type[nn.Module]:
+    """The subclass of ``rewrite.original`` whose forward has the gates. Raises ``RewriteError``.
+
+    ``trace`` is that of the original's forward, which a gate on the output does not need.
+    """
+    rewrite = replace(rewrite, reads=trace.reads if trace else frozenset())
+    codes = [_code(case.graph, rewrite.insertions, i) for i, case in enumerate(trace.cases if trace else ())]
     key = (rewrite, *((code.src, tuple((k, id(v)) for k, v in code.globals.items())) for code in codes))
-    if key not in _classes:
-        forwards = [_function("forward", code.src, dict(code.globals)) for code in codes]
-        forward = forwards[0] if len(forwards) == 1 else _dispatch(trace, forwards)
-        _classes[key] = _subclass(rewrite, forward)
-    return _classes[key]
+    with _classes_lock:
+        cls = _classes.get(key)
+        if cls is None:
+            forwards = [_function("forward", code.src, dict(code.globals)) for code in codes]
+            if trace is None:
+                forward: Callable[..., Any] = rewrite.original.forward
+            else:
+                forward = forwards[0] if len(forwards) == 1 else _dispatch(trace, forwards)
+            if rewrite.output is not None:
+                forward = _with_output_gate(forward, rewrite.output)
+            cls = _classes[key] = _subclass(rewrite, forward)
+    return cls
+
+
+def _with_output_gate(forward: Callable[..., Any], output: OutputGate) -> Callable[..., Any]:
+    source = (
+        "def forward(self, *args, **kwargs):\n"
+        f"    return self.{output.gate}(_forward(self, *args, **kwargs){'.movedim(-1, 1)' * output.channels_last})"
+        f"{'.movedim(1, -1)' * output.channels_last}\n"
+    )
+    return functools.wraps(forward)(_function("forward", source, {"_forward": forward}))
 
 
 def _subclass(rewrite: Rewrite, forward: Callable[..., Any]) -> type[nn.Module]:
     original = rewrite.original
+    base = held_class(original) if rewrite.held else original  # type: ignore[arg-type]
     forward.__module__ = original.__module__
     body = {
         "__module__": original.__module__,
@@ -139,9 +187,9 @@ def _subclass(rewrite: Rewrite, forward: Callable[..., Any]) -> type[nn.Module]:
     }
     try:
         cls: type[nn.Module] = types.new_class(
-            f"SE{original.__name__}", (GatedBlock, original), {}, lambda ns: ns.update(body)
+            f"SE{original.__name__}", (GatedBlock, base), {}, lambda ns: ns.update(body)
         )
-        object.__new__(original).__class__ = cls
+        object.__new__(base).__class__ = cls
     except TypeError as error:
         raise RewriteError(f"{original.__qualname__} cannot be extended by a subclass: {error}") from error
     return cls
@@ -158,7 +206,10 @@ def insert(graph: fx.Graph, gate: str, placement: Placement) -> None:
         raise RewriteError(f"its forward no longer uses {value} where the gate was; has its code changed?")
     # As late as possible: the value may be changed in place between its origin and that use.
     with graph.inserting_before(next(node for node in value.users if node in users)):
-        gated = graph.call_module(gate, (value,))
+        source = graph.call_method("movedim", (value, -1, 1)) if placement.channels_last else value
+        gated = graph.call_module(gate, (source,))
+        if placement.channels_last:
+            gated = graph.call_method("movedim", (gated, 1, -1))
     for user in users:
         user.replace_input_with(value, gated)
 
@@ -218,7 +269,14 @@ def uninstall(block: nn.Module) -> None:
     """Turn a gated block into what it was."""
     rewrite: Rewrite = type(block)._se_rewrite  # type: ignore[attr-defined]
     state = rewrite.original_state(vars(block))
-    block.__class__ = rewrite.original
+    block.__class__ = held_class(rewrite.original) if rewrite.held else rewrite.original  # type: ignore[arg-type]
     for child in set(block._modules) - set(state["_modules"]):
         del block._modules[child]
     vars(block).update(dict.fromkeys(rewrite.displaced))
+
+
+def held_gated_class(block: nn.Module) -> type[nn.Module]:
+    """The class with which a gated block that has running statistics stays in eval mode. Raises ``RewriteError``."""
+    rewrite = replace(Rewrite.of(block), held=True)
+    trace = trace_block(rewrite.original, rewrite.original_state(vars(block))) if rewrite.insertions else None
+    return gated_class(trace, rewrite)

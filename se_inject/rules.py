@@ -3,16 +3,18 @@
 Hu, Shen, Sun, "Squeeze-and-Excitation Networks", section 3.3 and figures 2 (SE-Inception) and 3 (SE-ResNet).
 """
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 from torch import fx, nn
 
-from .flow import ADD, CAT, DIV, MUL, Flow, argument, is_conv, is_in_place, op_name
+from .flow import ADD, CAT, Flow, argument, op_name
+from .overwriting import is_overwritten
+from .position import Position, positioned
 
-Kind = Literal["residual", "inception"]
+Kind = Literal["residual", "inception", "plain", "dense", "noskip"]
+PAPERS_KINDS: tuple[Kind, ...] = ("residual", "inception")
 ALREADY_GATED = "already gated"
 
 
@@ -25,32 +27,49 @@ class Candidate:
     value: fx.Node | None = None
     users: tuple[fx.Node, ...] = ()
     region: int = 0  # the branch, or all paths of the concat, as a mask of its Flow
+    identity: fx.Node | None = None  # the other operand of a residual add
     reason: str | None = None
+    handed_in: bool = False  # whether the identity is an argument of its own, which only another case can vouch for
 
 
-def joins(flow: Flow, is_returned: Callable[[fx.Node], bool]) -> Iterator[Candidate]:
+def joins(
+    flow: Flow, is_returned: Callable[[fx.Node], bool], kinds: Collection[Kind], position: Position
+) -> Iterator[Candidate]:
     """Every add and every returned concat that could be the paper's, in the order of execution."""
     placed: set[tuple[fx.Node | None, tuple[fx.Node, ...]]] = set()
+    for candidate in _candidates(flow, is_returned, kinds):
+        if candidate.kind == "residual":
+            candidate = positioned(flow, candidate, position)
+        elif position != "standard" and candidate.value is not None:
+            candidate = _refused(candidate, f'position="{position}" is for residual blocks')
+        if any("inner" in node.meta for node in (candidate.value, *candidate.users) if node is not None):
+            candidate = _refused(candidate, "the place of its gate is inside a child that returns several values")
+        if candidate.value is not None:
+            placement = (candidate.value, candidate.users)
+            if is_overwritten(flow, *placement):
+                candidate = _refused(candidate, "its value is changed in place and also used elsewhere")
+            elif placement in placed:
+                candidate = _refused(candidate, "its branch has its gate for another add")
+            placed.add(placement)
+        yield candidate
+
+
+def _candidates(flow: Flow, is_returned: Callable[[fx.Node], bool], kinds: Collection[Kind]) -> Iterator[Candidate]:
     for node in flow.nodes:
-        name = op_name(node)
-        candidate = None
-        if name in ADD:
+        if "inner" in node.meta:
+            continue
+        if op_name(node) in ADD:
             candidate = _residual(flow, node)
             if candidate is not None and any(op_name(user) in CAT and is_returned(user) for user in node.users):
-                candidate = Candidate(
-                    "residual", node, reason="ambiguous add: it is a part of a concat that the block returns"
-                )
-        elif name in CAT and is_returned(node):
-            candidate = _inception(flow, node)
-        if candidate is None:
-            continue
-        placement = (candidate.value, candidate.users)
-        if candidate.value is not None and _is_overwritten(flow, candidate):
-            candidate = Candidate(candidate.kind, node, reason="its value is changed in place and also used elsewhere")
-        elif candidate.value is not None and placement in placed:
-            candidate = Candidate(candidate.kind, node, reason="its branch has its gate for another add")
-        placed.add(placement)
-        yield candidate
+                candidate = _in_returned_concat(flow, candidate)
+            if candidate is not None:
+                yield candidate
+        elif op_name(node) in CAT and is_returned(_observed(flow, node)):
+            yield from _concat(flow, node, kinds)
+
+
+def _refused(candidate: Candidate, reason: str) -> Candidate:
+    return Candidate(candidate.kind, candidate.join, reason=reason)
 
 
 def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
@@ -67,85 +86,129 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
     def refuse(reason: str) -> Candidate:
         return Candidate("residual", add, reason=reason)
 
-    if not flow.ancestors[left] & flow.ancestors[right]:
+    if convs_left > convs_right:
+        branch, in_branch, identity, in_identity, identity_convs = left, only_left, right, only_right, convs_right
+    else:
+        branch, in_branch, identity, in_identity, identity_convs = right, only_right, left, only_left, convs_left
+    handed_in = not flow.ancestors[left] & flow.ancestors[right]
+    if handed_in and identity.op != "placeholder":
         return refuse("the operands of its add have no common ancestor")
     if convs_left == convs_right or min(convs_left, convs_right) > 1:
         return refuse("ambiguous add: both operands have convolutions of their own")
-    if convs_left > convs_right:
-        branch, in_branch, in_identity, identity_convs = left, only_left, only_right, convs_right
-    else:
-        branch, in_branch, in_identity, identity_convs = right, only_right, only_left, convs_left
     if in_identity & flow.split_mask:
         return refuse("ambiguous add: its identity is a part of a split value")
     if in_identity & flow.nonlinear_mask:
         return refuse("ambiguous add: its identity is neither a common input nor a linear projection of it")
     if in_identity & flow.parameter_mask and not identity_convs:
         return refuse("ambiguous add: its identity is normalized, but not projected")
-    if in_branch & flow.upsampling_mask and not in_identity & flow.upsampling_mask:
+    upsampling = flow.upsampling_mask if in_identity else flow.own_upsampling_mask
+    if in_branch & upsampling and not in_identity & flow.upsampling_mask:
         return refuse("ambiguous add: one operand is upsampled, as where feature maps of two scales are merged")
     if in_branch & flow.attention_mask:
         return refuse("ambiguous add: its branch mixes positions by attention")
-    value, user = _before_scaling(flow, branch, add, in_branch)
+    value, users = _before_scaling(flow, branch, add, in_branch)
     if op_name(value) in ADD and (inner := _residual(flow, value)) is not None and inner.reason is not None:
         return refuse("ambiguous add: its branch is a sum of paths that are alike")
-    return Candidate("residual", add, value, (user,), in_branch)
+    return Candidate("residual", add, value, users, in_branch, identity, handed_in=handed_in)
 
 
-def _before_scaling(flow: Flow, value: fx.Node, user: fx.Node, region: int) -> tuple[fx.Node, fx.Node]:
-    """Walk up a branch past constant scaling, layer scale, dropout and stochastic depth."""
+def _in_returned_concat(flow: Flow, candidate: Candidate) -> Candidate:
+    """A sum beside other parts of a returned concat: a partial residual (ReXNet, DPN), or one path of a cell."""
+    operands = [argument(candidate.join, 0, "input"), argument(candidate.join, 1, "other")]
+    if any(map(_is_slice, operands)):
+        return candidate
+    return _refused(candidate, "ambiguous add: it is a part of a concat that the block returns")
+
+
+def _before_scaling(flow: Flow, value: fx.Node, user: fx.Node, region: int) -> tuple[fx.Node, tuple[fx.Node, ...]]:
+    """Walk up a branch past constant scaling, layer scale, dropout and stochastic depth.
+
+    Where only some channels take part in the add, also past that choice: the gate then serves all of them.
+    """
+    users: tuple[fx.Node, ...] = (user,)
     while True:
         sources = [node for node in value.all_input_nodes if flow.is_data(node)]
-        if len(sources) != 1 or not flow.bit[sources[0]] & region or not _only_scales(flow, value):
-            return value, user
-        value, user = sources[0], value
+        if len(sources) != 1 or not flow.bit[sources[0]] & region:
+            return value, users
+        if _is_slice(value):
+            value, users = sources[0], tuple(sources[0].users)
+        elif flow.only_scales(value):
+            value, users = sources[0], (value,)
+        else:
+            return value, users
 
 
-def _only_scales(flow: Flow, node: fx.Node) -> bool:
-    module = flow.module(node)
-    if module is not None:
-        # timm's ScaledStdConv2d is a convolution, whatever its name says.
-        is_layer = module._modules or is_conv(module) or isinstance(module, nn.Linear)
-        return (
-            not is_layer and re.search("drop|scale|identity|stochasticdepth", type(module).__name__, re.I) is not None
-        )
-    name = op_name(node)
-    if name in MUL | DIV:
-        x, factor = argument(node, 0, "input"), argument(node, 1, "other")
-        return flow.is_data(x) != flow.is_data(factor) and (name in MUL or flow.is_data(x))
-    return "dropout" in name or name in {"drop_path", "stochastic_depth"}
+def _observed(flow: Flow, node: fx.Node) -> fx.Node:
+    """A value after the observers and identities that torch's FloatFunctional puts behind an operation."""
+    while len(node.users) == 1 and isinstance(flow.module(user := next(iter(node.users))), nn.Identity):
+        node = user
+    return node
 
 
-def _inception(flow: Flow, cat: fx.Node) -> Candidate | None:
-    """A concat over channels of two or more paths from one input, at least two of them with convolutions."""
+def _is_slice(node: fx.Node) -> bool:
+    """Whether a node takes some of the channels: ``x[:, :n]``."""
+    if op_name(node) != "getitem" or not isinstance(node.args[1], tuple):
+        return False
+    whole = slice(None)
+    index: tuple[Any, ...] = node.args[1]
+    rows, columns, *others = (*index, None)
+    return rows == whole and isinstance(columns, slice) and columns != whole and all(i in (whole, None) for i in others)
+
+
+def _concat(flow: Flow, cat: fx.Node, kinds: Collection[Kind]) -> Iterator[Candidate]:
+    """A concat over channels of two or more paths from one input: Inception's, or a dense one."""
     paths = argument(cat, 0, "tensors")
     if not isinstance(paths, list | tuple) or len(paths) < 2 or not all(map(flow.is_data, paths)):
-        return None
+        return
     if not _is_over_channels(flow, cat):
-        return None
-    common = flow.ancestors[paths[0]]
-    union = 0
+        return
+    common, union = flow.ancestors[paths[0]], 0
     for path in paths:
         common &= flow.ancestors[path]
         union |= flow.ancestors[path]
     own = [flow.ancestors[path] & ~common for path in paths]
     with_convs = sum(1 for mask in own if mask & flow.conv_mask)
     if not with_convs:
-        return None
-
-    def refuse(reason: str) -> Candidate:
-        return Candidate("inception", cat, reason=reason)
-
+        return
+    candidate = Candidate("inception", cat, cat, tuple(cat.users), union & ~common)
     if not common:
-        return refuse("the paths of its concat come from different inputs")
-    if any(flow.bit[path] & flow.ancestors[other] for path in paths for other in paths if other is not path) or any(
-        flow.bit[path] & common for path in paths
-    ):
-        return refuse("dense concat: it contains the input of one of its own paths")
-    if any(mask & flow.split_mask for mask in own):
-        return refuse("its concat puts the parts of a split value together again")
-    if with_convs < 2:
-        return refuse("fewer than two paths of its concat have convolutions")
-    return Candidate("inception", cat, cat, tuple(cat.users), union & ~common)
+        yield _refused(candidate, "the paths of its concat come from different inputs")
+    elif any(flow.bit[a] & (flow.ancestors[b] | common) for a in paths for b in paths if a is not b):
+        if "dense" in kinds:
+            yield from _dense(flow, cat, paths)
+        else:
+            yield _refused(candidate, "dense concat: it contains the input of one of its own paths")
+    elif any(mask & flow.split_mask for mask in own):
+        yield _refused(candidate, "its concat puts the parts of a split value together again")
+    elif with_convs < 2:
+        yield _refused(candidate, "fewer than two paths of its concat have convolutions")
+    else:
+        yield candidate
+
+
+def block_output(flow: Flow) -> Candidate | None:
+    """What a block without an identity returns: the place of the gate that its fellows with one have."""
+    returned = flow.nodes[-1].args[0]
+    if not flow.is_data(returned) or not flow.ancestors[returned] & flow.conv_mask:
+        return None
+    value, users = _before_scaling(flow, returned, flow.nodes[-1], flow.everything)
+    candidate = Candidate("noskip", returned, value, users, flow.ancestors[returned])
+    if is_overwritten(flow, value, users):
+        return _refused(candidate, "its value is changed in place and also used elsewhere")
+    return candidate
+
+
+def _dense(flow: Flow, cat: fx.Node, paths: Collection[fx.Node]) -> Iterator[Candidate]:
+    """The new features of a dense concat (DenseNet): each path with convolutions of its own, where they are made."""
+    for path in paths:
+        older = 0
+        for other in paths:
+            if other is not path and flow.bit[other] & flow.ancestors[path]:
+                older |= flow.ancestors[other]
+        region = flow.ancestors[path] & ~older
+        if region & flow.conv_mask:
+            value, _ = _before_scaling(flow, path, cat, region)
+            yield Candidate("dense", cat, value, tuple(value.users), region)
 
 
 def _is_over_channels(flow: Flow, cat: fx.Node) -> bool:
@@ -153,76 +216,4 @@ def _is_over_channels(flow: Flow, cat: fx.Node) -> bool:
     if not isinstance(dim, int) or dim >= 0:
         return bool(dim == 1)
     # A negative dim counts from the end, so the rank matters; the convolutions on the paths know it.
-    convs = [
-        m for n in flow.members(flow.ancestors[cat]) if (child := flow.module(n)) is not None for m in child.modules()
-    ]
-    ranks = {len(m.kernel_size) + 2 for m in convs if isinstance(m, nn.modules.conv._ConvNd)}
-    return {rank + dim for rank in ranks} == {1}
-
-
-def _is_overwritten(flow: Flow, candidate: Candidate) -> bool:
-    """Whether a redirected use changes the value in place while the same memory is used elsewhere.
-
-    Or whether a later use changes it: the gate needs the value again in the backward pass.
-    """
-    value = candidate.value
-    if value is None:
-        return False
-    writers = [user for user in value.users if is_in_place(user, flow.owner) and user.args and user.args[0] is value]
-    first = min(flow.bit[user] for user in candidate.users)
-    if any(flow.bit[writer] > first for writer in writers if writer not in candidate.users):
-        return True
-    if not any(writer in candidate.users for writer in writers):
-        return False
-    while True:
-        if len(value.users) > 1:
-            return True
-        if not _may_alias(flow, value):
-            return False
-        value = next(node for node in value.all_input_nodes if flow.is_data(node))
-
-
-_VIEWS = frozenset(
-    "getitem view reshape flatten unflatten squeeze unsqueeze permute transpose contiguous to float expand detach"
-    " movedim swapaxes t view_as type_as".split()
-)
-
-
-def _may_alias(flow: Flow, node: fx.Node) -> bool:
-    """Whether a node's output can share memory with its input."""
-    module = flow.module(node)
-    if module is None:
-        return op_name(node) in _VIEWS or is_in_place(node, flow.owner)
-    return isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd) or is_in_place(node, flow.owner)
-
-
-class Gating(Protocol):
-    """What the rules need to know about a child from the inside."""
-
-    def has_own_gate(self, module: nn.Module) -> bool:
-        """Whether it is a channel gate or brings one."""
-
-    def squeezes(self, module: nn.Module) -> bool:
-        """Whether it averages over all positions."""
-
-
-def has_gate(flow: Flow, region: int, children: Gating) -> bool:
-    """Whether a region holds a channel gate: a child that is one, or a value times a function of its average."""
-    for node in flow.members(region):
-        module = flow.module(node)
-        if module is not None and children.has_own_gate(module):
-            return True
-        if op_name(node) in MUL and _is_gating(flow, node, children):
-            return True
-    return False
-
-
-def _is_gating(flow: Flow, mul: fx.Node, children: Gating) -> bool:
-    x, scale = argument(mul, 0, "input"), argument(mul, 1, "other")
-    if not (flow.is_data(x) and flow.is_data(scale)) or not flow.ancestors[x] & flow.ancestors[scale]:
-        return False
-    on_one_side = flow.members(flow.ancestors[x] ^ flow.ancestors[scale])
-    return any(
-        flow.squeezes(node) or ((module := flow.module(node)) is not None and children.squeezes(module))
-        for node in on_one_side
-    )
+    return {rank + 2 + dim for rank in flow.spatial_ranks(flow.ancestors[cat])} == {1}

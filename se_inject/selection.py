@@ -16,12 +16,12 @@ Where = str | Iterable[str] | Callable[[Site], bool] | None
 class Selection:
     """The choice that ``kinds`` and ``where`` make. Raises ``ArgumentTypeError`` and ``InvalidArgumentError``.
 
-    >>> Selection(KINDS, ["layer1.*", "layer2.0"]).names
+    >>> Selection(["residual"], ["layer1.*", "layer2.0"]).names
     ['layer2.0']
     """
 
     def __init__(self, kinds: Iterable[Kind], where: Where) -> None:
-        self._kinds = _checked_kinds(kinds)
+        self.kinds = _checked_kinds(kinds)
         self._predicate = where if callable(where) else None
         self._patterns = () if callable(where) else _checked_patterns(where)
 
@@ -32,7 +32,7 @@ class Selection:
 
     def selects(self, site: Site) -> bool:
         """Whether a site is asked for."""
-        if site.kind not in self._kinds:
+        if site.kind not in self.kinds:
             return False
         if self._predicate is not None:
             return bool(self._predicate(site))

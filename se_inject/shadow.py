@@ -7,19 +7,22 @@ the forward reads and writes.
 import functools
 import inspect
 import random
+import sys
 import threading
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from .bytecode import is_in_call
+from .paths import DeadEnd, Paths, Unknowns, unknown
 from .proxy import UntraceableError, Value
-from .randomness import no_randomness
+from .randomness import NoDraws, no_randomness
 from .subclass import QuietSubclass
 from .watch import is_same, snapshot
 
@@ -34,16 +37,19 @@ def trace_shadow(
     parameters: list[inspect.Parameter],
     fixed: dict[str, Any],
     reads: set[str],
+    paths: Paths | None = None,
 ) -> fx.Graph:
     """Run ``block_class.forward`` on a shadow with attributes ``state`` and return the graph of what it did.
 
     Arguments in ``fixed`` have these values, the others are proxies. Names of the plain attributes that it reads are
-    added to ``reads``. Raises ``UntraceableError``.
+    added to ``reads``. With ``paths`` the graph is for looking at only: it shows one way through the forward, where
+    branches go as ``paths`` says and what a graph would lose is let pass. Raises ``UntraceableError``.
     """
-    tracer = _Tracer(state)
+    tracer = _Tracer(state, paths)
+    unknowns = nullcontext() if paths is None else Unknowns(tracer)
     try:
         shadow = tracer.shadow("", block_class, state)
-        with no_randomness() as drawn, _no_real_calls():
+        with no_randomness(of_torch=False) as drawn, _no_real_calls(), NoDraws(), unknowns:
             arguments = [tracer.placeholder(parameter, fixed) for parameter in parameters]
             positional = [a for a, p in zip(arguments, parameters, strict=True) if p.kind is not p.KEYWORD_ONLY]
             keyword = {p.name: a for a, p in zip(arguments, parameters, strict=True) if p.kind is p.KEYWORD_ONLY}
@@ -52,11 +58,17 @@ def trace_shadow(
     except UntraceableError:
         raise
     except Exception as error:  # the user's forward runs here, so anything can be raised
+        if paths is not None and _is_raised_by_a_check(error):
+            raise DeadEnd from error
         raise UntraceableError(_first_line(error)) from error
     finally:
         written = tracer.put_back_writes()
+    if tracer.refusal is not None:  # and the forward has caught it
+        raise UntraceableError(tracer.refusal)
     if drawn:
         raise UntraceableError("it draws random numbers that tracing would freeze")
+    if paths is not None:
+        return tracer.graph
     if written:
         raise UntraceableError(f"it writes {written[0]}, which a graph would lose")
     if any(path != "" and name == "training" for path, name in tracer.reads):
@@ -87,12 +99,15 @@ class _Lazy(dict[str, Any]):
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self, state: dict[str, Any]) -> None:
+    def __init__(self, state: dict[str, Any], paths: Paths | None) -> None:
         super().__init__()
         self._state = state
+        self.paths = paths
         self.graph = fx.Graph()
         self.reads: set[tuple[str, str]] = set()
+        self.refusal: str | None = None
         self._modes = _torch_modes()
+        self._tensors: dict[int, fx.Proxy] = {}
         self._shadows: dict[int, tuple[nn.Module, dict[str, Any]]] = {}  # by the id of the real attributes
 
     def shadow(self, path: str | None, module_class: type[nn.Module], state: dict[str, Any]) -> nn.Module:
@@ -111,8 +126,11 @@ class _Tracer(fx.Tracer):
 
         def tensor(name: str, real: Any) -> Any:
             if path is None:
-                raise UntraceableError("it uses a module that is not among its children")
-            return self.create_proxy("get_attr", prefix + name, (), {})
+                raise self.refuse("it uses a module that is not among its children")
+            # Tied parameters are one value, as they are one tensor.
+            if id(real) not in self._tensors:
+                self._tensors[id(real)] = self.create_proxy("get_attr", prefix + name, (), {})
+            return self._tensors[id(real)]
 
         attributes["_modules"] = _Lazy(state["_modules"], child)
         attributes["_parameters"] = _Lazy(state["_parameters"], tensor)
@@ -145,10 +163,15 @@ class _Tracer(fx.Tracer):
             return _refuse_bound_method
         return value
 
+    def refuse(self, reason: str) -> UntraceableError:
+        """The error to raise; it is noted too, as the forward may catch it."""
+        self.refusal = self.refusal or reason
+        return UntraceableError(reason)
+
     def call(self, path: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Note the call of a child."""
         if path is None:
-            raise UntraceableError("it calls a module that is not among its children")
+            raise self.refuse("it calls a module that is not among its children")
         return self.create_proxy("call_module", path, args, kwargs)
 
     def placeholder(self, parameter: inspect.Parameter, fixed: dict[str, Any]) -> Any:
@@ -164,32 +187,39 @@ class _Tracer(fx.Tracer):
         if isinstance(a, fx.Proxy):
             return a.node
         if isinstance(a, torch.Tensor):
-            return self.create_node("get_attr", self._name_of(a), (), {})
+            name = self._name_of(a)
+            if name is None and self.paths is not None:
+                return self.create_node("call_function", unknown, (), {})
+            if name is None:
+                raise self.refuse("it creates a tensor that tracing would freeze")
+            return self.create_node("get_attr", name, (), {})
         if isinstance(a, nn.Module):
-            raise UntraceableError("it passes a module to a function, as for checkpointing")
+            raise self.refuse("it passes a module to a function, as for checkpointing")
         return super().create_arg(a)
 
-    def _name_of(self, tensor: torch.Tensor) -> str:
+    def _name_of(self, tensor: torch.Tensor) -> str | None:
         """The path of a tensor that is a plain attribute of the block or of a child that it uses."""
         for shadow, attributes in self._shadows.values():
             path = vars(shadow)["_se_path"]
             for name, value in attributes.items():
                 if value is tensor and path is not None:
                     return f"{path}.{name}" if path else name
-        raise UntraceableError("it creates a tensor that tracing would freeze")
+        return None
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        raise UntraceableError("it branches on a value (data-dependent control flow)")
+        if self.paths is not None:
+            return self.paths.choose()
+        raise self.refuse("it branches on a value (data-dependent control flow)")
 
     def iter(self, obj: fx.Proxy) -> Any:
         try:
             return super().iter(obj)  # knows "a, b = x"
         except fx.proxy.TraceError as error:
-            raise UntraceableError("it loops over a value (data-dependent control flow)") from error
+            raise self.refuse("it loops over a value (data-dependent control flow)") from error
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        if _torch_modes() != self._modes:
-            raise UntraceableError("it changes the grad, inference or autocast mode, which a graph would lose")
+        if self.paths is None and _torch_modes() != self._modes:
+            raise self.refuse("it changes the grad, inference or autocast mode, which a graph would lose")
         return super().create_node(*args, **kwargs)
 
     def put_back_writes(self) -> list[str]:
@@ -213,10 +243,15 @@ def _shadow_class(module_class: Any) -> type[nn.Module]:
     class Shadow(*bases):  # type: ignore[misc]
         def __getattribute__(self, name: str) -> Any:
             attributes = object.__getattribute__(self, "__dict__")
+            if name in _SPECIAL and "_se_tracer" in attributes:
+                return _special(self, attributes["_se_tracer"], name, module_class)
             if name not in MODULE_INTERNALS and not name.startswith("__") and "_se_tracer" in attributes:
-                attributes["_se_tracer"].reads.add((attributes["_se_path"], name))
+                tracer = attributes["_se_tracer"]
+                tracer.reads.add((attributes["_se_path"], name))
+                if name == "training" and tracer.paths is not None:
+                    return tracer.paths.choose_always("training")
                 if _is_random_generator(attributes.get(name)):
-                    raise UntraceableError(f"it draws from a random generator of its own (self.{name})")
+                    raise tracer.refuse(f"it draws from a random generator of its own (self.{name})")
             return super().__getattribute__(name)
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -224,6 +259,29 @@ def _shadow_class(module_class: Any) -> type[nn.Module]:
             return attributes["_se_tracer"].call(attributes["_se_path"], args, kwargs)
 
     return Shadow
+
+
+_SPECIAL = frozenset({"__class__", "__dict__", "forward"})
+
+
+def _special(shadow: Any, tracer: _Tracer, name: str, module_class: type[nn.Module]) -> Any:
+    """What a shadow must not answer as the object that it is."""
+    path = object.__getattribute__(shadow, "__dict__")["_se_path"]
+    frame = sys._getframe(2)
+    is_users = not frame.f_globals.get("__name__", "").startswith(("torch.", "se_inject."))
+    if name == "__class__":
+        if is_users and path != "" and not is_in_call(frame):  # isinstance asks too, and may: gates keep that true
+            raise tracer.refuse("it asks for the class of a child, which a gate may change")
+        return module_class
+    if name == "__dict__":
+        if is_users:
+            raise tracer.refuse("it reads the __dict__ of a module")
+        return object.__getattribute__(shadow, name)
+    if path == "":
+        return object.__getattribute__(shadow, name)
+    if tracer.paths is None:
+        raise tracer.refuse(f"it calls {path}.forward, which would leave out a gate in there")
+    return lambda *args, **kwargs: tracer.call(path, args, kwargs)
 
 
 @contextmanager
@@ -262,6 +320,17 @@ def _is_random_generator(value: Any) -> bool:
 
 def _refuse_bound_method(*args: Any, **kwargs: Any) -> Any:
     raise UntraceableError("it calls a bound method that it keeps as an attribute")
+
+
+def _is_raised_by_a_check(error: Exception) -> bool:
+    """Whether the user's own code raises it, as an assert on shapes does."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return isinstance(error, AssertionError | ValueError | RuntimeError) and not raised_in.startswith(
+        ("torch.", "se_inject.")
+    )
 
 
 def _first_line(error: Exception) -> str:

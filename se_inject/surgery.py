@@ -1,19 +1,32 @@
 """Putting gates into a model and taking them out again: check everything, then change."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
 
-from .errors import AllFilteredError, AllGatedError, NoBlockError, NoGateError, RewriteError, WrappedModelError
-from .gate import Form, SqueezeExcitation, check_form, check_reduction
+from .change import change_all
+from .errors import (
+    AllFilteredError,
+    AllGatedError,
+    InvalidArgumentError,
+    NoBlockError,
+    NoGateError,
+    RewriteError,
+    WrappedModelError,
+)
+from .factory import Gate, GateMaker
+from .gate import Form, check_form, check_reduction, mark_injected
 from .graph_module import gate_calls, ungated_graph
 from .placing import plan
+from .position import Position
 from .rewrite import GatedBlock, uninstall
-from .rules import ALREADY_GATED, Kind
-from .selection import KINDS, Selection, Where
-from .sites import FILTERED, Found, Survey
+from .rules import ALREADY_GATED, PAPERS_KINDS, Kind
+from .selection import Selection, Where
+from .site import Site
+from .survey import FILTERED, Found, Survey
 from .wrapped import check_model
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -21,22 +34,29 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def apply(
     model: Model,
-    reduction: int = 16,
+    reduction: int | Callable[[Site], int] = 16,
     *,
-    kinds: Iterable[Kind] = KINDS,
-    where: Where = None,
+    gate: Gate = "se",
     init: Form = "identity",
+    kinds: Iterable[Kind] = PAPERS_KINDS,
+    where: Where = None,
+    position: Position = "standard",
     example_inputs: Any = None,
 ) -> Model:
-    """Put a Squeeze-and-Excitation gate on every site of ``model``, in place, and return ``model``.
+    """Put a Squeeze-and-Excitation gate, or another one, on every site of ``model``, in place, and return ``model``.
 
     Each gate is a child ``se`` of its block, of width ``max(channels // reduction, 8)``, with device, dtype and mode
-    from where it is put. ``init="identity"`` leaves the model's output as it is, to the bit; ``init="standard"`` is the
-    published gate, for training from scratch and for published weights. ``kinds``, ``where`` and ``example_inputs``
-    are those of ``find_sites``. Build optimizers after this, or they will not see the gates.
+    from where it is put; ``reduction`` may be a function of the ``Site``. ``init="identity"`` leaves the model's output
+    as it is, to the bit; ``init="standard"`` is the published gate, for training from scratch and for published
+    weights. ``gate`` is "se", a name that timm's ``create_attn`` knows ("eca", "cbam" ...) or a function that makes a
+    module of the number of channels (and of the gate's width, if it requires two arguments), which takes and returns
+    ``(N, C, *)``; unless its attribute ``starts_as_identity`` is true, ``init="identity"`` blends it in with a weight
+    that starts at 0. ``kinds``, ``where``, ``position`` and ``example_inputs`` are those of ``find_sites``. Build
+    optimizers after this, or they will not see the gates.
 
     Raises ``NoBlockError``, ``AllFilteredError`` or ``AllGatedError`` where there is nothing to gate, ``RewriteError``
-    where ``where`` names a block that cannot be gated, and the errors of ``find_sites``; the model is then untouched.
+    where ``where`` names a block that cannot be gated, ``InvalidArgumentError`` or ``ArgumentTypeError`` for gates that
+    do not fit, and the errors of ``find_sites``; the model is then untouched.
     Source: Hu, Shen, Sun, "Squeeze-and-Excitation Networks", section 3.3; reduction 16 is from section 6.1.
 
     >>> class Block(nn.Module):
@@ -49,28 +69,28 @@ def apply(
     >>> before = model(x)
     >>> torch.equal(apply(model)(x), before)
     True
-    >>> [name for name, module in model.named_modules() if isinstance(module, SqueezeExcitation)]
+    >>> [name for name in dict(model.named_modules()) if name.endswith("se")]
     ['0.se']
     """
-    check_reduction(reduction)
     check_form(init)
     selection = Selection(kinds, where)
-    survey = Survey(model, selection, example_inputs)
+    survey = Survey(model, selection, position, example_inputs)
+    maker = GateMaker(gate, init, taken=model.modules())
+    _check_reduction(reduction, maker)
     _check_named(survey, selection.names)
     if not survey.found:
         raise _nothing_to_gate(survey)
     planned: dict[nn.Module, list[Found]] = {}
     for found in survey.found:
         planned.setdefault(found.block, []).append(found)
-    commits: list[Callable[[], None]] = []
+    changes: list[Callable[[], None]] = []
     for block, all_found in planned.items():
-        gates = [(found.finding, _make_gate(found, reduction, init)) for found in all_found]
+        gates = [(found.analysis, found.finding, _make_gate(found, reduction, maker)) for found in all_found]
         try:
-            commits.append(plan(block, all_found[0].analysis, gates))
+            changes.append(plan(block, gates))
         except RewriteError as error:
             raise RewriteError(f"{all_found[0].site.path}: {error}") from error
-    for commit in commits:
-        commit()
+    change_all(planned, changes)
     return model
 
 
@@ -93,10 +113,9 @@ def remove(model: Model) -> Model:
     graph_modules = [m for m in model.modules() if isinstance(m, fx.GraphModule) and gate_calls(m, m.graph)]
     if not blocks and not graph_modules:
         raise NoGateError("the model has no gates from se_inject.apply")
-    for _, block in blocks:
-        uninstall(block)
-    for module in graph_modules:
-        _remove_from_graph(module)
+    changes = [partial(uninstall, block) for _, block in blocks]
+    changes += [partial(_remove_from_graph, module) for module in graph_modules]
+    change_all([*(block for _, block in blocks), *graph_modules], changes)
     return model
 
 
@@ -146,11 +165,22 @@ def _nothing_to_gate(survey: Survey) -> Exception:
     )
 
 
-def _make_gate(found: Found, reduction: int, init: Form) -> SqueezeExcitation:
-    source = found.block.get_submodule(found.finding.source)
-    tensor = next((p for p in source.parameters() if p.is_floating_point()), None)
-    device, dtype = (tensor.device, tensor.dtype) if tensor is not None else (None, None)
+def _make_gate(found: Found, reduction: int | Callable[[Site], int], maker: GateMaker) -> nn.Module:
+    width = reduction(found.site) if callable(reduction) else reduction
+    check_reduction(width)
+    module = found.block if found.finding.producer else found.block.get_submodule(found.finding.source)
+    like = next((p for p in module.parameters() if p.is_floating_point()), None)
     with torch.inference_mode(False):  # parameters made in inference mode could never be trained
-        gate = SqueezeExcitation(found.site.channels, reduction, init=init, device=device, dtype=dtype)
-    gate.injected = True
+        gate = maker.make(found.site.channels, width, like=like, rank=found.finding.rank)
+    mark_injected(gate, found.site.channels)
     return gate.train(found.block.training)
+
+
+def _check_reduction(reduction: int | Callable[[Site], int], maker: GateMaker) -> None:
+    if not callable(reduction):
+        check_reduction(reduction)
+    if not maker.uses_reduction and reduction != 16:
+        raise InvalidArgumentError(
+            f"reduction={reduction!r} means nothing to this gate: give the width to the gate in a function, such as"
+            " gate=lambda channels: MyGate(channels, reduction=8)"
+        )

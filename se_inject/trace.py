@@ -57,7 +57,7 @@ def trace_block(block_class: type[nn.Module], state: dict[str, Any]) -> Trace:
         raise UntraceableError("its forward takes *args or **kwargs, whose values are known only when it runs")
     if reason := unanswerable(block_class):
         raise UntraceableError(reason)
-    compared = compared_with_none(block_class.forward)
+    compared = compared_with_none(block_class)
     flags = [p for p in parameters if isinstance(p.default, bool)]
     toggles = [p for p in parameters if p.default is None or p.name in compared or p in flags]
     if 2 ** len(toggles) > _MAX_CASES:

@@ -28,7 +28,7 @@ def ambiguous(channels=16):
 
 
 def untraceable():
-    return block(lambda self, x: x + self.conv(x) if x.sum() > 0 else x, conv=conv())
+    return block(lambda self, x: x + self.conv(x) if x.sum() > 0 else self.conv(x), conv=conv())
 
 
 @pytest.mark.parametrize(
@@ -335,13 +335,42 @@ def test_example_input_that_the_model_rejects_is_the_models_error():
     assert exact_state(model) == before
 
 
-def test_channels_last_blocks_are_refused():
-    def forward(self, x):
-        return x + self.fc(self.conv(x).permute(0, 2, 3, 1))
+def nhwc():
+    def forward(self, x):  # (N, H, W, C)
+        return x + self.fc(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
-    module = block(forward, conv=conv(), fc=nn.Linear(16, 16))
-    [(_, reason)] = se_inject.find_sites(module).skipped
+    return block(forward, conv=conv(), fc=nn.Linear(16, 24))
+
+
+def test_channels_last_blocks_are_gated_on_their_last_axis():
+    module = nhwc()
+    module.fc = nn.Linear(16, 16)
+    plain, x = copy.deepcopy(module), torch.randn(2, 5, 7, 16)
+    assert_same(se_inject.apply(module)(x), plain(x))
+    nn.init.normal_(module.se.fc2.bias)
+    branch = plain(x) - x
+    scale = 2 * torch.sigmoid(module.se.fc2.bias)
+    assert torch.allclose(module(x) - x, branch * scale, atol=1e-5)
+    assert_same(copy.deepcopy(module)(x), module(x))
+    traced = torch.fx.symbolic_trace(plain)
+    [(_, reason)] = se_inject.find_sites(traced).skipped
     assert "NHWC" in reason
+
+
+def test_tokens_are_gated_on_their_last_axis_when_an_example_tells():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv1d(16, 32, 3, padding=1, groups=16), nn.Linear(32, 16)
+
+        def forward(self, x):  # (N, L, C)
+            return x + self.fc(self.conv(x.transpose(1, 2)).transpose(1, 2))
+
+    module, x = Tokens(), torch.randn(2, 9, 16)
+    plain = copy.deepcopy(module)
+    assert_same(se_inject.apply(module, example_inputs=x)(x), plain(x))
+    nn.init.normal_(module.se.fc2.bias)
+    assert torch.allclose(module(x) - x, (plain(x) - x) * 2 * torch.sigmoid(module.se.fc2.bias), atol=1e-5)
 
 
 def test_value_that_is_used_again_after_an_in_place_add_is_refused():

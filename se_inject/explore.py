@@ -1,0 +1,83 @@
+"""Where a forward that cannot be rewritten makes the value to gate: in which child, on every way through it.
+
+Such a forward is not touched. If one call of one child makes the value on every way, the gate goes on the output of
+that child instead.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn.utils import parametrize
+
+from .bytecode import asks_for_modes, asks_for_types, compared_with_none
+from .flow import Flow, is_crop
+from .paths import DeadEnd, Paths
+from .proxy import UntraceableError
+from .rules import Candidate
+from .shadow import trace_shadow
+from .wrapped import is_wrapped
+
+
+def explore_block(block_class: type[nn.Module], state: dict[str, Any]) -> list[fx.Graph]:
+    """One graph for each way through a forward that does not end in an error. Raises ``UntraceableError``."""
+    if "forward" in state:
+        raise UntraceableError("its forward is set on the instance, not by its class")
+    if asks_for_types(block_class):
+        raise UntraceableError("it asks for the type of a value (type), which is known only when it runs")
+    parameters = _arguments(block_class)
+    compared = compared_with_none(block_class)
+    graphs: dict[str, fx.Graph] = {}
+    for grad in (True, False) if asks_for_modes(block_class) else (torch.is_grad_enabled(),):
+        paths = Paths()
+        while paths.start():
+            fixed = paths.arguments(parameters, compared)
+            try:
+                with torch.set_grad_enabled(grad):
+                    graph = trace_shadow(block_class, state, parameters, fixed, set(), paths)
+            except DeadEnd:
+                continue
+            graphs.setdefault(str(graph), graph)
+    if not graphs:
+        raise UntraceableError("every way through it ends in an error")
+    return list(graphs.values())
+
+
+def _arguments(block_class: type[nn.Module]) -> list[inspect.Parameter]:
+    """The arguments of a forward; ``*args`` alone stand for one, otherwise they and ``**kwargs`` are left out."""
+    declared = list(inspect.signature(block_class.forward).parameters.values())[1:]
+    named = [p for p in declared if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return named or [p.replace(kind=p.POSITIONAL_ONLY) for p in declared if p.kind is p.VAR_POSITIONAL]
+
+
+def producer(flow: Flow, candidate: Candidate) -> str | None:
+    """The path of the layer whose output is the value to gate, and nothing else; None if there is none such."""
+    value, users = candidate.value, candidate.users
+    while value is not None and is_crop(value):
+        value, users = value.all_input_nodes[0], (value,)
+    if value is None or value.op != "call_module" or "inner" in value.meta:
+        return None
+    if any(flow.is_data(user) and user not in users for user in value.users):
+        return None
+    path = str(value.target)
+    calls = [str(node.target) for node in flow.nodes if node.op == "call_module"]
+    related = [call for call in calls if f"{call}.".startswith(f"{path}.") or f"{path}.".startswith(f"{call}.")]
+    if related != [path]:
+        return None
+    module = flow.owner.get_submodule(path)
+    while type(module).forward is nn.Sequential.forward and len(module._modules):
+        # A gate among the children of a Sequential would become a step of it.
+        last = next(reversed(module._modules))
+        path, module = f"{path}.{last}", module.get_submodule(last)
+    return path
+
+
+def can_hold_gate(module: nn.Module) -> bool:
+    """Whether a module's class can be extended by a gate on its output, for good.
+
+    >>> can_hold_gate(nn.ReLU()), can_hold_gate(nn.LazyConv2d(8, 1))
+    (True, False)
+    """
+    changes_class = isinstance(module, nn.modules.lazy.LazyModuleMixin) or parametrize.is_parametrized(module)
+    return not (changes_class or is_wrapped(module) or "forward" in vars(module))

@@ -1,0 +1,105 @@
+"""What is found in one block, in terms of that block only, so that equal blocks share it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import fx, nn
+
+from .channels import Feature
+from .flow import Flow, is_conv
+from .rewrite import Placement
+from .rules import Candidate, Kind
+from .trace import Trace
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A candidate: where its gate goes, or the reason why it gets none."""
+
+    kind: Kind
+    node: str
+    reason: str | None = None
+    scope: str = ""  # the block's path inside a GraphModule
+    gate: str = ""
+    channels: int | None = None
+    channels_last: bool = False
+    placements: tuple[Placement, ...] = ()
+    producer: str = ""  # the child that takes the gate on its output, where the block's forward must stay as it is
+    source: str = ""  # the child whose parameters tell the gate's device and dtype
+    inside: frozenset[str] = frozenset()  # the children in the branch or on the paths
+    widths: frozenset[int] = frozenset()  # of the layers in the branch; evidence for channels from an example input
+    rank: int = 2  # the number of spatial dimensions
+    handed_in: bool = False
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """The same layer makes the value in every case of a forward, or its gate would serve another in each."""
+        return self.kind, self.channels, self.channels_last, self.source, self.producer
+
+    def with_channels(self, feature: Feature) -> "Finding":
+        """The finding with channels that were measured."""
+        placements = tuple(replace(placement, channels_last=feature.last) for placement in self.placements)
+        return replace(self, channels=feature.channels, channels_last=feature.last, placements=placements)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was found in a block; ``trace`` is None where its forward is not rewritten."""
+
+    findings: tuple[Finding, ...]
+    trace: Trace | None = None
+    displaced: frozenset[str] = frozenset()
+
+
+def accept(candidate: Candidate, flow: Flow, feature: Feature | None) -> Finding:
+    """The finding of a candidate that takes a gate, with the channels of its value where the graph tells them."""
+    value = candidate.value
+    assert value is not None
+    inside = children(flow, candidate.region)
+    layers = [m for child in inside for m in flow.owner.get_submodule(child).modules()]
+    widths = {getattr(m, "out_channels", None) for m in layers if is_conv(m)}
+    widths |= {m.out_features for m in layers if isinstance(m, nn.Linear)}
+    if value not in flow.members(candidate.region):  # before the branch or beside it
+        widths |= {getattr(m, "in_channels", None) for m in layers if is_conv(m)}
+    last = feature is not None and feature.last
+    return Finding(
+        candidate.kind,
+        value.name,
+        channels=feature.channels if feature else None,
+        channels_last=last,
+        placements=(Placement(value.name, tuple(user.name for user in candidate.users), last),),
+        source=_parameter_source(flow, value),
+        inside=inside,
+        widths=frozenset(width for width in widths if isinstance(width, int)),
+        rank=max(flow.spatial_ranks(candidate.region), default=2),
+        handed_in=candidate.handed_in,
+    )
+
+
+def children(flow: Flow, region: int) -> frozenset[str]:
+    """The children that a region calls."""
+    return frozenset(str(node.target) for node in flow.members(region) if node.op == "call_module")
+
+
+def merged(cases: Sequence[Sequence[Finding]]) -> list[Finding] | None:
+    """The accepted findings of all cases of a forward as one list, None if they are not the same in each.
+
+    An identity that is handed in as an argument counts where another case vouches for it: there it is the input.
+    """
+    vouched = {finding.key for case in cases for finding in case if not finding.handed_in}
+    cases = [[finding for finding in case if finding.key in vouched] for case in cases]
+    if any([f.key for f in case] != [f.key for f in cases[0]] for case in cases):
+        return None
+    return [
+        replace(same[0], placements=tuple(finding.placements[0] for finding in same))
+        for same in zip(*cases, strict=True)
+    ]
+
+
+def _parameter_source(flow: Flow, value: fx.Node) -> str:
+    """The last child or parameter before a value that has a floating-point dtype to tell."""
+    for node in sorted(flow.members(flow.ancestors[value]), key=flow.nodes.index, reverse=True):
+        module = flow.module(node)
+        if module is not None and any(p.is_floating_point() for p in module.parameters()):
+            return str(node.target)
+    return ""

@@ -1,0 +1,38 @@
+"""Values that are changed in place: where a gate on one would change what others see, or be changed after it."""
+
+from torch import fx, nn
+
+from .flow import Flow, is_in_place, op_name
+
+
+def is_overwritten(flow: Flow, value: fx.Node, users: tuple[fx.Node, ...]) -> bool:
+    """Whether a redirected use changes the value in place while the same memory is used elsewhere.
+
+    Or whether a later use changes it: the gate needs the value again in the backward pass.
+    """
+    writers = [user for user in value.users if is_in_place(user, flow.owner) and user.args and user.args[0] is value]
+    first = min(flow.bit[user] for user in users)
+    if any(flow.bit[writer] > first for writer in writers if writer not in users):
+        return True
+    if not any(writer in users for writer in writers):
+        return False
+    while True:
+        if len(value.users) > 1:
+            return True
+        if not _may_alias(flow, value):
+            return False
+        value = next(node for node in value.all_input_nodes if flow.is_data(node))
+
+
+_VIEWS = frozenset(
+    "getitem view reshape flatten unflatten squeeze unsqueeze permute transpose contiguous to float expand detach"
+    " movedim swapaxes t view_as type_as".split()
+)
+
+
+def _may_alias(flow: Flow, node: fx.Node) -> bool:
+    """Whether a node's output can share memory with its input."""
+    module = flow.module(node)
+    if module is None:
+        return op_name(node) in _VIEWS or is_in_place(node, flow.owner)
+    return isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd) or is_in_place(node, flow.owner)

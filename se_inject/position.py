@@ -1,0 +1,62 @@
+"""The paper's four places for the gate of a residual block.
+
+Hu, Shen, Sun, "Squeeze-and-Excitation Networks" (journal version), section 6.5 and figure 5.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+from torch import fx
+
+from .errors import InvalidArgumentError
+from .flow import Flow
+
+if TYPE_CHECKING:
+    from .rules import Candidate
+
+Position = Literal["standard", "pre", "post", "identity"]
+
+
+def check_position(position: object) -> None:
+    """Raise unless ``position`` names one of the paper's places.
+
+    >>> check_position("standard")
+    """
+    if position not in get_args(Position):
+        names = ", ".join(map(repr, get_args(Position)))
+        raise InvalidArgumentError(f"position must be one of {names}, got {position!r}")
+
+
+def positioned(flow: Flow, candidate: "Candidate", position: Position) -> "Candidate":
+    """A residual candidate with its gate where ``position`` says: its own place is "standard"."""
+    if candidate.value is None or candidate.identity is None or position == "standard":
+        return candidate
+    if position == "identity":
+        return replace(candidate, value=candidate.identity, users=(candidate.join,))
+    if position == "post":
+        return _after_the_add(flow, candidate)
+    return _before_the_branch(flow, candidate)
+
+
+def _after_the_add(flow: Flow, candidate: "Candidate") -> "Candidate":
+    """On the sum, after its activation if one follows."""
+    value = candidate.join
+    user = next(iter(value.users), None)
+    if user is not None and len(value.users) == 1 and flow.is_activation(user):
+        value = user
+    if not value.users:
+        return replace(candidate, value=None, users=(), reason="the result of its add is not used")
+    return replace(candidate, value=value, users=tuple(value.users))
+
+
+def _before_the_branch(flow: Flow, candidate: "Candidate") -> "Candidate":
+    """On what the branch reads, for the branch alone."""
+    entries: dict[fx.Node, list[fx.Node]] = {}
+    for node in flow.members(candidate.region):
+        for source in node.all_input_nodes:
+            if flow.is_data(source) and not flow.bit[source] & candidate.region:
+                entries.setdefault(source, []).append(node)
+    if len(entries) != 1:
+        return replace(candidate, value=None, users=(), reason=f"its branch reads {len(entries)} values, not one")
+    [(value, users)] = entries.items()
+    return replace(candidate, value=value, users=tuple(users))

@@ -1,0 +1,186 @@
+"""Reading a whole model: every block's findings, as sites with qualified names and known channels."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import fx, nn
+
+from .analysis import CHANNELS_LAST, Analyst, has_own_forward
+from .channels import Feature
+from .explore import can_hold_gate
+from .finding import Analysis, Finding
+from .flow import is_conv, rank
+from .gate import injected_channels, is_gate
+from .measure import measure_channels
+from .position import Position, check_position
+from .proxy import UntraceableError
+from .rewrite import GatedBlock, Rewrite
+from .rules import ALREADY_GATED
+from .selection import Selection
+from .site import Site, Skipped
+from .wrapped import check_model, is_wrapped
+
+FILTERED = "left out by kinds or where"
+CHANNELS_UNKNOWN = "the graph does not tell its channels: pass example_inputs"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A site with what surgery needs to gate it."""
+
+    site: Site
+    block_path: str  # of the module that was analysed
+    block: nn.Module  # the module that changes: that one, or its child that makes the value
+    finding: Finding
+    analysis: Analysis
+
+
+class Survey:
+    """All that reading a model tells, for ``find_sites`` to show and ``apply`` to act on."""
+
+    def __init__(self, model: nn.Module, selection: Selection, position: Position, example_inputs: Any) -> None:
+        check_model(model)
+        check_position(position)
+        self.found: list[Found] = []
+        self.skipped: list[Skipped] = []
+        self.asked_again = 0  # selected sites that have their gate already
+        self._selection = selection
+        self._analyst = Analyst(selection.kinds, position)
+        self._modules = dict(model.named_modules())
+        self._places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+        candidates = list(self._candidates())
+        for found in self._with_channels(model, list(self._ungated(candidates)), example_inputs):
+            if selection.selects(found.site):
+                self.found.append(found)
+            else:
+                self.skipped.append(Skipped(found.site.path, FILTERED))
+
+    def _ungated(self, candidates: list[Found]) -> Iterator[Found]:
+        """The candidates that take a gate and have none; notes why the others do not."""
+        inside = {_join(found.block_path, child) for found in candidates for child in found.finding.inside}
+        for found in candidates:
+            reason = found.finding.reason
+            is_concat = found.site.kind in ("inception", "dense")
+            if reason is None and is_concat and not inside.isdisjoint(_with_parents(found.site.path)):
+                reason = "its concat is a part of a larger block"
+            gated = injected_channels(self._modules.get(found.site.gate_path))
+            if reason is None and gated is not None:
+                reason = ALREADY_GATED
+                self.asked_again += self._selection.selects(found.site._replace(channels=gated))
+            if reason is None and found.finding.producer and not self._can_hold_gate(found.block):
+                reason = f"the child that makes its value ({found.finding.producer}) is shared or cannot hold a gate"
+            if reason is None:
+                yield found
+            else:
+                self.skipped.append(Skipped(found.site.path, reason))
+
+    def _can_hold_gate(self, child: nn.Module) -> bool:
+        return self._places[child] == 1 and can_hold_gate(child)
+
+    def _candidates(self) -> Iterator[Found]:
+        convolutional = _with_convolutions(self._modules)
+        blocks: dict[str, nn.Module] = {}
+        left_alone: list[str] = []  # gates and wrapped modules, with all that is in them
+        for path, module in self._modules.items():
+            if path not in convolutional or path.startswith(tuple(left_alone)):
+                continue
+            if is_wrapped(module) or is_gate(module):
+                left_alone.append(f"{path}.")
+                if not is_gate(module):
+                    reason = "it is wrapped or compiled already: apply first, then wrap"
+                    self.skipped.append(Skipped(path, reason))
+            elif not isinstance(module, nn.modules.conv._ConvNd):
+                blocks[path] = module
+        by_path: dict[str, list[Found]] = {}
+        for path, module in blocks.items():
+            if isinstance(module, fx.GraphModule) or has_own_forward(module):
+                by_path[path] = list(self._found(path, module, self._analyst.analyse))
+                yield from by_path[path]
+        if "noskip" in self._selection.kinds:
+            yield from self._without_identity(blocks, by_path)
+        if "plain" in self._selection.kinds:
+            yield from self._plain(blocks, by_path)
+
+    def _found(self, path: str, module: nn.Module, analyse: Any) -> Iterator[Found]:
+        try:
+            analysis = analyse(module)
+        except UntraceableError as error:
+            self.skipped.append(Skipped(path, f"its forward cannot be rewritten: {error}"))
+            return
+        for finding in analysis.findings:
+            block_path = _join(path, finding.scope)
+            gate_path = _join(_join(block_path, finding.producer), finding.gate)
+            site = Site(block_path, finding.kind, finding.node, finding.channels or 0, gate_path)
+            block = module.get_submodule(finding.producer)
+            yield Found(site, path, block, finding, analysis)
+
+    def _without_identity(self, blocks: dict[str, nn.Module], by_path: dict[str, list[Found]]) -> Iterator[Found]:
+        """The blocks without a join whose class has others with one that is gated."""
+        gated = {
+            _original_class(blocks[path])
+            for path, founds in by_path.items()
+            if any(found.site.kind == "residual" and found.finding.reason is None for found in founds)
+        }
+        for path, founds in by_path.items():
+            if not founds and _original_class(blocks[path]) in gated:
+                by_path[path] = list(self._found(path, blocks[path], self._analyst.analyse_output))
+                yield from by_path[path]
+
+    def _plain(self, blocks: dict[str, nn.Module], by_path: dict[str, list[Found]]) -> Iterator[Found]:
+        """The activations of plain networks: outside of all blocks and of modules with gates of their own."""
+        founds = [found for founds in by_path.values() for found in founds]
+        inside = {_join(found.block_path, child) for found in founds for child in found.finding.inside}
+        for path, module in blocks.items():
+            if by_path.get(path) or isinstance(module, fx.GraphModule) or not inside.isdisjoint(_with_parents(path)):
+                continue
+            if self._analyst.has_own_gate(module):
+                inside.add(path)
+            elif has_own_forward(module) or type(module).forward is nn.Sequential.forward:
+                yield from self._found(path, module, self._analyst.analyse_plain)
+
+    def _with_channels(self, model: nn.Module, candidates: list[Found], example_inputs: Any) -> Iterator[Found]:
+        unknown = [found for found in candidates if found.finding.channels is None]
+        measured: dict[Site, Feature | str] = {}
+        if unknown and example_inputs is None:
+            measured = {found.site: CHANNELS_UNKNOWN for found in unknown}
+        elif unknown:
+            paths = [_join(found.block_path, found.finding.producer) for found in unknown]
+            wanted = [(path, found.analysis, found.finding) for path, found in zip(paths, unknown, strict=True)]
+            features = measure_channels(model, wanted, example_inputs)
+            measured = dict(zip([found.site for found in unknown], features, strict=True))
+        for found in candidates:
+            feature = measured.get(found.site)
+            if isinstance(feature, Feature) and feature.last and isinstance(found.block, fx.GraphModule):
+                feature = CHANNELS_LAST
+            if isinstance(feature, str):
+                self.skipped.append(Skipped(found.site.path, feature))
+            elif feature is None:
+                yield found
+            else:
+                site = found.site._replace(channels=feature.channels)
+                yield replace(found, site=site, finding=found.finding.with_channels(feature))
+
+
+def _original_class(module: nn.Module) -> type[nn.Module]:
+    return Rewrite.of(module).original if isinstance(module, GatedBlock) else type(module)
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix and name else prefix or name
+
+
+def _with_parents(path: str) -> Iterator[str]:
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
+def _with_convolutions(modules: dict[str, nn.Module]) -> set[str]:
+    """The paths of all modules that hold a convolution, or the weight of one."""
+    paths: set[str] = set()
+    for path, module in modules.items():
+        if is_conv(module) or any(rank(p) >= 3 for p in module._parameters.values()):
+            paths.update(("", *_with_parents(path)))
+    return paths
