@@ -65,6 +65,13 @@ def is_in_call(frame: types.FrameType) -> bool:
     )
 
 
+def is_unpacking(frame: types.FrameType) -> bool:
+    """Whether a frame is in the middle of ``*value`` in a call or display."""
+    return any(
+        step.offset == frame.f_lasti and step.opname == "LIST_EXTEND" for step in dis.get_instructions(frame.f_code)
+    )
+
+
 def calls_isinstance(frame: types.FrameType) -> bool:
     """Whether the call that a frame is in the middle of is one of ``isinstance``.
 

@@ -25,7 +25,13 @@ ACTIVATIONS = frozenset(
     " tanh clamp softmax".split()
 )
 _ATTENTION = frozenset("matmul bmm einsum softmax scaled_dot_product_attention".split())
-_UPSAMPLING = frozenset("interpolate upsample pixel_shuffle conv_transpose1d conv_transpose2d conv_transpose3d".split())
+_UPSAMPLING = frozenset(
+    "interpolate upsample pixel_shuffle conv_transpose1d conv_transpose2d conv_transpose3d"
+    " max_unpool1d max_unpool2d max_unpool3d".split()
+)
+# Methods whose arguments after the first are a shape.
+SHAPING = frozenset("view reshape expand unflatten new_zeros new_ones new_empty".split())
+_ARITHMETIC = frozenset("add sub mul floordiv truediv getitem int".split())
 
 
 def op_name(node: fx.Node) -> str:
@@ -89,12 +95,25 @@ class Flow:
         self.bit = {node: 1 << i for i, node in enumerate(self.nodes)}
         self.everything = (1 << len(self.nodes)) - 1
         self.ancestors: dict[fx.Node, int] = {}
+        sizes = self._sizes()
         for node in self.nodes:
             mask = 0
             for source in node.all_input_nodes:
                 mask |= self.ancestors[source]
-            is_data = node.op == "placeholder" or (mask and not self._is_shape_only(node))
+            is_data = node not in sizes and (node.op == "placeholder" or (mask and not self._is_shape_only(node)))
             self.ancestors[node] = mask | self.bit[node] if is_data else 0
+
+    def _sizes(self) -> set[fx.Node]:
+        """The values that are used as sizes only, such as the height and width that a transformer hands on."""
+        sizes: set[fx.Node] = set()
+        for node in reversed(self.nodes):
+            shapes = [
+                user.op == "call_method" and user.target in SHAPING and user.args[0] is not node for user in node.users
+            ]
+            computes = [user in sizes and op_name(user) in _ARITHMETIC for user in node.users]
+            if shapes and all(a or b for a, b in zip(shapes, computes, strict=True)):
+                sizes.add(node)
+        return sizes
 
     @functools.cached_property
     def conv_mask(self) -> int:
@@ -112,9 +131,9 @@ class Flow:
         return self._mask(self._is_upsampling)
 
     @functools.cached_property
-    def own_upsampling_mask(self) -> int:
-        """Those of them that are no composite children, which may have reduced the feature map before."""
-        return self._mask(lambda node: self._is_upsampling(node) and not (self.module(node) or nn.Identity())._modules)
+    def linear_mask(self) -> int:
+        """The nodes that run linear layers."""
+        return self._mask(lambda node: isinstance(self.module(node), nn.Linear))
 
     @functools.cached_property
     def nonlinear_mask(self) -> int:
@@ -202,10 +221,7 @@ class Flow:
 
     def _is_upsampling(self, node: fx.Node) -> bool:
         module = self.module(node)
-        if module is None:
-            return op_name(node) in _UPSAMPLING
-        kinds = (nn.Upsample, nn.PixelShuffle, nn.modules.conv._ConvTransposeNd)
-        return any(isinstance(m, kinds) for m in module.modules())
+        return op_name(node) in _UPSAMPLING if module is None else _is_upsampling_layer(module)
 
     def _is_nonlinear(self, node: fx.Node) -> bool:
         module = self.module(node)
@@ -233,6 +249,15 @@ class Flow:
         # avg_pool2d(x, x.shape[2:]): a window that depends on the input is the whole input.
         window = argument(node, 1, "kernel_size")
         return name.endswith(("pool1d", "pool2d", "pool3d")) and any(isinstance(a, fx.Node) for a in _flatten(window))
+
+
+def _is_upsampling_layer(module: nn.Module) -> bool:
+    """Whether a layer enlarges a feature map; not a block, which may have reduced it before."""
+    if type(module).forward is nn.Sequential.forward:
+        return any(map(_is_upsampling_layer, module.children()))
+    kinds = (nn.Upsample, nn.PixelShuffle, nn.modules.conv._ConvTransposeNd, nn.modules.pooling._MaxUnpoolNd)
+    # Some libraries wrap interpolate() in a class of their own.
+    return isinstance(module, kinds) or "Interpolation" in type(module).__name__
 
 
 _GLOBAL_POOLS = tuple(getattr(nn, f"Adaptive{kind}Pool{rank}d") for kind in ("Avg", "Max") for rank in (1, 2, 3))

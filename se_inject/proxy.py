@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import fx
 
-from .bytecode import calls_isinstance, is_in_call
+from .bytecode import calls_isinstance, is_in_call, is_unpacking
 
 
 class UntraceableError(Exception):
@@ -62,6 +62,8 @@ class Value(fx.Proxy):
 
 def _number(name: str) -> Any:
     def convert(self: Value, *_: Any) -> NoReturn:
+        if name == "len" and self._explores() and is_unpacking(sys._getframe(1)):
+            raise TypeError  # *value asks for a hint only
         raise self._refuse(f"it makes a Python number of a value ({name}), which is known only when it runs")
 
     return convert

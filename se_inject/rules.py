@@ -90,6 +90,8 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
         branch, in_branch, identity, in_identity, identity_convs = left, only_left, right, only_right, convs_right
     else:
         branch, in_branch, identity, in_identity, identity_convs = right, only_right, left, only_left, convs_left
+    if _outputs(flow, only_left) & _outputs(flow, only_right):
+        return refuse("its operands come from different outputs of one child")
     handed_in = not flow.ancestors[left] & flow.ancestors[right]
     if handed_in and identity.op != "placeholder":
         return refuse("the operands of its add have no common ancestor")
@@ -99,10 +101,9 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
         return refuse("ambiguous add: its identity is a part of a split value")
     if in_identity & flow.nonlinear_mask:
         return refuse("ambiguous add: its identity is neither a common input nor a linear projection of it")
-    if in_identity & flow.parameter_mask and not identity_convs:
+    if in_identity & flow.parameter_mask and not (identity_convs or in_identity & flow.linear_mask):
         return refuse("ambiguous add: its identity is normalized, but not projected")
-    upsampling = flow.upsampling_mask if in_identity else flow.own_upsampling_mask
-    if in_branch & upsampling and not in_identity & flow.upsampling_mask:
+    if in_branch & flow.upsampling_mask and not in_identity & flow.upsampling_mask:
         return refuse("ambiguous add: one operand is upsampled, as where feature maps of two scales are merged")
     if in_branch & flow.attention_mask:
         return refuse("ambiguous add: its branch mixes positions by attention")
@@ -110,6 +111,12 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
     if op_name(value) in ADD and (inner := _residual(flow, value)) is not None and inner.reason is not None:
         return refuse("ambiguous add: its branch is a sum of paths that are alike")
     return Candidate("residual", add, value, users, in_branch, identity, handed_in=handed_in)
+
+
+def _outputs(flow: Flow, region: int) -> set[fx.Node]:
+    """The calls of children of which a region takes one output."""
+    taken = [node for node in flow.members(region) if op_name(node) == "getitem" and isinstance(node.args[1], int)]
+    return {source for node in taken if (source := node.all_input_nodes[0]).op == "call_module"}
 
 
 def _in_returned_concat(flow: Flow, candidate: Candidate) -> Candidate:
@@ -138,6 +145,13 @@ def _before_scaling(flow: Flow, value: fx.Node, user: fx.Node, region: int) -> t
             return value, users
 
 
+def _unwrapped(flow: Flow, node: fx.Node) -> fx.Node:
+    """A path without the modules that stand for "nothing"."""
+    while type(flow.module(node)).__name__ == "Identity":
+        node = node.all_input_nodes[0]
+    return node
+
+
 def _observed(flow: Flow, node: fx.Node) -> fx.Node:
     """A value after the observers and identities that torch's FloatFunctional puts behind an operation."""
     while len(node.users) == 1 and isinstance(flow.module(user := next(iter(node.users))), nn.Identity):
@@ -162,6 +176,7 @@ def _concat(flow: Flow, cat: fx.Node, kinds: Collection[Kind]) -> Iterator[Candi
         return
     if not _is_over_channels(flow, cat):
         return
+    paths = [_unwrapped(flow, path) for path in paths]
     common, union = flow.ancestors[paths[0]], 0
     for path in paths:
         common &= flow.ancestors[path]
@@ -178,7 +193,7 @@ def _concat(flow: Flow, cat: fx.Node, kinds: Collection[Kind]) -> Iterator[Candi
             yield from _dense(flow, cat, paths)
         else:
             yield _refused(candidate, "dense concat: it contains the input of one of its own paths")
-    elif any(mask & flow.split_mask for mask in own):
+    elif any(mask & flow.split_mask for mask in own) or any(map(_is_slice, paths)):
         yield _refused(candidate, "its concat puts the parts of a split value together again")
     elif with_convs < 2:
         yield _refused(candidate, "fewer than two paths of its concat have convolutions")

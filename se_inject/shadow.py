@@ -6,6 +6,7 @@ the forward reads and writes.
 
 import functools
 import inspect
+import operator
 import random
 import sys
 import threading
@@ -19,7 +20,8 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from .bytecode import is_in_call
+from .bytecode import is_in_call, is_unpacking
+from .flow import SHAPING
 from .paths import DeadEnd, Paths, Unknowns, unknown
 from .proxy import UntraceableError, Value
 from .randomness import NoDraws, no_randomness
@@ -68,6 +70,8 @@ def trace_shadow(
     if drawn:
         raise UntraceableError("it draws random numbers that tracing would freeze")
     if paths is not None:
+        if any(user.target not in SHAPING for n in tracer.graph.nodes if "shape_only" in n.meta for user in n.users):
+            raise UntraceableError("it unpacks a value (data-dependent control flow)")
         return tracer.graph
     if written:
         raise UntraceableError(f"it writes {written[0]}, which a graph would lose")
@@ -212,10 +216,19 @@ class _Tracer(fx.Tracer):
         raise self.refuse("it branches on a value (data-dependent control flow)")
 
     def iter(self, obj: fx.Proxy) -> Any:
+        if self.paths is not None and is_unpacking(sys._getframe(2)):
+            return self.unpack(obj)
         try:
             return super().iter(obj)  # knows "a, b = x"
         except fx.proxy.TraceError as error:
             raise self.refuse("it loops over a value (data-dependent control flow)") from error
+
+    def unpack(self, obj: fx.Proxy) -> Iterator[fx.Proxy]:
+        """The items of ``*size`` in a call: any number of them does, as long as they only tell a shape."""
+        for index in range(2):
+            item = self.create_proxy("call_function", operator.getitem, (obj, index), {})
+            item.node.meta["shape_only"] = True
+            yield item
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if self.paths is None and _torch_modes() != self._modes:

@@ -80,7 +80,7 @@ class Survey:
         return self._places[child] == 1 and can_hold_gate(child)
 
     def _candidates(self) -> Iterator[Found]:
-        convolutional = _with_convolutions(self._modules)
+        convolutional = _with_convolutions(self._modules[""])
         blocks: dict[str, nn.Module] = {}
         left_alone: list[str] = []  # gates and wrapped modules, with all that is in them
         for path, module in self._modules.items():
@@ -95,7 +95,8 @@ class Survey:
                 blocks[path] = module
         by_path: dict[str, list[Found]] = {}
         for path, module in blocks.items():
-            if isinstance(module, fx.GraphModule) or has_own_forward(module):
+            replaces_call = type(module).__call__ is not nn.Module.__call__
+            if isinstance(module, fx.GraphModule) or has_own_forward(module) or replaces_call:
                 by_path[path] = list(self._found(path, module, self._analyst.analyse))
                 yield from by_path[path]
         if "noskip" in self._selection.kinds:
@@ -105,6 +106,8 @@ class Survey:
 
     def _found(self, path: str, module: nn.Module, analyse: Any) -> Iterator[Found]:
         try:
+            if type(module).__call__ is not nn.Module.__call__:
+                raise UntraceableError("its class replaces __call__")
             analysis = analyse(module)
         except UntraceableError as error:
             self.skipped.append(Skipped(path, f"its forward cannot be rewritten: {error}"))
@@ -177,10 +180,10 @@ def _with_parents(path: str) -> Iterator[str]:
         path = path.rpartition(".")[0]
 
 
-def _with_convolutions(modules: dict[str, nn.Module]) -> set[str]:
-    """The paths of all modules that hold a convolution, or the weight of one."""
+def _with_convolutions(model: nn.Module) -> set[str]:
+    """The paths of all modules that hold a convolution, or the weight of one, shared with others or not."""
     paths: set[str] = set()
-    for path, module in modules.items():
+    for path, module in model.named_modules(remove_duplicate=False):
         if is_conv(module) or any(rank(p) >= 3 for p in module._parameters.values()):
             paths.update(("", *_with_parents(path)))
     return paths

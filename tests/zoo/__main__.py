@@ -1,0 +1,117 @@
+"""Check every model of the zoos and write the table: ``python -m tests.zoo --help``."""
+
+import argparse
+import json
+import multiprocessing
+import signal
+import traceback
+import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from .libraries import LIBRARIES, names
+from .table import write_table
+
+Task = tuple[str, str]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
+    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES)
+    parser.add_argument("--models", nargs="+", help="only these (default: all, and the twins)")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--timeout", type=int, default=600, help="seconds that one model may take")
+    parser.add_argument("--results", type=Path, default=Path("zoo.jsonl"), help="results so far; a later call goes on")
+    parser.add_argument("--table", type=Path, default=Path("docs/zoo.md"))
+    flags = parser.parse_args()
+    tasks = [(library, name) for library in flags.libraries for name in names(library)]
+    if flags.models:
+        tasks = [task for task in tasks if task[1] in flags.models]
+    elif set(flags.libraries) >= {"timm", "pytorchcv"}:
+        tasks += [("twins", str(index)) for index in range(_number_of_twins())]
+    done = {(row["library"], row["model"]) for row in _read(flags.results)}
+    _run([task for task in tasks if task not in done], flags)
+    write_table(_read(flags.results), flags.table)
+    print(f"{flags.table} written")
+
+
+def _read(results: Path) -> list[dict[str, Any]]:
+    """The results of all complete lines: a run may have been killed in the middle of one."""
+    lines = results.read_text().split("\n")[:-1] if results.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def _run(tasks: list[Task], flags: argparse.Namespace) -> None:
+    context = multiprocessing.get_context("spawn")
+    with tqdm(total=len(tasks), unit="model") as progress, flags.results.open("a") as file:
+        file.write("\n" if file.tell() else "")
+
+        def note(row: dict[str, Any]) -> None:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            progress.set_postfix_str(row["model"])
+            progress.update()
+
+        while tasks:
+            # Fresh processes now and then: some libraries keep what they built.
+            part, tasks = tasks[:200], tasks[200:]
+            with ProcessPoolExecutor(flags.processes, mp_context=context) as pool:
+                futures = {pool.submit(_check, task, flags.timeout): task for task in part}
+                for future in as_completed(futures):
+                    library, model = futures[future]
+                    try:
+                        note(future.result())
+                    except BrokenProcessPool:  # of all that were waiting; a later call tries them again
+                        progress.write(f"a process died near {library} {model}")
+
+
+def _check(task: Task, timeout: int) -> dict[str, Any]:
+    import torch
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of the models' own
+    signal.signal(signal.SIGALRM, _too_slow)
+    signal.alarm(timeout)
+    library, name = task
+    try:
+        return _check_twins(int(name)) if library == "twins" else _check_model(library, name)
+    except Exception as error:  # the row tells, and the next model follows
+        where = traceback.format_exc().strip().splitlines()[-3:]
+        return {"library": library, "model": name, "error": f"{type(error).__name__}: {error}", "where": where}
+    finally:
+        signal.alarm(0)
+
+
+def _check_model(library: str, name: str) -> dict[str, Any]:
+    from .check import check
+
+    return check(library, name)
+
+
+def _check_twins(index: int) -> dict[str, Any]:
+    from .twins import compare, twins
+
+    pair = list(twins())[index]
+    about = {"library": "twins", "model": str(index), "plain": pair.plain, "gated": pair.gated, "of": pair.library}
+    try:
+        return {**about, "sites": compare(pair)}
+    except Exception as error:
+        return {**about, "error": f"{type(error).__name__}: {error}"}
+
+
+def _number_of_twins() -> int:
+    from .twins import twins
+
+    return sum(1 for _ in twins())
+
+
+def _too_slow(*_: Any) -> None:
+    raise TimeoutError("took too long")
+
+
+if __name__ == "__main__":
+    main()
