@@ -54,14 +54,17 @@ def measure_channels(
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     with torch.no_grad(), no_randomness():
         model(*arguments)
-    return [_channels(probe.shape, finding.widths) for probe, (_, _, finding) in zip(probes, sites, strict=True)]
+    return [_channels(probe.shape, finding) for probe, (_, _, finding) in zip(probes, sites, strict=True)]
 
 
-def _channels(shape: torch.Size | None, widths: frozenset[int]) -> Feature | str:
+def _channels(shape: torch.Size | None, finding: Finding) -> Feature | str:
     if shape is None:
         return "its channels are unknown: example_inputs do not reach it"
     if len(shape) < 3:
         return f"it is not a feature map (N, C, *): its shape is {tuple(shape)}"
+    if finding.kind == "inception":
+        return Feature(shape[1])  # the dimension of the concat
+    widths = finding.widths
     # A dimension holds the channels if a layer of the branch makes that many, and if the other could not.
     fits_second, fits_last = shape[1] in widths, shape[-1] in widths
     if fits_second and fits_last:

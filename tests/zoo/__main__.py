@@ -3,9 +3,6 @@
 import argparse
 import json
 import multiprocessing
-import signal
-import traceback
-import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -15,8 +12,8 @@ from tqdm import tqdm
 
 from .libraries import LIBRARIES, names
 from .table import write_table
-
-Task = tuple[str, str]
+from .twins import twins
+from .worker import Task, check_task
 
 
 def main() -> None:
@@ -32,7 +29,7 @@ def main() -> None:
     if flags.models:
         tasks = [task for task in tasks if task[1] in flags.models]
     elif set(flags.libraries) >= {"timm", "pytorchcv"}:
-        tasks += [("twins", str(index)) for index in range(_number_of_twins())]
+        tasks += [("twins", str(index)) for index in range(len(list(twins())))]
     done = {(row["library"], row["model"]) for row in _read(flags.results)}
     _run([task for task in tasks if task not in done], flags)
     write_table(_read(flags.results), flags.table)
@@ -60,57 +57,13 @@ def _run(tasks: list[Task], flags: argparse.Namespace) -> None:
             # Fresh processes now and then: some libraries keep what they built.
             part, tasks = tasks[:200], tasks[200:]
             with ProcessPoolExecutor(flags.processes, mp_context=context) as pool:
-                futures = {pool.submit(_check, task, flags.timeout): task for task in part}
+                futures = {pool.submit(check_task, task, flags.timeout): task for task in part}
                 for future in as_completed(futures):
                     library, model = futures[future]
                     try:
                         note(future.result())
                     except BrokenProcessPool:  # of all that were waiting; a later call tries them again
                         progress.write(f"a process died near {library} {model}")
-
-
-def _check(task: Task, timeout: int) -> dict[str, Any]:
-    import torch
-
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # of the models' own
-    signal.signal(signal.SIGALRM, _too_slow)
-    signal.alarm(timeout)
-    library, name = task
-    try:
-        return _check_twins(int(name)) if library == "twins" else _check_model(library, name)
-    except Exception as error:  # the row tells, and the next model follows
-        where = traceback.format_exc().strip().splitlines()[-3:]
-        return {"library": library, "model": name, "error": f"{type(error).__name__}: {error}", "where": where}
-    finally:
-        signal.alarm(0)
-
-
-def _check_model(library: str, name: str) -> dict[str, Any]:
-    from .check import check
-
-    return check(library, name)
-
-
-def _check_twins(index: int) -> dict[str, Any]:
-    from .twins import compare, twins
-
-    pair = list(twins())[index]
-    about = {"library": "twins", "model": str(index), "plain": pair.plain, "gated": pair.gated, "of": pair.library}
-    try:
-        return {**about, "sites": compare(pair)}
-    except Exception as error:
-        return {**about, "error": f"{type(error).__name__}: {error}"}
-
-
-def _number_of_twins() -> int:
-    from .twins import twins
-
-    return sum(1 for _ in twins())
-
-
-def _too_slow(*_: Any) -> None:
-    raise TimeoutError("took too long")
 
 
 if __name__ == "__main__":

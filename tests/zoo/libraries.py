@@ -40,7 +40,10 @@ def build(library: str, name: str) -> nn.Module:
 
         builder = torchvision.models.get_model_builder(name)
         has_backbone = "weights_backbone" in builder.__annotations__
-        return builder(weights=None, **({"weights_backbone": None} if has_backbone else {}))
+        model = builder(weights=None, **({"weights_backbone": None} if has_backbone else {}))
+        if hasattr(model, "transform"):  # detectors enlarge their images
+            model.transform.min_size, model.transform.max_size = (128,), 192
+        return model
     from pytorchcv.model_provider import get_model
 
     return get_model(name)

@@ -46,7 +46,7 @@ def meta_former(b, above):
 def pvt_v2_block(b, above):
     """Attention convolves where it reduces the keys; the MLP holds a depthwise convolution always."""
     gates = [b.attn.proj.out_features] if b.attn.sr is not None else []
-    return gates + [b.mlp.fc2.out_features]
+    return [*gates, b.mlp.fc2.out_features]
 
 
 def rep_ghost_bottleneck(b, above):

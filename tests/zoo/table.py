@@ -19,8 +19,8 @@ again; deep copy and pickle; `remove` restores. All parameters that start as zer
 would hide gates. Inputs are small where a network takes them.
 
 - **plain pass**: has sites, and passed every check.
-- **nothing to gate**: its definition has no residual or Inception block with convolutions that is not gated already, and
-  none was found; `apply` refused and left the model untouched.
+- **nothing to gate**: its definition has no residual or Inception block with convolutions that is not gated already,
+  and none was found; `apply` refused and left the model untouched.
 - **not run**: all checks but those on numbers, on torch's meta device or because no input fits.
 - **other**: everything else; each is listed below by name.
 """
@@ -117,6 +117,10 @@ def _twins(rows: list[Row]) -> str:
         "The libraries' own SE networks: our gates on the plain network, with the twin's weights and statistics.\n\n"
     )
     return "## Twins\n\n" + about + _table(["library", "plain", "gated", "gates", "outputs"], sorted(lines))
+
+
+def _equality(row: Row) -> str:
+    return row["error"].splitlines()[0] if "error" in row else "equal to the bit"
 
 
 def _table(head: list[str], lines: list[list[Any]]) -> str:

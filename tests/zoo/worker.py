@@ -1,0 +1,41 @@
+"""What each process of the long run does with one model."""
+
+import signal
+import traceback
+import warnings
+from typing import Any
+
+import torch
+
+from .check import check
+from .twins import compare, twins
+
+Task = tuple[str, str]
+
+
+def check_task(task: Task, timeout: int) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of the models' own
+    signal.signal(signal.SIGALRM, _too_slow)
+    signal.alarm(timeout)
+    library, name = task
+    try:
+        return _check_twins(int(name)) if library == "twins" else check(library, name)
+    except Exception as error:  # the row tells, and the next model follows
+        where = traceback.format_exc().strip().splitlines()[-3:]
+        return {"library": library, "model": name, "error": f"{type(error).__name__}: {error}", "where": where}
+    finally:
+        signal.alarm(0)
+
+
+def _check_twins(index: int) -> dict[str, Any]:
+    pair = list(twins())[index]
+    about = {"library": "twins", "model": str(index), "plain": pair.plain, "gated": pair.gated, "of": pair.library}
+    try:
+        return {**about, "sites": compare(pair)}
+    except Exception as error:
+        return {**about, "error": f"{type(error).__name__}: {error}"}
+
+
+def _too_slow(*_: Any) -> None:
+    raise TimeoutError("took too long")
