@@ -60,9 +60,9 @@ def is_in_call(frame: types.FrameType) -> bool:
     >>> Frames()(), Frames().attribute
     (True, False)
     """
-    return any(
-        step.offset == frame.f_lasti and step.opname.startswith("CALL") for step in dis.get_instructions(frame.f_code)
-    )
+    steps = dis.get_instructions(frame.f_code)
+    # Python 3.11 makes calls that it has specialized in PRECALL.
+    return any(step.offset == frame.f_lasti and step.opname.startswith(("CALL", "PRECALL")) for step in steps)
 
 
 def is_unpacking(frame: types.FrameType) -> bool:

@@ -95,8 +95,7 @@ class Survey:
                 blocks[path] = module
         by_path: dict[str, list[Found]] = {}
         for path, module in blocks.items():
-            replaces_call = type(module).__call__ is not nn.Module.__call__
-            if isinstance(module, fx.GraphModule) or has_own_forward(module) or replaces_call:
+            if isinstance(module, fx.GraphModule) or has_own_forward(module) or _replaces_call(module):
                 by_path[path] = list(self._found(path, module, self._analyst.analyse))
                 yield from by_path[path]
         if "noskip" in self._selection.kinds:
@@ -106,7 +105,7 @@ class Survey:
 
     def _found(self, path: str, module: nn.Module, analyse: Any) -> Iterator[Found]:
         try:
-            if type(module).__call__ is not nn.Module.__call__:
+            if _replaces_call(module):
                 raise UntraceableError("its class replaces __call__")
             analysis = analyse(module)
         except UntraceableError as error:
@@ -164,6 +163,10 @@ class Survey:
             else:
                 site = found.site._replace(channels=feature.channels)
                 yield replace(found, site=site, finding=found.finding.with_channels(feature))
+
+
+def _replaces_call(module: nn.Module) -> bool:
+    return type(module).__call__ is not nn.Module.__call__ and not isinstance(module, fx.GraphModule)
 
 
 def _original_class(module: nn.Module) -> type[nn.Module]:

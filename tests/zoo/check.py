@@ -18,13 +18,12 @@ from ..promises import assert_same, exact_state, tensors
 from .expected import class_name, expected_sites, unchecked
 from .libraries import Inputs, build, family, inputs
 
-LARGE = 350_000_000  # parameters; larger models are checked on the meta device, without running them
-
 Result = dict[str, Any]
+TOO_LARGE = "too large"
 
 
-def check(library: str, name: str) -> Result:
-    """Look at a model, and convert and run it if there is something to gate."""
+def check(library: str, name: str, run_up_to: int) -> Result:
+    """Look at a model, convert it and, up to that many parameters, run it, if there is something to gate."""
     result: Result = {"library": library, "model": name, "device": "meta"}
     try:
         with torch.device("meta"):
@@ -41,8 +40,8 @@ def check(library: str, name: str) -> Result:
     if not found and not unresolved:
         _check_untouched(model)
         return _compared(result, model, found)
-    if result["parameters"] > LARGE:
-        result["not run"] = "too large"
+    if result["parameters"] > run_up_to:
+        result["not run"] = TOO_LARGE
         return _converted(result, model, found, {})
     if result["device"] == "meta":
         model = _seeded(library, name)
@@ -91,7 +90,7 @@ def _run(result: Result, model: nn.Module, make: Inputs, found: Any, options: di
     assert_same(output, expected[1])
     for name, buffer in trained.items():
         assert_same(model.get_buffer(name), buffer)
-    result["silent gates"] = _silent_gates(model, output)
+    result["silent gates"] = _silent_gates(model, output, make)
     _restore(model, buffers, flags)
     result["pickle"] = _check_copies(model, make, expected[0])
     _restore(model, buffers, flags)
@@ -173,11 +172,11 @@ def _fitting(library: str, name: str, model: nn.Module, number: int) -> Iterator
         yield make
 
 
-def _forward(model: nn.Module, make: Inputs, training: bool, grad: bool = True) -> Any:
+def _forward(model: nn.Module, make: Inputs, training: bool, grad: bool = True, seed: int = 1) -> Any:
     model.train(training)
     torch.manual_seed(0)
     arguments = make()
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     with torch.set_grad_enabled(training and grad):
         return model(*arguments)
 
@@ -216,13 +215,20 @@ def _gate_set(model: nn.Module) -> set[nn.Module]:
     return {gate for _, gate in se_inject.gates(model)}
 
 
-def _silent_gates(model: nn.Module, output: Any) -> list[str]:
-    """The gates that a training step would not reach."""
+def _silent_gates(model: nn.Module, output: Any, make: Inputs) -> list[str]:
+    """The gates that no training step reaches; stochastic depth drops some blocks in each."""
     biases = {name: gate.fc2.bias for name, gate in se_inject.gates(model)}
-    outputs = [x for x in tensors(output) if x.requires_grad]
-    loss = sum((x.float().square() * torch.linspace(0.5, 1, x.numel()).view_as(x)).sum() for x in outputs)
-    grads = torch.autograd.grad(loss, list(biases.values()), allow_unused=True)
-    return [name for name, grad in zip(biases, grads, strict=True) if grad is None or not grad.any()]
+    for seed in range(2, 8):
+        outputs = [x for x in tensors(output) if x.requires_grad]
+        loss = sum((x.float().square() * torch.linspace(0.5, 1, x.numel()).view_as(x)).sum() for x in outputs)
+        grads = torch.autograd.grad(loss, list(biases.values()), allow_unused=True)
+        reached = [name for name, grad in zip(biases, grads, strict=True) if grad is not None and grad.any()]
+        for name in reached:
+            del biases[name]
+        if not biases:
+            break
+        output = _forward(model, make, True, seed=seed)
+    return list(biases)
 
 
 def _check_copies(model: nn.Module, make: Inputs, expected: Any) -> str:
