@@ -5,6 +5,7 @@ A gate that does not start as the identity is blended in, so that the network's 
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,10 +23,10 @@ _PROBE_SIZE = {1: 32, 2: 16, 3: 8}  # positions along each dimension of the feat
 
 
 class Blend(nn.Module):
-    """``x + alpha * (gate(x) - x)`` with a learnable ``alpha`` that starts at 0: a gate that starts as the identity.
+    """``x + alpha * (gate(x) - x)`` with a learnable ``alpha``: 0 makes the identity of any gate.
 
-    Input and output are ``(N, C, *)``. The output equals the input to the bit, but for the sign of zeros, while what
-    ``gate`` returns is finite.
+    Input and output are ``(N, C, *)``, in the same memory format. With ``alpha`` 0, the output equals the input to the
+    bit, but for the sign of zeros, while what ``gate`` returns is finite; with 1, if ``gate`` is the identity.
 
     >>> blend = Blend(nn.Sigmoid())
     >>> x = torch.randn(2, 8, 4, 4)
@@ -33,13 +34,11 @@ class Blend(nn.Module):
     True
     """
 
-    starts_as_identity = True
-
-    def __init__(self, gate: nn.Module) -> None:
+    def __init__(self, gate: nn.Module, alpha: float = 0.0) -> None:
         super().__init__()
         tensor = _floating_point(gate)
         like: dict[str, Any] = {} if tensor is None else {"device": tensor.device, "dtype": tensor.dtype}
-        self.alpha = nn.Parameter(torch.zeros(1, **like))
+        self.alpha = nn.Parameter(torch.full((1,), alpha, **like))
         self.gate = gate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,32 +99,36 @@ class GateMaker:
         if not self._made.isdisjoint(gate.modules()):
             raise self._refusal("returned a module that is in use already: each site needs a gate of its own")
         self._made.update(gate.modules())
+        starts_as_identity = self._try(gate, channels, rank)
         gate.to(**options)
-        self._check_shape(gate, channels, rank, options)
-        if self._init == "identity" and not getattr(gate, "starts_as_identity", False):
-            gate = Blend(gate)
-        return gate
+        if self._init == "standard" or (isinstance(gate, SqueezeExcitation) and gate.init == "identity"):
+            return gate
+        return Blend(gate, 1.0 if starts_as_identity else 0.0)
 
-    def _check_shape(self, gate: nn.Module, channels: int, rank: int, options: dict[str, Any]) -> None:
-        """Try a copy of the gate on a small feature: a gate of the wrong shape would fail long after ``apply``."""
+    def _try(self, gate: nn.Module, channels: int, rank: int) -> bool:
+        """Try copies of a gate in both modes, as one that does not fit would fail long after ``apply``.
+
+        The result is whether its output is its input. Blended in with a weight of 0, such a gate would never learn.
+        """
+        tensor = _floating_point(gate)
+        like: dict[str, Any] = {} if tensor is None else {"device": tensor.device, "dtype": tensor.dtype}
         shape = (2, channels, *[_PROBE_SIZE.get(rank, 4)] * rank)
-        count = 2 * channels * _PROBE_SIZE.get(rank, 4) ** rank
-        x = torch.linspace(-1, 1, count, **options).view(shape)
-        before = x.clone()
+        x = torch.linspace(-1, 1, math.prod(shape), **like).view(shape)
+        before, outputs = x.clone(), []
         try:
             with torch.no_grad(), no_randomness():
-                y = copy.deepcopy(gate).eval()(x)
+                outputs = [copy.deepcopy(gate).train(mode)(x) for mode in (False, True)]
         except Exception as error:  # the user's code
             raise self._refusal(f"fails on a feature of shape {shape}: {_told(error)}") from error
-        if not isinstance(y, Tensor) or y.shape != x.shape:
-            got = tuple(y.shape) if isinstance(y, Tensor) else _short(y)
-            raise self._refusal(f"must keep the shape of its input, but made {got} of {shape}")
+        for y in outputs:
+            if not isinstance(y, Tensor) or y.shape != x.shape:
+                got = tuple(y.shape) if isinstance(y, Tensor) else _short(y)
+                raise self._refusal(f"must keep the shape of its input, but made {got} of {shape}")
         if x.is_meta:
-            return
+            return False
         if not torch.equal(x, before):
             raise self._refusal("changes its input in place")
-        if self._init == "identity" and getattr(gate, "starts_as_identity", False) and not torch.equal(x, y):
-            raise self._refusal("says that it starts as the identity, but changes a feature")
+        return all(torch.equal(x, y) for y in outputs)
 
     def _refusal(self, what: str) -> InvalidArgumentError:
         return InvalidArgumentError(f"gate {self._what} {what}")

@@ -98,15 +98,6 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = (nn.Conv2d if init == "standard" else _ZeroConv2d)(squeezed, channels, 1, device=device, dtype=dtype)
         self.fc2.__class__ = nn.Conv2d
 
-    @property
-    def starts_as_identity(self) -> bool:
-        """Whether its output is its input, to the bit, until it is trained.
-
-        >>> SqueezeExcitation(8).starts_as_identity
-        True
-        """
-        return self.init == "identity"
-
     def forward(self, x: Tensor) -> Tensor:
         """Gate ``x`` of shape ``(N, C, *)``; shape, dtype and memory format stay the same.
 

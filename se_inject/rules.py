@@ -190,7 +190,7 @@ def _concat(flow: Flow, cat: fx.Node, kinds: Collection[Kind]) -> Iterator[Candi
         yield _refused(candidate, "the paths of its concat come from different inputs")
     elif any(flow.bit[a] & (flow.ancestors[b] | common) for a in paths for b in paths if a is not b):
         if "dense" in kinds:
-            yield from _dense(flow, cat, paths)
+            yield from _dense(flow, cat, [path for path in paths if not flow.bit[path] & common])
         else:
             yield _refused(candidate, "dense concat: it contains the input of one of its own paths")
     elif any(mask & flow.split_mask for mask in own) or any(map(_is_slice, paths)):

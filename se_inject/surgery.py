@@ -46,13 +46,17 @@ def apply(
     """Put a Squeeze-and-Excitation gate, or another one, on every site of ``model``, in place, and return ``model``.
 
     Each gate is a child ``se`` of its block, of width ``max(channels // reduction, 8)``, with device, dtype and mode
-    from where it is put; ``reduction`` may be a function of the ``Site``. ``init="identity"`` leaves the model's output
-    as it is, to the bit; ``init="standard"`` is the published gate, for training from scratch and for published
-    weights. ``gate`` is "se", a name that timm's ``create_attn`` knows ("eca", "cbam" ...) or a function that makes a
-    module of the number of channels (and of the gate's width, if it requires two arguments), which takes and returns
-    ``(N, C, *)``; unless its attribute ``starts_as_identity`` is true, ``init="identity"`` blends it in with a weight
-    that starts at 0. ``kinds``, ``where``, ``position`` and ``example_inputs`` are those of ``find_sites``. Build
-    optimizers after this, or they will not see the gates.
+    from where it is put; ``reduction`` may be a function of the ``Site``. Where a block's forward cannot be rewritten,
+    the gate is a child of the layer that makes the branch. ``init="identity"`` leaves the model's output as it is, to
+    the bit; ``init="standard"`` is the published gate, for training from scratch and for published weights.
+
+    ``gate`` is "se", a name that timm's ``create_attn`` knows ("eca", "cbam" ...) or a function that makes a module of
+    the number of channels (and of the gate's width, if it requires two arguments), which takes and returns
+    ``(N, C, *)``. ``init="identity"`` blends such a gate in, with a learned weight that starts at 0, or at 1 where the
+    gate's output equals its input anyway.
+
+    ``kinds``, ``where``, ``position`` and ``example_inputs`` are those of ``find_sites``. Build optimizers after this,
+    or they will not see the gates.
 
     Raises ``NoBlockError``, ``AllFilteredError`` or ``AllGatedError`` where there is nothing to gate, ``RewriteError``
     where ``where`` names a block that cannot be gated, ``InvalidArgumentError`` or ``ArgumentTypeError`` for gates that
@@ -158,7 +162,7 @@ def _nothing_to_gate(survey: Survey) -> Exception:
             f"nothing to gate: {reasons.count(ALREADY_GATED)} blocks are gated already; for other gates, call"
             " se_inject.remove(model) first (it takes out what se_inject.apply put in)"
         )
-    others = "".join(f"\n  {path or '(model)'}: {reason}" for path, reason in survey.skipped)
+    others = "".join(f"\n  {path or '(model)'}: {reason}" for path, reason in dict.fromkeys(survey.skipped))
     return NoBlockError(
         "nothing to gate: the model has no residual or Inception block that can take a gate"
         + (f"; skipped:{others}" if others else "")

@@ -114,6 +114,8 @@ class Survey:
         for finding in analysis.findings:
             block_path = _join(path, finding.scope)
             gate_path = _join(_join(block_path, finding.producer), finding.gate)
+            if finding.kind == "plain":  # its block is the activation, not the Sequential around it
+                block_path = _join(block_path, finding.producer)
             site = Site(block_path, finding.kind, finding.node, finding.channels or 0, gate_path)
             block = module.get_submodule(finding.producer)
             yield Found(site, path, block, finding, analysis)

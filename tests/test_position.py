@@ -1,0 +1,186 @@
+"""The paper's four places of a residual block's gate, and the kinds of site that are for the asking."""
+
+import copy
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+import se_inject
+
+from .blocks import Inception, Residual, block, conv, network
+from .promises import assert_same, check_promises, exact_state
+
+
+class Bottleneck(nn.Module):
+    """With a projection, and an activation after the add."""
+
+    def __init__(self, width=8, out=16):
+        super().__init__()
+        self.conv1, self.conv2 = conv(width), conv(width, out)
+        self.norm = nn.BatchNorm2d(out)
+        self.project = nn.Conv2d(width, out, 1)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        y = self.norm(self.conv2(F.relu(self.conv1(x))))
+        return self.act(y + self.project(x))
+
+
+def by_hand(module, gate, position, x):
+    """The block with its gate, written down."""
+
+    def branch(x):
+        return module.norm(module.conv2(F.relu(module.conv1(x))))
+
+    if position == "standard":
+        return F.relu(gate(branch(x)) + module.project(x))
+    if position == "pre":
+        return F.relu(branch(gate(x)) + module.project(x))
+    if position == "post":
+        return gate(F.relu(branch(x) + module.project(x)))
+    return F.relu(branch(x) + gate(module.project(x)))
+
+
+@pytest.mark.parametrize("position", ["standard", "pre", "post", "identity"])
+def test_positions(position):
+    module, x = Bottleneck().eval(), torch.randn(2, 8, 6, 7)
+    plain, before = copy.deepcopy(module), exact_state(module)
+    [site] = se_inject.find_sites(module, position=position)
+    assert site.channels == (8 if position == "pre" else 16)
+    se_inject.apply(module, position=position)
+    assert_same(module(x), plain(x))
+    gate = module.se
+    for parameter in gate.parameters():
+        nn.init.normal_(parameter)
+    assert torch.allclose(module(x), by_hand(plain, gate, position, x), atol=1e-6)
+    assert_same(copy.deepcopy(module)(x), module(x))
+    with pytest.raises(se_inject.errors.AllGatedError):
+        se_inject.apply(module)
+    assert exact_state(se_inject.remove(module)) == before
+
+
+@pytest.mark.parametrize("position", ["pre", "post", "identity"])
+@pytest.mark.parametrize(
+    ("build", "sites"),
+    [
+        (lambda: torchvision.models.resnet18(), 8),
+        (lambda: timm.create_model("resnetv2_18"), 8),
+        (lambda: timm.create_model("convnext_atto", depths=(1, 1, 1, 1)), 4),
+    ],
+)
+def test_positions_keep_the_promises(build, sites, position):
+    check_promises(build(), lambda: (torch.randn(2, 3, 64, 64),), sites, position=position)
+
+
+def test_positions_in_a_traced_graph():
+    plain = network().eval()
+    for position in ("pre", "post", "identity"):
+        gated, traced = copy.deepcopy(plain), torch.fx.symbolic_trace(plain)
+        for model in (gated, traced):
+            se_inject.apply(model, position=position, kinds=["residual"])
+            for i, (_, gate) in enumerate(se_inject.gates(model)):
+                nn.init.constant_(gate.fc2.bias, i + 1.0)
+        x = torch.randn(2, 3, 8, 8)
+        assert torch.allclose(gated(x), traced(x), atol=1e-6)
+
+
+def test_position_is_for_residual_blocks():
+    with pytest.raises(se_inject.errors.NoBlockError, match="for residual blocks"):
+        se_inject.apply(Inception(), position="pre")
+    with pytest.raises(ValueError, match="position must be one of"):
+        se_inject.apply(Residual(), position="before")
+
+
+def test_branch_with_several_inputs_has_no_single_place_before_it():
+    def forward(self, x):
+        a, b = F.relu(x), -x
+        return a + b + self.conv(a) * self.other(b)
+
+    module = block(forward, conv=conv(), other=conv())
+    assert len(se_inject.find_sites(module)) == 1
+    [(_, reason)] = se_inject.find_sites(module, position="pre").skipped
+    assert "its branch reads 2 values" in reason
+
+
+def test_identity_that_is_overwritten_is_refused():
+    module = block(lambda self, x: x.mul(1).add_(self.conv(x)), conv=conv())
+    assert len(se_inject.find_sites(module, position="identity")) == 1
+    module = block(lambda self, x: x.add_(self.conv(x)), conv=conv())
+    [(_, reason)] = se_inject.find_sites(module, position="identity").skipped
+    assert "in place" in reason
+
+
+@pytest.mark.parametrize(
+    ("build", "kind", "sites"),
+    [
+        (lambda: torchvision.models.vgg11_bn().features, "plain", 8),
+        (lambda: timm.create_model("vgg11_bn").features, "plain", 8),
+        (lambda: torchvision.models.squeezenet1_1(), "plain", 2),
+        (lambda: torchvision.models.mobilenet_v2(), "noskip", 7),
+        (lambda: timm.create_model("mobilenetv2_100"), "noskip", 6),
+    ],
+)
+def test_other_kinds_keep_the_promises(build, kind, sites):
+    model = build()
+    assert not any(site.kind == kind for site in se_inject.find_sites(model))
+    check_promises(model, lambda: (torch.randn(2, 3, 64, 64),), sites, kinds=[kind])
+
+
+@pytest.mark.parametrize("build", [torchvision.models.densenet121, lambda: timm.create_model("densenet121")])
+def test_dense_blocks(build):
+    model, x = build(), torch.randn(2, 3, 64, 96)
+    check_promises(model, lambda: (x,), 58, kinds=["dense"], example_inputs=x)
+    assert {site.channels for site in se_inject.find_sites(model, kinds=["dense"], example_inputs=x)} == {32}
+
+
+def test_plain_gates_go_on_activations_and_leave_the_sequence_as_it_is():
+    model = torchvision.models.vgg11()
+    length, plain = len(model.features), copy.deepcopy(model).eval()
+    se_inject.apply(model, kinds=["plain"], where="features.[14]")
+    assert [name for name, _ in se_inject.gates(model)] == ["features.1.se", "features.4.se"]
+    assert len(model.features) == length and isinstance(model.features[1], nn.ReLU)
+    x = torch.randn(2, 3, 64, 64)
+    nn.init.constant_(model.features[1].se.fc2.bias, 3.0)
+    hidden = plain.features[:2](x)
+    assert torch.allclose(model.eval().features[:2](x), hidden * 2 * torch.tensor(3.0).sigmoid(), atol=1e-5)
+
+
+def test_shared_activation_takes_no_plain_gate():
+    act = nn.ReLU()
+    model = nn.Sequential(conv(3, 8), act, conv(8), act)
+    found = se_inject.find_sites(model, kinds=["plain"])
+    assert len(found) == 0 and "shared" in found.skipped[0].reason
+
+
+def test_noskip_gates_the_output_before_stochastic_depth():
+    model = timm.create_model("mobilenetv2_100")
+    noskip = se_inject.find_sites(model, kinds=["residual", "noskip"])
+    assert {site.node for site in noskip if site.kind == "noskip"} == {"bn3"}
+
+
+def test_other_kinds_do_not_rename_the_papers_gates():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = conv(8), conv(8, 4)
+
+        def forward(self, x):
+            x = F.relu(x + self.a(x))
+            return torch.cat([x, self.b(x)], 1)
+
+    model = se_inject.apply(Both())
+    assert [name for name, _ in se_inject.gates(model)] == ["se"]
+    se_inject.apply(model, kinds=["dense"])
+    assert [name for name, _ in se_inject.gates(model)] == ["se", "se_dense"]
+    fresh = se_inject.apply(Both(), kinds=["residual", "dense"])
+    assert [name for name, _ in se_inject.gates(fresh)] == ["se", "se_dense"]
+
+
+def test_helpers_of_gates_are_no_plain_sites():
+    model = timm.create_model("seresnet18")
+    plain = se_inject.find_sites(model, kinds=["plain"])
+    assert [(site.path, site.node) for site in plain] == [("", "act1")]
