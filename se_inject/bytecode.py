@@ -72,6 +72,33 @@ def is_unpacking(frame: types.FrameType) -> bool:
     )
 
 
+def asks_for_none(code: types.CodeType) -> bool:
+    """Whether code compares with None what a call has returned: a value of a trace never is None.
+
+    >>> def forward(self, x):
+    ...     x, weights = self.attention(x)
+    ...     return x if weights is None else x * weights
+    >>> asks_for_none(forward.__code__)
+    True
+    """
+    returned: dict[Any, bool] = {}
+    steps = list(dis.get_instructions(code))
+    for i, step in enumerate(steps):
+        if step.opname == "STORE_FAST":
+            before = steps[i - 1]
+            is_unpacked = before.opname == "STORE_FAST" and returned.get(before.argval, False)
+            returned[step.argval] = is_unpacked or before.opname.startswith(("CALL", "UNPACK"))
+        elif step.opname == "LOAD_FAST" and returned.get(step.argval) and _tests_for_none(steps[i + 1 : i + 3]):
+            return True
+    return False
+
+
+def _tests_for_none(steps: list[dis.Instruction]) -> bool:
+    """Whether instructions ask if the value loaded before them is None."""
+    test, after = (*steps, *steps)[:2]
+    return "NONE" in test.opname or (test.argval is None and after.opname == "IS_OP")
+
+
 def calls_isinstance(frame: types.FrameType) -> bool:
     """Whether the call that a frame is in the middle of is one of ``isinstance``.
 
@@ -89,6 +116,8 @@ def calls_isinstance(frame: types.FrameType) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _question(code: types.CodeType) -> str | None:
+    if asks_for_none(code):
+        return "it compares with None what a call has returned, which is known only when it runs"
     is_none_test = False
     for instruction in dis.get_instructions(code):
         if _names_type(instruction):
@@ -116,11 +145,11 @@ def compared_with_none(block_class: Any) -> set[str]:
 @functools.lru_cache(maxsize=1024)
 def _compared_with_none(code: types.CodeType) -> set[str]:
     steps = list(dis.get_instructions(code))
-    names = set()
-    for load, test, after in zip(steps, steps[1:], [*steps[2:], steps[-1]], strict=False):
-        against_none = "NONE" in test.opname or (test.argval is None and after.opname == "IS_OP")
-        if load.opname.startswith("LOAD_FAST") and against_none:
-            names.add(str(load.argval))
+    names = {
+        str(load.argval)
+        for i, load in enumerate(steps[:-1])
+        if load.opname.startswith("LOAD_FAST") and _tests_for_none(steps[i + 1 : i + 3])
+    }
     return names & set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
 
 

@@ -39,13 +39,14 @@ class _Snapshot:
         self._children = [(m, dict(m._modules)) for m, _ in self._attributes]
 
     def restore(self) -> None:
+        if isinstance(self._module, fx.GraphModule):
+            vars(self._module)["_graph"] = self._attributes[0][1]["_graph"]
+            self._module.recompile()  # its forward belongs to its class
+        else:
+            self._module.__class__ = self._class
         for module, attributes in self._attributes:
             vars(module).clear()
             vars(module).update(attributes)
         for module, children in self._children:
             module._modules.clear()
             module._modules.update(children)
-        if isinstance(self._module, fx.GraphModule):
-            self._module.recompile()  # its forward belongs to its class
-        else:
-            self._module.__class__ = self._class

@@ -9,7 +9,7 @@ from torch import fx, nn
 from torch.nn.modules import activation, batchnorm, dropout, instancenorm, padding, pooling, upsampling
 from torch.nn.parameter import is_lazy
 
-from .flow import ACTIVATIONS, ADD, CAT, DIV, MUL, argument, is_conv, is_crop, op_name
+from .flow import ACTIVATIONS, ADD, CAT, DIV, MUL, argument, first_channels, is_conv, is_crop, op_name
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,8 @@ def _after_function(node: fx.Node, known: dict[fx.Node, Feature | None], owner: 
         return source
     if name in _SPATIAL:
         return source if source and not source.last else None
+    if name == "getitem" and source and not source.last and (first := first_channels(node)):
+        return Feature(first) if first <= source.channels else None
     if name == "getitem" and is_crop(node):
         return source if source and not source.last else None
     if name in {"permute", "transpose"}:

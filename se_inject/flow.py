@@ -69,6 +69,16 @@ def is_crop(node: fx.Node) -> bool:
     return isinstance(index, tuple) and index[:2] == whole and all(isinstance(i, slice) for i in index)
 
 
+def first_channels(node: fx.Node) -> int | None:
+    """The n of ``x[:, :n]``, of all positions or some; None for any other item."""
+    index = node.args[1] if op_name(node) == "getitem" else None
+    if not isinstance(index, tuple) or len(index) < 2 or not all(isinstance(i, slice) for i in index):
+        return None
+    rows, columns = index[:2]
+    is_first = rows == slice(None) and columns.start is None and columns.step is None
+    return columns.stop if is_first and isinstance(columns.stop, int) and columns.stop > 0 else None
+
+
 def is_in_place(node: fx.Node, owner: nn.Module) -> bool:
     """Whether a node changes its first input."""
     if node.op == "call_module":
@@ -252,12 +262,24 @@ class Flow:
 
 
 def _is_upsampling_layer(module: nn.Module) -> bool:
-    """Whether a layer enlarges a feature map; not a block, which may have reduced it before."""
+    """Whether a layer enlarges a feature map; not a block that reduces it, too."""
     if type(module).forward is nn.Sequential.forward:
         return any(map(_is_upsampling_layer, module.children()))
-    kinds = (nn.Upsample, nn.PixelShuffle, nn.modules.conv._ConvTransposeNd, nn.modules.pooling._MaxUnpoolNd)
+    if module._modules:
+        below = [m for m in module.modules() if not m._modules]
+        return any(map(_is_upsampling_layer, below)) and not any(map(_reduces, below))
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return max(module.stride) > 1
+    kinds = (nn.Upsample, nn.PixelShuffle, nn.modules.pooling._MaxUnpoolNd)
     # Some libraries wrap interpolate() in a class of their own.
     return isinstance(module, kinds) or "Interpolation" in type(module).__name__
+
+
+def _reduces(layer: nn.Module) -> bool:
+    """Whether a layer makes a feature map smaller."""
+    return any(isinstance(step, int) and step > 1 for step in _flatten(getattr(layer, "stride", 1))) and not isinstance(
+        layer, nn.modules.conv._ConvTransposeNd | nn.modules.pooling._MaxUnpoolNd
+    )
 
 
 _GLOBAL_POOLS = tuple(getattr(nn, f"Adaptive{kind}Pool{rank}d") for kind in ("Avg", "Max") for rank in (1, 2, 3))

@@ -32,7 +32,9 @@ def _is_gating(flow: Flow, mul: fx.Node, children: Gating) -> bool:
     x, scale = argument(mul, 0, "input"), argument(mul, 1, "other")
     if not (flow.is_data(x) and flow.is_data(scale)) or not flow.ancestors[x] & flow.ancestors[scale]:
         return False
-    on_one_side = flow.members(flow.ancestors[x] ^ flow.ancestors[scale])
+    on_one_side = list(flow.members(flow.ancestors[x] ^ flow.ancestors[scale]))
+    if any(op_name(node) == "rsqrt" for node in on_one_side):
+        return False  # a norm, such as filter response normalization
     return any(
         flow.squeezes(node) or ((module := flow.module(node)) is not None and children.squeezes(module))
         for node in on_one_side

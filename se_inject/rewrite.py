@@ -6,7 +6,6 @@ The block object stays the same object; only its class and its children change, 
 import copy
 import functools
 import linecache
-import threading
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -139,7 +138,6 @@ def _regenerate(block: nn.Module, rewrite: Rewrite) -> None:
 
 # Blocks with equal code share a class, so that compilers see one class for a stage of blocks and not one for each.
 _classes: "WeakValueDictionary[Any, type[nn.Module]]" = WeakValueDictionary()
-_classes_lock = threading.Lock()
 
 
 @functools.lru_cache(maxsize=64)  # equal blocks of a model share their trace
@@ -151,18 +149,17 @@ def gated_class(trace: Trace | None, rewrite: Rewrite) -> type[nn.Module]:
     rewrite = replace(rewrite, reads=trace.reads if trace else frozenset())
     codes = [_code(case.graph, rewrite.insertions, i) for i, case in enumerate(trace.cases if trace else ())]
     key = (rewrite, *((code.src, tuple((k, id(v)) for k, v in code.globals.items())) for code in codes))
-    with _classes_lock:
-        cls = _classes.get(key)
-        if cls is None:
-            forwards = [_function("forward", code.src, dict(code.globals)) for code in codes]
-            if trace is None:
-                forward: Callable[..., Any] = rewrite.original.forward
-            else:
-                forward = forwards[0] if len(forwards) == 1 else _dispatch(trace, forwards)
-            if rewrite.output is not None:
-                forward = _with_output_gate(forward, rewrite.output)
-            cls = _classes[key] = _subclass(rewrite, forward)
-    return cls
+    # No lock: threads that make the same class at once may each use their own, and Ctrl-C could leave a lock taken.
+    return _classes.get(key) or _classes.setdefault(key, _subclass(rewrite, _forward(trace, rewrite, codes)))
+
+
+def _forward(trace: Trace | None, rewrite: Rewrite, codes: list[Any]) -> Callable[..., Any]:
+    if trace is None:
+        forward: Callable[..., Any] = rewrite.original.forward
+    else:
+        forwards = [_function("forward", code.src, dict(code.globals)) for code in codes]
+        forward = forwards[0] if len(forwards) == 1 else _dispatch(trace, forwards)
+    return forward if rewrite.output is None else _with_output_gate(forward, rewrite.output)
 
 
 def _with_output_gate(forward: Callable[..., Any], output: OutputGate) -> Callable[..., Any]:

@@ -55,9 +55,10 @@ def test_interrupts_leave_the_model_as_it_was_or_finish(make, undo):
         return se_inject.apply(make()) if undo else make()
 
     call(ready())  # fills caches, which make later calls shorter
-    lines = lines_of(lambda model=ready(): call(model))
-    last = range(lines - 80, lines)  # where the model changes
-    for line in sorted({*random.Random(0).sample(range(1, lines), 20), *last}):
+    first = ready()
+    lines = lines_of(lambda: call(first))
+    last = range(lines - 60, lines)  # where the model changes
+    for line in sorted({*random.Random(0).sample(range(1, lines), 10), *last}):
         model = ready()
         plain, before, code = copy.deepcopy(model).eval(), exact_state(model), getattr(model, "code", None)
         sys.settrace(Interrupt(line))
@@ -101,7 +102,6 @@ def test_threads_apply_to_different_models_while_others_train():
             trainer.join()
     assert not errors
     assert [len(list(se_inject.gates(model))) for model in gated] == [3 + i % 3 for i in range(24)]
-    assert len({type(model[1]) for model in gated}) == 1  # equal blocks still share a class
 
 
 def test_finding_leaves_the_random_stream_to_other_threads():

@@ -219,7 +219,7 @@ ROWS = {
     "pytorchcv.models.enet.ENetUnit": lambda b, above: [_out(b.conv3)],
     "pytorchcv.models.erfnet.FCU": lambda b, above: [_out(b.conv2)],
     # arguable: a sum of alike paths (made in a child, Concurrent 'sum') is directly the add's operand
-    "pytorchcv.models.esnet.PFCU": lambda b, above: [],
+    "pytorchcv.models.esnet.PFCU": lambda b, above: [_out(b)],
     "pytorchcv.models.espcnet.ESPBlock": lambda b, above: [b.norm_activ.bn.num_features] if b.residual else [],
     # returns norm(cat), and a stream beside or one conv path only
     "pytorchcv.models.espcnet.ESPStage": lambda b, above: [],
