@@ -73,7 +73,7 @@ def is_unpacking(frame: types.FrameType) -> bool:
 
 
 def asks_for_none(code: types.CodeType) -> bool:
-    """Whether code compares with None what a call has returned: a value of a trace never is None.
+    """Whether code compares with None one of several values that a call has returned: those of a trace never are.
 
     >>> def forward(self, x):
     ...     x, weights = self.attention(x)
@@ -87,7 +87,7 @@ def asks_for_none(code: types.CodeType) -> bool:
         if step.opname == "STORE_FAST":
             before = steps[i - 1]
             is_unpacked = before.opname == "STORE_FAST" and returned.get(before.argval, False)
-            returned[step.argval] = is_unpacked or before.opname.startswith(("CALL", "UNPACK"))
+            returned[step.argval] = is_unpacked or before.opname.startswith("UNPACK")
         elif step.opname == "LOAD_FAST" and returned.get(step.argval) and _tests_for_none(steps[i + 1 : i + 3]):
             return True
     return False
@@ -117,7 +117,7 @@ def calls_isinstance(frame: types.FrameType) -> bool:
 @functools.lru_cache(maxsize=1024)
 def _question(code: types.CodeType) -> str | None:
     if asks_for_none(code):
-        return "it compares with None what a call has returned, which is known only when it runs"
+        return "it compares with None one of the values that a call has returned, which is known only when it runs"
     is_none_test = False
     for instruction in dis.get_instructions(code):
         if _names_type(instruction):
