@@ -89,6 +89,8 @@ class Analyst:
         self, cls: type[nn.Module], state: dict[str, Any], block: nn.Module, error: UntraceableError
     ) -> Analysis:
         """A forward that stays as it is: sites are outputs of children, the same on every way through it."""
+        if self.position != "standard":
+            raise error
         try:
             graphs = explore_block(cls, state)
         except UntraceableError:

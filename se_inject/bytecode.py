@@ -46,6 +46,16 @@ def asks_for_modes(block_class: Any) -> bool:
     )
 
 
+def names_children(block_class: Any) -> bool:
+    """Whether a class's forward, or a function that it may call, may go through all its children.
+
+    >>> names_children(type("Block", (), {"forward": lambda self, x: [layer(x) for layer in self.children()]}))
+    True
+    """
+    names = {"children", "modules", "named_children", "named_modules", "_modules"}
+    return any(not names.isdisjoint(code.co_names) for code in _codes(block_class))
+
+
 def _names_type(instruction: dis.Instruction) -> bool:
     return instruction.opname == "LOAD_GLOBAL" and instruction.argval == "type"
 
@@ -99,19 +109,23 @@ def _tests_for_none(steps: list[dis.Instruction]) -> bool:
     return "NONE" in test.opname or (test.argval is None and after.opname == "IS_OP")
 
 
-def calls_isinstance(frame: types.FrameType) -> bool:
-    """Whether the call that a frame is in the middle of is one of ``isinstance``.
+def asks_for_a_tensor(frame: types.FrameType) -> bool:
+    """Whether the call that a frame is in the middle of is ``isinstance(..., torch.Tensor)``.
 
-    >>> calls_isinstance(inspect.currentframe())
+    >>> asks_for_a_tensor(inspect.currentframe())
     False
     """
-    before = [step for step in dis.get_instructions(frame.f_code) if step.offset < frame.f_lasti]
-    for step in reversed(before):
-        if step.argval == "isinstance":
-            return True
-        if step.opname.startswith("CALL"):
-            return False
-    return False
+    steps = [step for step in dis.get_instructions(frame.f_code) if step.opname not in {"PRECALL", "CACHE", "KW_NAMES"}]
+    call = next((step for step in steps if step.offset >= frame.f_lasti), None)
+    if call is None or call.positions is None or call.positions.col_offset is None:
+        return False
+    start = (call.positions.lineno, call.positions.col_offset)
+    before = [step for step in steps if step.offset < call.offset]
+    names_it = any(
+        step.argval == "isinstance" and step.positions and (step.positions.lineno, step.positions.col_offset) == start
+        for step in before
+    )
+    return call.opname.startswith("CALL") and names_it and before[-1].argval == "Tensor"
 
 
 @functools.lru_cache(maxsize=1024)

@@ -34,7 +34,8 @@ class _Snapshot:
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._class = type(module)
-        below = module.modules() if isinstance(module, fx.GraphModule) else [module]
+        containers = [child for child in module.children() if isinstance(child, nn.ModuleDict)]  # of gates, perhaps
+        below = module.modules() if isinstance(module, fx.GraphModule) else [module, *containers]
         self._attributes = [(m, dict(vars(m))) for m in below]
         self._children = [(m, dict(m._modules)) for m, _ in self._attributes]
 

@@ -27,7 +27,7 @@ def expanded(graph: fx.Graph, owner: nn.Module, graphs_of: GraphsOf) -> fx.Graph
     """
     several = {node for node in graph.nodes if node.op == "call_module" and _is_taken_apart(node)}
     inner = {node: graphs_of(owner.get_submodule(str(node.target))) for node in several}
-    inner = {node: graphs for node, graphs in inner.items() if len(graphs) == 1 and _outputs(graphs[0]) is not None}
+    inner = {node: graphs for node, graphs in inner.items() if len(graphs) == 1 and _has_all(graphs[0], node)}
     if not inner:
         return graph
     written = fx.Graph()
@@ -49,6 +49,12 @@ def _is_taken_apart(call: fx.Node) -> bool:
     return bool(call.users) and all(
         op_name(user) == "getitem" and user.args[0] is call and isinstance(user.args[1], int) for user in call.users
     )
+
+
+def _has_all(graph: fx.Graph, call: fx.Node) -> bool:
+    outputs = _outputs(graph)
+    wanted = [user.args[1] for user in call.users]
+    return outputs is not None and all(isinstance(i, int) and -len(outputs) <= i < len(outputs) for i in wanted)
 
 
 def _outputs(graph: fx.Graph) -> Sequence[Any] | None:

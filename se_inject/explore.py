@@ -4,14 +4,16 @@ Such a forward is not touched. If one call of one child makes the value on every
 that child instead.
 """
 
+import dis
 import inspect
+import itertools
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from .bytecode import asks_for_modes, asks_for_types, compared_with_none
+from .bytecode import asks_for_modes, asks_for_types, compared_with_none, names_children
 from .flow import Flow, is_crop
 from .paths import DeadEnd, Paths
 from .proxy import UntraceableError
@@ -26,10 +28,10 @@ def explore_block(block_class: type[nn.Module], state: dict[str, Any]) -> list[f
         raise UntraceableError("its forward is set on the instance, not by its class")
     if asks_for_types(block_class):
         raise UntraceableError("it asks for the type of a value (type), which is known only when it runs")
-    parameters = _arguments(block_class)
     compared = compared_with_none(block_class)
     graphs: dict[str, fx.Graph] = {}
-    for grad in (True, False) if asks_for_modes(block_class) else (torch.is_grad_enabled(),):
+    modes = (True, False) if asks_for_modes(block_class) else (torch.is_grad_enabled(),)
+    for grad, parameters in itertools.product(modes, _arguments(block_class)):
         paths = Paths()
         while paths.start():
             fixed = paths.arguments(parameters, compared)
@@ -44,11 +46,19 @@ def explore_block(block_class: type[nn.Module], state: dict[str, Any]) -> list[f
     return list(graphs.values())
 
 
-def _arguments(block_class: type[nn.Module]) -> list[inspect.Parameter]:
-    """The arguments of a forward; ``*args`` alone stand for one, otherwise they and ``**kwargs`` are left out."""
+def _arguments(block_class: type[nn.Module]) -> list[list[inspect.Parameter]]:
+    """The arguments of a forward; where it looks at ``*args``, with none and with one of them."""
+    forward = inspect.unwrap(block_class.forward)
     declared = list(inspect.signature(block_class.forward).parameters.values())[1:]
     named = [p for p in declared if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return named or [p.replace(kind=p.POSITIONAL_ONLY) for p in declared if p.kind is p.VAR_POSITIONAL]
+    used = {str(step.argval) for step in dis.get_instructions(forward) if step.opname.startswith("LOAD")}
+    variable = [p for p in declared if p not in named and p.name in used]
+    if any(p.kind is p.VAR_KEYWORD for p in variable):
+        raise UntraceableError("its forward takes **kwargs, whose values are known only when it runs")
+    if not variable:
+        return [named]
+    one, two = (p.replace(name=f"{p.name}_{i}", kind=p.POSITIONAL_ONLY) for p in variable for i in range(2))
+    return [[*named, one], [*named, one, two]] if not named else [named, [*named, one]]
 
 
 def producer(flow: Flow, candidate: Candidate) -> str | None:
@@ -80,4 +90,9 @@ def can_hold_gate(module: nn.Module) -> bool:
     (True, False)
     """
     changes_class = isinstance(module, nn.modules.lazy.LazyModuleMixin) or parametrize.is_parametrized(module)
-    return not (changes_class or is_wrapped(module) or "forward" in vars(module))
+    # A gate among children that a forward loops over would be run as one of them.
+    loops = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict | fx.GraphModule) or names_children(
+        type(module)
+    )
+    is_called = type(module).__call__ is nn.Module.__call__ and "forward" not in vars(module)
+    return is_called and not (changes_class or loops or is_wrapped(module))

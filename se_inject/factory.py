@@ -113,7 +113,7 @@ class GateMaker:
         tensor = _floating_point(gate)
         like: dict[str, Any] = {} if tensor is None else {"device": tensor.device, "dtype": tensor.dtype}
         shape = (2, channels, *[_PROBE_SIZE.get(rank, 4)] * rank)
-        x = torch.linspace(-1, 1, math.prod(shape), **like).view(shape)
+        x = torch.linspace(-30, 30, math.prod(shape), **like).view(shape)
         before, outputs = x.clone(), []
         try:
             with torch.no_grad(), no_randomness():

@@ -82,10 +82,16 @@ def first_channels(node: fx.Node) -> int | None:
 def is_in_place(node: fx.Node, owner: nn.Module) -> bool:
     """Whether a node changes its first input."""
     if node.op == "call_module":
-        return bool(getattr(owner.get_submodule(str(node.target)), "inplace", False))
+        return _starts_in_place(owner.get_submodule(str(node.target)))
     name = op_name(node)
     in_place_operator = node.op == "call_function" and name in {"iadd", "isub", "imul", "itruediv"}
     return in_place_operator or name.endswith("_") or bool(node.kwargs.get("inplace"))
+
+
+def _starts_in_place(module: nn.Module) -> bool:
+    """Whether a module, or the first layer inside, changes its input."""
+    first = next(module.children(), None)
+    return bool(getattr(module, "inplace", False)) or (first is not None and _starts_in_place(first))
 
 
 def argument(node: fx.Node, position: int, *names: str, default: Any = None) -> Any:
@@ -222,7 +228,7 @@ class Flow:
         """Whether a node runs an activation and nothing else."""
         module = self.module(node)
         if module is not None:
-            return not module._modules and self._is_nonlinear(node)
+            return not module._modules and not isinstance(module, nn.GLU) and self._is_nonlinear(node)
         return op_name(node).rstrip("_") in ACTIVATIONS
 
     def _module_parameters(self, node: fx.Node) -> Iterator[nn.Parameter]:

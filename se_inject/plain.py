@@ -50,7 +50,11 @@ def activations(sequential: nn.Module) -> Iterator[Finding]:
 
 
 def _is_activation(module: nn.Module) -> bool:
-    return not module._modules and "activation" in type(module).__module__.rpartition(".")[2]
+    return (
+        not module._modules
+        and not isinstance(module, nn.GLU)
+        and "activation" in type(module).__module__.rpartition(".")[2]
+    )
 
 
 def _normalizes_and_activates(module: nn.Module) -> bool:

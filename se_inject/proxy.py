@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import fx
 
-from .bytecode import calls_isinstance, is_in_call, is_unpacking
+from .bytecode import asks_for_a_tensor, is_in_call, is_unpacking
 
 
 class UntraceableError(Exception):
@@ -17,7 +17,7 @@ class UntraceableError(Exception):
 
 def _is_internal(frame: types.FrameType | None) -> bool:
     asker = frame.f_globals.get("__name__", "") if frame is not None else ""
-    return asker.startswith(("torch.fx.", "torch.utils._pytree", "se_inject."))
+    return asker.startswith(("torch.fx.", "torch.utils._pytree", "torch.nn.modules.module", "se_inject."))
 
 
 class Value(fx.Proxy):
@@ -34,7 +34,7 @@ class Value(fx.Proxy):
         if frame is not None and frame.f_globals.get("__name__") == "torch.utils.checkpoint":
             raise self._refuse("it uses activation checkpointing")
         # Never for a question from C, which would go on to read this object's memory as that of a tensor.
-        if self._explores() and frame is not None and calls_isinstance(frame):
+        if self._explores() and frame is not None and asks_for_a_tensor(frame):
             return torch.Tensor
         raise self._refuse("it asks for the type of a value (isinstance), which is known only when it runs")
 
@@ -50,6 +50,12 @@ class Value(fx.Proxy):
         if not _is_internal(frame) and is_in_call(frame):
             raise self._refuse("it asks what a value has (hasattr, getattr), which is known only when it runs")
         return super().__getattr__(name)
+
+    def __hash__(self) -> int:
+        # A set or dict would miss it without asking whether it is equal.
+        if not sys._getframe(1).f_globals.get("__name__", "").startswith(("torch", "se_inject.")):
+            raise self._refuse("it looks a value up in a set or dictionary (data-dependent control flow)")
+        return super().__hash__()
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise self._refuse("it assigns items of a value, which a graph does not show")

@@ -70,6 +70,9 @@ def trace_shadow(
     if drawn:
         raise UntraceableError("it draws random numbers that tracing would freeze")
     if paths is not None:
+        both = {f"self.{'.'.join(filter(None, (path, name)))}" for path, name in tracer.reads} & set(written)
+        if both:
+            raise UntraceableError(f"it reads and writes {min(both)}, on which its ways may depend")
         if any(user.target not in SHAPING for n in tracer.graph.nodes if "shape_only" in n.meta for user in n.users):
             raise UntraceableError("it unpacks a value (data-dependent control flow)")
         return tracer.graph

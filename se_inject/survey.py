@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import fx, nn
@@ -47,6 +48,7 @@ class Survey:
         self.skipped: list[Skipped] = []
         self.asked_again = 0  # selected sites that have their gate already
         self._selection = selection
+        self._unreadable: set[str] = set()
         self._analyst = Analyst(selection.kinds, position)
         self._modules = dict(model.named_modules())
         self._places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
@@ -69,15 +71,34 @@ class Survey:
             if reason is None and gated is not None:
                 reason = ALREADY_GATED
                 self.asked_again += self._selection.selects(found.site._replace(channels=gated))
-            if reason is None and found.finding.producer and not self._can_hold_gate(found.block):
+            if reason is None and found.finding.producer and not self._can_hold_gate(found):
                 reason = f"the child that makes its value ({found.finding.producer}) is shared or cannot hold a gate"
             if reason is None:
                 yield found
             else:
                 self.skipped.append(Skipped(found.site.path, reason))
 
-    def _can_hold_gate(self, child: nn.Module) -> bool:
-        return self._places[child] == 1 and can_hold_gate(child)
+    def _can_hold_gate(self, found: Found) -> bool:
+        """Whether the child that makes a value serves its block alone."""
+        block, path = found.block_path, _join(found.block_path, found.finding.producer)
+        is_called_elsewhere = any(
+            called.startswith(f"{block}.") and _is_at_or_below(path, called) and not _is_at_or_below(caller, block)
+            for called, caller in self._calls
+            if block
+        )
+        return self._places[found.block] == 1 and can_hold_gate(found.block) and not is_called_elsewhere
+
+    @cached_property
+    def _calls(self) -> set[tuple[str, str]]:
+        """Which child each forward calls: the paths of the child and of the caller."""
+        return {
+            (_join(path, str(node.target)), path)
+            for path, module in self._modules.items()
+            if has_own_forward(module) and not isinstance(module, fx.GraphModule)
+            for graph in self._analyst.graphs_of(module)
+            for node in graph.nodes
+            if node.op == "call_module"
+        }
 
     def _candidates(self) -> Iterator[Found]:
         convolutional = _with_convolutions(self._modules[""])
@@ -109,6 +130,7 @@ class Survey:
                 raise UntraceableError("its class replaces __call__")
             analysis = analyse(module)
         except UntraceableError as error:
+            self._unreadable.add(path)
             self.skipped.append(Skipped(path, f"its forward cannot be rewritten: {error}"))
             return
         for finding in analysis.findings:
@@ -136,13 +158,22 @@ class Survey:
         """The activations of plain networks: outside of all blocks and of modules with gates of their own."""
         founds = [found for founds in by_path.values() for found in founds]
         inside = {_join(found.block_path, child) for found in founds for child in found.finding.inside}
+        inside |= self._unreadable - {""}
         for path, module in blocks.items():
             if by_path.get(path) or isinstance(module, fx.GraphModule) or not inside.isdisjoint(_with_parents(path)):
                 continue
             if self._analyst.has_own_gate(module):
                 inside.add(path)
+            elif type(module).forward is nn.Sequential.forward and self._is_run_by_others(path):
+                continue  # the forward that runs its children one by one has these sites
             elif has_own_forward(module) or type(module).forward is nn.Sequential.forward:
                 yield from self._found(path, module, self._analyst.analyse_plain)
+
+    def _is_run_by_others(self, sequential: str) -> bool:
+        return any(
+            called.startswith(f"{sequential}.") and not _is_at_or_below(caller, sequential)
+            for called, caller in self._calls
+        )
 
     def _with_channels(self, model: nn.Module, candidates: list[Found], example_inputs: Any) -> Iterator[Found]:
         unknown = [found for found in candidates if found.finding.channels is None]
@@ -173,6 +204,10 @@ def _replaces_call(module: nn.Module) -> bool:
 
 def _original_class(module: nn.Module) -> type[nn.Module]:
     return Rewrite.of(module).original if isinstance(module, GatedBlock) else type(module)
+
+
+def _is_at_or_below(path: str, above: str) -> bool:
+    return f"{path}.".startswith(f"{above}.")
 
 
 def _join(prefix: str, name: str) -> str:

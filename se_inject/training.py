@@ -27,7 +27,15 @@ def gates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """
     if not isinstance(model, nn.Module):
         raise NotAModuleError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    return ((name, module) for name, module in model.named_modules() if is_gate(module))
+    return _gates(model)
+
+
+def _gates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    inside: set[nn.Module] = set()  # a gate may hold another one
+    for name, module in model.named_modules():
+        if is_gate(module) and module not in inside:
+            inside.update(module.modules())
+            yield name, module
 
 
 def gate_parameters(model: nn.Module) -> list[nn.Parameter]:

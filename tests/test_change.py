@@ -13,10 +13,18 @@ from torch import fx
 
 import se_inject
 
-from .blocks import network
+from .blocks import block, conv, network
 from .promises import assert_same, exact_state
 
 X = torch.randn(2, 3, 8, 8)
+
+
+def two_sites():
+    def forward(self, x):
+        x = x + self.a(x)
+        return x + self.b(x)
+
+    return block(forward, a=conv(), b=conv())
 
 
 class Interrupt:
@@ -72,6 +80,25 @@ def test_interrupts_leave_the_model_as_it_was_or_finish(make, undo):
             assert_same(model.eval()(X), plain(X))
         else:  # the interrupt came when all was done
             assert bool(list(se_inject.gates(model))) != undo
+
+
+def test_interrupts_leave_the_gates_of_an_earlier_apply():
+    def ready():
+        model = torch.nn.Sequential(two_sites())
+        return se_inject.apply(model, where=lambda site: site.gate_path.endswith("0"))
+
+    first = ready()
+    lines = lines_of(lambda: se_inject.apply(first))
+    for line in range(lines - 40, lines):
+        model = ready()
+        before = exact_state(model)
+        sys.settrace(Interrupt(line))
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                se_inject.apply(model)
+        finally:
+            sys.settrace(None)
+        assert exact_state(model) == before or len(list(se_inject.gates(model))) == 2
 
 
 def test_threads_apply_to_different_models_while_others_train():

@@ -194,6 +194,13 @@ def test_gates_are_left_alone_by_a_later_apply():
     assert [name for name, _ in se_inject.gates(model)] == ["1.se", "2.se", "3.se"]
 
 
+def test_gate_that_holds_a_gate_counts_once():
+    model = se_inject.apply(network(), gate=lambda channels: se_inject.SqueezeExcitation(channels, init="standard"))
+    assert [name for name, _ in se_inject.gates(model)] == ["1.se", "2.se", "3.se"]
+    parameters = se_inject.gate_parameters(model)
+    assert len(parameters) == len(set(parameters))
+
+
 def test_gates_in_a_traced_graph():
     plain = network().eval()
     traced = torch.fx.symbolic_trace(plain)

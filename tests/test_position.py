@@ -106,6 +106,25 @@ def test_branch_with_several_inputs_has_no_single_place_before_it():
     assert "its branch reads 2 values" in reason
 
 
+def test_branch_that_overwrites_its_input_is_refused_before_it():
+    module = block(lambda self, x: x + self.body(x), body=nn.Sequential(nn.ReLU(inplace=True), conv()))
+    assert len(se_inject.find_sites(module)) == 1
+    [(_, reason)] = se_inject.find_sites(module, position="pre").skipped
+    assert "in place" in reason
+
+
+def test_plain_gates_where_a_forward_runs_the_layers_of_a_sequential():
+    def forward(self, x):
+        for layer in self.features:
+            x = layer(x)
+        return x
+
+    features = nn.Sequential(conv(), nn.ReLU(), conv(), nn.ReLU(), conv(16, 32), nn.GLU(1))
+    model = se_inject.apply(block(forward, features=features), kinds=["plain"])
+    assert [name for name, _ in se_inject.gates(model)] == ["se.0", "se.1"]
+    assert model(torch.randn(2, 16, 5, 5)).shape == (2, 16, 5, 5)
+
+
 def test_identity_that_is_overwritten_is_refused():
     module = block(lambda self, x: x.mul(1).add_(self.conv(x)), conv=conv())
     assert len(se_inject.find_sites(module, position="identity")) == 1
