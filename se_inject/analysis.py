@@ -12,10 +12,11 @@ from .expand import expanded
 from .explore import explore_block, producer
 from .finding import Analysis, Finding, accept, children, merged
 from .fingerprint import Fingerprints
-from .flow import Flow, is_conv
+from .flow import Flow
 from .gate import is_gate
 from .gating import has_gate
 from .graph_module import Call, Scopes, ungated_graph
+from .layers import is_conv
 from .naming import free_name, free_name_in_graph, numbered
 from .plain import activations, plain_candidates
 from .position import Position

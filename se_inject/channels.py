@@ -9,7 +9,8 @@ from torch import fx, nn
 from torch.nn.modules import activation, batchnorm, dropout, instancenorm, padding, pooling, upsampling
 from torch.nn.parameter import is_lazy
 
-from .flow import ACTIVATIONS, ADD, CAT, DIV, MUL, argument, first_channels, is_conv, is_crop, op_name
+from .layers import is_conv
+from .nodes import ACTIVATIONS, ADD, CAT, DIV, MUL, argument, first_channels, is_crop, op_name
 
 
 @dataclass(frozen=True)

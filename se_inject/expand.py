@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx, nn
 from torch.fx.node import map_arg
 
-from .flow import op_name
+from .nodes import op_name
 
 GraphsOf = Callable[[nn.Module], Sequence[fx.Graph]]
 

@@ -14,7 +14,8 @@ from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from .bytecode import asks_for_modes, asks_for_types, compared_with_none, names_children
-from .flow import Flow, is_crop
+from .flow import Flow
+from .nodes import is_crop
 from .paths import DeadEnd, Paths
 from .proxy import UntraceableError
 from .rules import Candidate

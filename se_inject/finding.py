@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from torch import fx, nn
 
 from .channels import Feature
-from .flow import Flow, is_conv
+from .flow import Flow
+from .layers import is_conv
 from .rewrite import Placement
 from .rules import Candidate, Kind
 from .trace import Trace

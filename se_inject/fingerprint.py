@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from .shadow import MODULE_INTERNALS
+from .standin import MODULE_INTERNALS
 
 
 class Fingerprints:

@@ -1,104 +1,27 @@
-"""What a block's graph says about its values: ancestry, convolutions, squeezes; and what a node is called."""
+"""What a block's graph says about its values: ancestry, convolutions, squeezes."""
 
 import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import fx, nn
-from torch.nn.parameter import is_lazy
 
-ADD = frozenset({"add", "iadd", "add_"})
-MUL = frozenset({"mul", "imul", "mul_", "multiply", "multiply_"})
-DIV = frozenset({"div", "div_", "truediv", "itruediv", "divide"})
-CAT = frozenset({"cat", "concat", "concatenate"})
-# These read a value's shape or type, not its numbers: no data flows through them.
-_SHAPE_ONLY = frozenset(
-    "size dim ndimension numel stride new_empty new_zeros new_ones new_full new_tensor"
-    " empty_like zeros_like ones_like full_like rand_like randn_like".split()
+from .layers import GLOBAL_POOLS, flatten, is_conv, is_one, is_upsampling_layer
+from .nodes import (
+    ACTIVATIONS,
+    ARITHMETIC,
+    ATTENTION,
+    DIV,
+    MUL,
+    SHAPE_ATTRIBUTES,
+    SHAPE_ONLY,
+    SHAPING,
+    UPSAMPLING,
+    argument,
+    is_part_of_split,
+    op_name,
 )
-_SHAPE_ATTRIBUTES = frozenset("shape ndim dtype device layout requires_grad is_cuda".split())
-_SPLITS = frozenset("chunk split tensor_split unbind split_with_sizes".split())
-ACTIVATIONS = frozenset(
-    "relu relu6 gelu silu mish elu selu celu leaky_relu prelu rrelu hardtanh hardswish hardsigmoid softplus sigmoid"
-    " tanh clamp softmax".split()
-)
-_ATTENTION = frozenset("matmul bmm einsum softmax scaled_dot_product_attention".split())
-_UPSAMPLING = frozenset(
-    "interpolate upsample pixel_shuffle conv_transpose1d conv_transpose2d conv_transpose3d"
-    " max_unpool1d max_unpool2d max_unpool3d".split()
-)
-# Methods whose arguments after the first are a shape.
-SHAPING = frozenset("view reshape expand unflatten new_zeros new_ones new_empty".split())
-_ARITHMETIC = frozenset("add sub mul floordiv truediv getitem int".split())
-
-
-def op_name(node: fx.Node) -> str:
-    """The bare name of the function or method that a node calls; empty for other nodes."""
-    if node.op == "call_method":
-        return str(node.target)
-    return getattr(node.target, "__name__", "") if node.op == "call_function" else ""
-
-
-def is_conv(module: nn.Module) -> bool:
-    """Whether a module is a convolution: torch's, or any leaf with a convolution's weight.
-
-    >>> is_conv(nn.Conv1d(3, 8, 1)), is_conv(nn.Linear(3, 8))
-    (True, False)
-    """
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return True
-    weight = module._parameters.get("weight")
-    return not module._modules and rank(weight) >= 3
-
-
-def rank(tensor: torch.Tensor | None) -> int:
-    """The number of dimensions of a tensor, 0 where it is none or lazy.
-
-    >>> rank(torch.ones(2, 3)), rank(None)
-    (2, 0)
-    """
-    return 0 if tensor is None or is_lazy(tensor) else tensor.ndim
-
-
-def is_crop(node: fx.Node) -> bool:
-    """Whether a node takes a part of all positions, of all channels: ``x[:, :, 1:]``."""
-    index = node.args[1] if op_name(node) == "getitem" else None
-    whole = (slice(None), slice(None))
-    return isinstance(index, tuple) and index[:2] == whole and all(isinstance(i, slice) for i in index)
-
-
-def first_channels(node: fx.Node) -> int | None:
-    """The n of ``x[:, :n]``, of all positions or some; None for any other item."""
-    index = node.args[1] if op_name(node) == "getitem" else None
-    if not isinstance(index, tuple) or len(index) < 2 or not all(isinstance(i, slice) for i in index):
-        return None
-    rows, columns = index[:2]
-    is_first = rows == slice(None) and columns.start is None and columns.step is None
-    return columns.stop if is_first and isinstance(columns.stop, int) and columns.stop > 0 else None
-
-
-def is_in_place(node: fx.Node, owner: nn.Module) -> bool:
-    """Whether a node changes its first input."""
-    if node.op == "call_module":
-        return _starts_in_place(owner.get_submodule(str(node.target)))
-    name = op_name(node)
-    in_place_operator = node.op == "call_function" and name in {"iadd", "isub", "imul", "itruediv"}
-    return in_place_operator or name.endswith("_") or bool(node.kwargs.get("inplace"))
-
-
-def _starts_in_place(module: nn.Module) -> bool:
-    """Whether a module, or the first layer inside, changes its input."""
-    first = next(module.children(), None)
-    return bool(getattr(module, "inplace", False)) or (first is not None and _starts_in_place(first))
-
-
-def argument(node: fx.Node, position: int, *names: str, default: Any = None) -> Any:
-    """An argument of a call by its position or by one of its names."""
-    if len(node.args) > position:
-        return node.args[position]
-    return next((node.kwargs[name] for name in names if name in node.kwargs), default)
 
 
 class Flow:
@@ -126,7 +49,7 @@ class Flow:
             shapes = [
                 user.op == "call_method" and user.target in SHAPING and user.args[0] is not node for user in node.users
             ]
-            computes = [user in sizes and op_name(user) in _ARITHMETIC for user in node.users]
+            computes = [user in sizes and op_name(user) in ARITHMETIC for user in node.users]
             if shapes and all(a or b for a, b in zip(shapes, computes, strict=True)):
                 sizes.add(node)
         return sizes
@@ -139,7 +62,7 @@ class Flow:
     @functools.cached_property
     def split_mask(self) -> int:
         """The nodes that take a value apart."""
-        return self._mask(_is_part_of_split)
+        return self._mask(is_part_of_split)
 
     @functools.cached_property
     def upsampling_mask(self) -> int:
@@ -159,7 +82,7 @@ class Flow:
     @functools.cached_property
     def attention_mask(self) -> int:
         """The nodes that mix positions by attention, in the block itself."""
-        return self._mask(lambda node: op_name(node) in _ATTENTION and "inner" not in node.meta)
+        return self._mask(lambda node: op_name(node) in ATTENTION and "inner" not in node.meta)
 
     @functools.cached_property
     def parameter_mask(self) -> int:
@@ -172,7 +95,7 @@ class Flow:
     @staticmethod
     def _is_shape_only(node: fx.Node) -> bool:
         name = op_name(node)
-        return name in _SHAPE_ONLY or (name == "getattr" and node.args[1] in _SHAPE_ATTRIBUTES)
+        return name in SHAPE_ONLY or (name == "getattr" and node.args[1] in SHAPE_ATTRIBUTES)
 
     def members(self, mask: int) -> Iterator[fx.Node]:
         """The nodes of a mask, in order."""
@@ -237,7 +160,7 @@ class Flow:
 
     def _is_upsampling(self, node: fx.Node) -> bool:
         module = self.module(node)
-        return op_name(node) in _UPSAMPLING if module is None else _is_upsampling_layer(module)
+        return op_name(node) in UPSAMPLING if module is None else is_upsampling_layer(module)
 
     def _is_nonlinear(self, node: fx.Node) -> bool:
         module = self.module(node)
@@ -252,61 +175,16 @@ class Flow:
         """Whether a node averages (or maximizes) over all positions: the first half of any channel gate."""
         module = self.module(node)
         if module is not None:
-            return any(isinstance(m, _GLOBAL_POOLS) and _is_one(m.output_size) for m in module.modules())
+            return any(isinstance(m, GLOBAL_POOLS) and is_one(m.output_size) for m in module.modules())
         name = op_name(node)
         if name in {"mean", "amax", "amin", "sum", "norm", "vector_norm"}:
             dims = argument(node, 2 if "norm" in name else 1, "dim", "axis")
             dims = tuple(dims) if isinstance(dims, list | tuple) else (dims,)
             return None not in dims and not {0, 1} & set(dims)
         if name in {"view", "reshape"}:
-            return list(_flatten(node.args[1:]))[-2:] == [1, 1]  # (N, C, 1, 1), as of a global context
+            return list(flatten(node.args[1:]))[-2:] == [1, 1]  # (N, C, 1, 1), as of a global context
         if "adaptive" in name:
-            return _is_one(argument(node, 1, "output_size"))
+            return is_one(argument(node, 1, "output_size"))
         # avg_pool2d(x, x.shape[2:]): a window that depends on the input is the whole input.
         window = argument(node, 1, "kernel_size")
-        return name.endswith(("pool1d", "pool2d", "pool3d")) and any(isinstance(a, fx.Node) for a in _flatten(window))
-
-
-def _is_upsampling_layer(module: nn.Module) -> bool:
-    """Whether a layer enlarges a feature map; not a block that reduces it, too."""
-    if type(module).forward is nn.Sequential.forward:
-        return any(map(_is_upsampling_layer, module.children()))
-    if module._modules:
-        below = [m for m in module.modules() if not m._modules]
-        return any(map(_is_upsampling_layer, below)) and not any(map(_reduces, below))
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        return max(module.stride) > 1
-    kinds = (nn.Upsample, nn.PixelShuffle, nn.modules.pooling._MaxUnpoolNd)
-    # Some libraries wrap interpolate() in a class of their own.
-    return isinstance(module, kinds) or "Interpolation" in type(module).__name__
-
-
-def _reduces(layer: nn.Module) -> bool:
-    """Whether a layer makes a feature map smaller."""
-    return any(isinstance(step, int) and step > 1 for step in _flatten(getattr(layer, "stride", 1))) and not isinstance(
-        layer, nn.modules.conv._ConvTransposeNd | nn.modules.pooling._MaxUnpoolNd
-    )
-
-
-_GLOBAL_POOLS = tuple(getattr(nn, f"Adaptive{kind}Pool{rank}d") for kind in ("Avg", "Max") for rank in (1, 2, 3))
-
-
-def _flatten(value: Any) -> Iterator[Any]:
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _flatten(item)
-    else:
-        yield value
-
-
-def _is_one(size: Any) -> bool:
-    return all(extent == 1 for extent in _flatten(size))
-
-
-def _is_part_of_split(node: fx.Node) -> bool:
-    if op_name(node) == "getitem":
-        # What a child returns beside other values is no part of one value.
-        return node.args[0].op != "call_module" and any(  # type: ignore[union-attr]
-            isinstance(index, int) for index in _flatten(node.args[1])
-        )
-    return op_name(node) in _SPLITS
+        return name.endswith(("pool1d", "pool2d", "pool3d")) and any(isinstance(a, fx.Node) for a in flatten(window))

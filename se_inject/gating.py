@@ -4,7 +4,8 @@ from typing import Protocol
 
 from torch import fx, nn
 
-from .flow import MUL, Flow, argument, op_name
+from .flow import Flow
+from .nodes import MUL, argument, op_name
 
 
 class Gating(Protocol):

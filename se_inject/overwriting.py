@@ -2,7 +2,8 @@
 
 from torch import fx, nn
 
-from .flow import Flow, is_in_place, op_name
+from .flow import Flow
+from .nodes import is_in_place, op_name
 
 
 def is_overwritten(flow: Flow, value: fx.Node, users: tuple[fx.Node, ...]) -> bool:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from torch import fx, nn
 
 from .finding import Finding
-from .flow import Flow, is_conv
+from .flow import Flow
+from .layers import is_conv
 from .rules import Candidate
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)

@@ -174,7 +174,7 @@ def _with_output_gate(forward: Callable[..., Any], output: OutputGate) -> Callab
 def _subclass(rewrite: Rewrite, forward: Callable[..., Any]) -> type[nn.Module]:
     original = rewrite.original
     base = held_class(original) if rewrite.held else original  # type: ignore[arg-type]
-    forward.__module__ = original.__module__
+    forward.__module__ = original.forward.__module__  # tells a forward of torch's own; a class may be generated
     body = {
         "__module__": original.__module__,
         "__qualname__": f"SE{original.__qualname__}",

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from torch import fx, nn
 
-from .flow import ADD, CAT, Flow, argument, op_name
+from .flow import Flow
+from .nodes import ADD, CAT, argument, op_name
 from .overwriting import is_overwritten
 from .position import Position, positioned
 

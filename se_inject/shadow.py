@@ -7,7 +7,6 @@ the forward reads and writes.
 import functools
 import inspect
 import operator
-import random
 import sys
 import threading
 import types
@@ -20,16 +19,14 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from .bytecode import is_in_call, is_unpacking
-from .flow import SHAPING
+from .bytecode import is_unpacking
+from .nodes import SHAPING
 from .paths import DeadEnd, Paths, Unknowns, unknown
 from .proxy import UntraceableError, Value
 from .randomness import NoDraws, no_randomness
-from .subclass import QuietSubclass
+from .standin import MODULE_INTERNALS, shadow_class
 from .watch import is_same, snapshot
 
-# Attributes that every module has; forward code does not branch on them, but for ``training``.
-MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}
 _UNWATCHED = MODULE_INTERNALS - {"_modules", "_parameters", "_buffers"} | {"_se_tracer", "_se_path"}
 
 
@@ -122,7 +119,7 @@ class _Tracer(fx.Tracer):
         if id(state) in self._shadows:
             return self._shadows[id(state)][0]
         prefix = f"{path}." if path else ""
-        shadow: nn.Module = object.__new__(_shadow_class(module_class))  # type: ignore[arg-type]
+        shadow: nn.Module = object.__new__(shadow_class(module_class))  # type: ignore[arg-type]
         attributes = vars(shadow)
         self._shadows[id(state)] = shadow, attributes
         for name, value in state.items():
@@ -248,58 +245,6 @@ class _Tracer(fx.Tracer):
         return sorted(written)
 
 
-@functools.lru_cache(maxsize=256)
-def _shadow_class(module_class: Any) -> type[nn.Module]:
-    if issubclass(module_class, torch.jit.ScriptModule):
-        module_class = nn.Module  # it cannot be extended; only calling it works
-
-    # A held normalization layer, for one, has the base already.
-    bases = (module_class,) if issubclass(module_class, QuietSubclass) else (QuietSubclass, module_class)
-
-    class Shadow(*bases):  # type: ignore[misc]
-        def __getattribute__(self, name: str) -> Any:
-            attributes = object.__getattribute__(self, "__dict__")
-            if name in _SPECIAL and "_se_tracer" in attributes:
-                return _special(self, attributes["_se_tracer"], name, module_class)
-            if name not in MODULE_INTERNALS and not name.startswith("__") and "_se_tracer" in attributes:
-                tracer = attributes["_se_tracer"]
-                tracer.reads.add((attributes["_se_path"], name))
-                if name == "training" and tracer.paths is not None:
-                    return tracer.paths.choose_always("training")
-                if _is_random_generator(attributes.get(name)):
-                    raise tracer.refuse(f"it draws from a random generator of its own (self.{name})")
-            return super().__getattribute__(name)
-
-        def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            attributes = object.__getattribute__(self, "__dict__")
-            return attributes["_se_tracer"].call(attributes["_se_path"], args, kwargs)
-
-    return Shadow
-
-
-_SPECIAL = frozenset({"__class__", "__dict__", "forward"})
-
-
-def _special(shadow: Any, tracer: _Tracer, name: str, module_class: type[nn.Module]) -> Any:
-    """What a shadow must not answer as the object that it is."""
-    path = object.__getattribute__(shadow, "__dict__")["_se_path"]
-    frame = sys._getframe(2)
-    is_users = not frame.f_globals.get("__name__", "").startswith(("torch.", "se_inject."))
-    if name == "__class__":
-        if is_users and path != "" and not is_in_call(frame):  # isinstance asks too, and may: gates keep that true
-            raise tracer.refuse("it asks for the class of a child, which a gate may change")
-        return module_class
-    if name == "__dict__":
-        if is_users:
-            raise tracer.refuse("it reads the __dict__ of a module")
-        return object.__getattribute__(shadow, name)
-    if path == "":
-        return object.__getattribute__(shadow, name)
-    if tracer.paths is None:
-        raise tracer.refuse(f"it calls {path}.forward, which would leave out a gate in there")
-    return lambda *args, **kwargs: tracer.call(path, args, kwargs)
-
-
 @contextmanager
 def _no_real_calls() -> Iterator[None]:
     """Refuse calls of real modules in this thread, which would change their statistics."""
@@ -327,11 +272,6 @@ def _torch_modes() -> tuple[bool, ...]:
 
 def _copied(value: Any) -> Any:
     return value.copy() if isinstance(value, dict | set) else value
-
-
-def _is_random_generator(value: Any) -> bool:
-    is_numpy = type(value).__module__.startswith("numpy.random")
-    return is_numpy or isinstance(value, random.Random | torch.Generator)
 
 
 def _refuse_bound_method(*args: Any, **kwargs: Any) -> Any:

@@ -12,8 +12,8 @@ from .analysis import CHANNELS_LAST, Analyst, has_own_forward
 from .channels import Feature
 from .explore import can_hold_gate
 from .finding import Analysis, Finding
-from .flow import is_conv, rank
 from .gate import injected_channels, is_gate
+from .layers import is_conv, rank
 from .measure import measure_channels
 from .position import Position, check_position
 from .proxy import UntraceableError

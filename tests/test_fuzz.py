@@ -2,7 +2,7 @@
 
 from .fuzz.chunk import run_chunk
 
-CASES = 300
+CASES = 150
 
 
 def test_fuzz():

@@ -335,6 +335,15 @@ def test_example_input_that_the_model_rejects_is_the_models_error():
     assert exact_state(model) == before
 
 
+def test_second_apply_knows_blocks_with_parametrized_parameters():
+    module = Residual()
+    module.gamma = nn.Parameter(torch.ones(1))
+    nn.utils.parametrize.register_parametrization(module, "gamma", nn.Identity())
+    se_inject.apply(module)
+    with pytest.raises(errors.AllGatedError):
+        se_inject.apply(module)
+
+
 def nhwc():
     def forward(self, x):  # (N, H, W, C)
         return x + self.fc(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))

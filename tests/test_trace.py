@@ -541,11 +541,11 @@ def test_children_that_return_several_values():
 
         def __init__(self):
             super().__init__()
-            self.norm, self.conv = nn.BatchNorm2d(16), conv(16, 24)
+            self.norm, self.conv, self.last = nn.BatchNorm2d(16), conv(16, 8), conv(8, 24)
 
         def forward(self, x):
             y = F.relu(self.norm(x))
-            return self.conv(y), y
+            return self.last(self.conv(y)), y
 
     def forward(self, x):
         y, activated = self.body(x)

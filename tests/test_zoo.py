@@ -10,12 +10,9 @@ from .zoo.twins import Twins, compare
 MODELS = [
     ("timm", "dla46_c"),
     ("timm", "rexnet_100"),
-    ("timm", "repghostnet_050"),
     ("timm", "efficientvit_b0"),
     ("timm", "pvt_v2_b0"),
     ("timm", "coat_lite_tiny"),
-    ("timm", "mobilevitv2_050"),
-    ("timm", "twins_pcpvt_small"),
     ("torchvision", "quantized_googlenet"),
     ("torchvision", "raft_small"),
 ]
@@ -35,7 +32,7 @@ def test_model_with_nothing_to_gate(name):
     assert table.outcome(row) == "nothing to gate" and row["sites"] == row["expected"] == 0
 
 
-@pytest.mark.parametrize("plain", ["resnet18", "resnet50", "resnext50_32x4d"])
+@pytest.mark.parametrize("plain", ["resnet18", "resnext50_32x4d"])
 def test_twins(plain):
     assert compare(Twins("timm", plain, plain.replace("resne", "seresne"))) > 0
 
