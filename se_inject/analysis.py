@@ -22,7 +22,7 @@ from .plain import activations, plain_candidates
 from .position import Position
 from .proxy import UntraceableError
 from .rewrite import GatedBlock, Rewrite
-from .rules import ALREADY_GATED, PAPERS_KINDS, Candidate, Kind, block_output, joins
+from .rules import ALREADY_GATED, NO_COMMON_ANCESTOR, PAPERS_KINDS, Candidate, Kind, block_output, joins
 from .trace import Trace, trace_block
 
 CHANNELS_LAST = "its channels are the last dimension (NHWC), which a gate in a traced graph does not serve"
@@ -80,8 +80,7 @@ class Analyst:
             reason = f"its sites depend on {' and '.join(conditions)}"
             return Analysis((replace(next(f for case in accepted for f in case), reason=reason),), trace)
         left = {f.key for f in accepted[0]} - {site.key for site in sites}
-        reason = "the operands of its add have no common ancestor"
-        refused += [replace(finding, reason=reason) for finding in accepted[0] if finding.key in left]
+        refused += [replace(finding, reason=NO_COMMON_ANCESTOR) for finding in accepted[0] if finding.key in left]
         named = list(_named(sites, lambda suffix: free_name(cls, state, suffix)))
         displaced = frozenset({site.gate.partition(".")[0] for site in named} & set(state))
         return Analysis((*named, *refused), trace, displaced)
@@ -127,7 +126,9 @@ class Analyst:
 
         for candidate, finding in self._findings(self._flow(graph, module), rule, scopes):
             call = scopes.innermost(candidate.join)
-            if finding.channels_last or finding.handed_in:
+            if finding.reason is None and finding.handed_in:
+                finding = replace(finding, reason=NO_COMMON_ANCESTOR)
+            if finding.reason is None and finding.channels_last:
                 finding = replace(finding, reason=CHANNELS_LAST)
             calls.setdefault(call, []).append(replace(finding, scope=call.path))
         found: dict[tuple[str, str], Finding] = {}

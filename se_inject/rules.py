@@ -17,6 +17,7 @@ from .position import Position, positioned
 Kind = Literal["residual", "inception", "plain", "dense", "noskip"]
 PAPERS_KINDS: tuple[Kind, ...] = ("residual", "inception")
 ALREADY_GATED = "already gated"
+NO_COMMON_ANCESTOR = "the operands of its add have no common ancestor"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
         return refuse("its operands come from different outputs of one child")
     handed_in = not flow.ancestors[left] & flow.ancestors[right]
     if handed_in and identity.op != "placeholder":
-        return refuse("the operands of its add have no common ancestor")
+        return refuse(NO_COMMON_ANCESTOR)
     if convs_left == convs_right or min(convs_left, convs_right) > 1:
         return refuse("ambiguous add: both operands have convolutions of their own")
     if in_identity & flow.split_mask:

@@ -203,3 +203,9 @@ def test_helpers_of_gates_are_no_plain_sites():
     model = timm.create_model("seresnet18")
     plain = se_inject.find_sites(model, kinds=["plain"])
     assert [(site.path, site.node) for site in plain] == [("", "act1")]
+
+
+def test_reason_for_a_handed_in_identity_in_a_traced_graph_is_the_true_one():
+    traced = torch.fx.symbolic_trace(block(lambda self, x, skip: self.conv(x) + skip, conv=conv()))
+    [(_, reason)] = se_inject.find_sites(traced).skipped
+    assert "no common ancestor" in reason

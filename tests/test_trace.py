@@ -55,7 +55,7 @@ def refused(module):
     return reason
 
 
-def gated_on_a_child(module, *children, inputs=None):
+def assert_gated_on_a_child(module, *children, inputs=None):
     """A forward that cannot be rewritten stays as it is; the gate is on the output of what makes the branch."""
     plain, cls, before = copy.deepcopy(module), type(module), exact_state(module)
     se_inject.apply(module)
@@ -253,7 +253,7 @@ def test_isinstance_on_a_value():
             x = F.relu(x)
         return x + self.conv(x)
 
-    gated_on_a_child(block(forward, conv=conv()))
+    assert_gated_on_a_child(block(forward, conv=conv()))
 
 
 @pytest.mark.parametrize(
@@ -326,16 +326,16 @@ def test_grad_and_autocast_contexts_stay():
         return x + y
 
     module = block(no_grad, conv=conv())
-    gated_on_a_child(module)
+    assert_gated_on_a_child(module)
     assert not se_inject.apply(module)(X).requires_grad
     with torch.autocast("cpu", torch.bfloat16):
         module = block(full_precision, conv=conv())
-        gated_on_a_child(module)
+        assert_gated_on_a_child(module)
         assert se_inject.apply(module)(X).dtype == torch.float32
 
 
 def test_created_tensors():
-    gated_on_a_child(block(lambda self, x: x + self.conv(x) + torch.ones(1), conv=conv()))
+    assert_gated_on_a_child(block(lambda self, x: x + self.conv(x) + torch.ones(1), conv=conv()))
 
 
 def test_stochastic_depth_by_hand():
@@ -344,7 +344,7 @@ def test_stochastic_depth_by_hand():
             return x
         return x + self.conv(x)
 
-    gated_on_a_child(block(forward, conv=conv()))
+    assert_gated_on_a_child(block(forward, conv=conv()))
 
 
 def test_padding_that_depends_on_the_shape():
@@ -353,7 +353,7 @@ def test_padding_that_depends_on_the_shape():
         return x + y[:, :, : x.shape[2], : x.shape[3]]
 
     module = block(forward, body=nn.Sequential(conv(), nn.BatchNorm2d(16)))
-    gated_on_a_child(module, "body.1")
+    assert_gated_on_a_child(module, "body.1")
     assert len(se_inject.apply(module).body) == 2
 
 
@@ -419,7 +419,7 @@ def test_training_flag_of_a_child():
     def forward(self, x):
         return x + F.dropout(self.conv(x), 0.5, self.drop.training)
 
-    gated_on_a_child(block(forward, conv=conv(), drop=nn.Dropout()))
+    assert_gated_on_a_child(block(forward, conv=conv(), drop=nn.Dropout()))
 
 
 def test_modules_outside_the_block_are_refused_and_not_run():
@@ -438,7 +438,7 @@ def test_values_that_a_forward_keeps_are_still_kept():
         return x + y
 
     module = block(forward, conv=conv())
-    gated_on_a_child(module)
+    assert_gated_on_a_child(module)
     assert "last" in vars(module)
 
 
@@ -558,8 +558,8 @@ def test_children_that_return_several_values():
 
 
 def test_varargs():
-    gated_on_a_child(block(lambda self, *x: x[0] + self.conv(x[0]), conv=conv()))
-    gated_on_a_child(block(lambda self, x, *args, **kwargs: x + self.conv(x), conv=conv()))
+    assert_gated_on_a_child(block(lambda self, *x: x[0] + self.conv(x[0]), conv=conv()))
+    assert_gated_on_a_child(block(lambda self, x, *args, **kwargs: x + self.conv(x), conv=conv()))
 
 
 def test_module_in_a_plain_list_that_is_also_a_child():
@@ -631,7 +631,7 @@ def test_questions_about_types_are_refused_and_about_modes_stay():
     module = block(helper, conv=conv())
     type(module).kind = kind
     assert "type" in refused(module)
-    gated_on_a_child(block(grad, conv=conv()))
+    assert_gated_on_a_child(block(grad, conv=conv()))
 
 
 def test_own_and_child_training_flags():
@@ -639,7 +639,7 @@ def test_own_and_child_training_flags():
         y = F.dropout(self.conv(x), 0.5, self.drop.training)
         return x + (y if self.training else y * 2)
 
-    gated_on_a_child(block(forward, conv=conv(), drop=nn.Dropout()))
+    assert_gated_on_a_child(block(forward, conv=conv(), drop=nn.Dropout()))
 
 
 def test_bound_method_kept_as_an_attribute_is_refused():
