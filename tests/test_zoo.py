@@ -32,9 +32,9 @@ def test_model_with_nothing_to_gate(name):
     assert table.outcome(row) == "nothing to gate" and row["sites"] == row["expected"] == 0
 
 
-@pytest.mark.parametrize("plain", ["resnet18", "resnext50_32x4d"])
-def test_twins(plain):
-    assert compare(Twins("timm", plain, plain.replace("resne", "seresne"))) > 0
+@pytest.mark.parametrize(("gated", "plain"), [("seresnext50_32x4d", "resnext50_32x4d"), ("legacy_seresnet18", None)])
+def test_twins(gated, plain):
+    assert compare(Twins("timm", gated, plain)) > 0
 
 
 def test_wrong_places_are_told(monkeypatch):

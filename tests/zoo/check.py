@@ -278,6 +278,5 @@ def _retrace(model: nn.Module) -> None:
         if isinstance(block, GatedBlock) and type(block) not in seen and type(block)._se_rewrite.insertions:
             seen.add(type(block))
             names = {insertion.gate for insertion in type(block)._se_rewrite.insertions}
-            flags = dict.fromkeys(())
-            called = {str(node.target) for node in Tracer().trace(block, flags).nodes if node.op == "call_module"}
+            called = {str(node.target) for node in Tracer().trace(block).nodes if node.op == "call_module"}
             assert names <= called, "a gate is lost when the block is traced"

@@ -30,7 +30,7 @@ def check_task(task: Task, timeout: int, run_up_to: int) -> dict[str, Any]:
 
 def _check_twins(index: int) -> dict[str, Any]:
     pair = list(twins())[index]
-    about = {"library": "twins", "model": str(index), "plain": pair.plain, "gated": pair.gated, "of": pair.library}
+    about = {"library": "twins", "model": str(index), "gated": pair.gated, "plain": pair.plain or "", "of": pair.library}
     try:
         return {**about, "sites": compare(pair)}
     except Exception as error:
