@@ -46,7 +46,9 @@ _SPATIAL_MODULES = (
     *(getattr(padding, name) for name in padding.__all__),
     *(getattr(upsampling, name) for name in upsampling.__all__),
 )
-_KEEPING_MODULES = (nn.Identity, *_ELEMENTWISE_MODULES, *_SPATIAL_MODULES)
+# These tell nothing about what they get: it may be a vector (N, C), which has no place for a gate.
+_TAKING_VECTORS = (nn.BatchNorm1d, nn.GroupNorm)
+_KEEPING_MODULES = (nn.Identity, *_TAKING_VECTORS, *_ELEMENTWISE_MODULES, *_SPATIAL_MODULES)
 
 
 def output_feature(
@@ -86,6 +88,8 @@ def _after_module(module: nn.Module, sources: list[Feature | None], graphs_of: G
     if is_conv(module):
         channels = getattr(module, "out_channels", None)
         return Feature(channels) if isinstance(channels, int) else None
+    if isinstance(module, _TAKING_VECTORS) and source is None:
+        return None
     if isinstance(module, batchnorm._BatchNorm | instancenorm._InstanceNorm):
         return Feature(module.num_features) if module.num_features else source  # 0: lazy or without statistics
     if isinstance(module, nn.GroupNorm):
@@ -188,7 +192,7 @@ def _demanded_by(module: nn.Module, graphs_of: GraphsOf) -> Feature | None:
     if is_conv(module):
         channels = getattr(module, "in_channels", 0)
         return Feature(channels) if isinstance(channels, int) and channels else None  # 0: lazy
-    if isinstance(module, batchnorm._BatchNorm | nn.GroupNorm):
+    if isinstance(module, batchnorm._BatchNorm):
         return _after_module(module, [], graphs_of)
     if type(module).forward is nn.Sequential.forward:
         for child in module.children():

@@ -1,8 +1,10 @@
 """Noticing that code changed what attributes hold: containers at any depth, and the attributes of plain objects."""
 
+import copy
 import operator
 import types
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,8 +22,21 @@ def snapshot(value: Any) -> Any:
     if isinstance(value, list | tuple | set | deque):
         return [snapshot(item) for item in value]
     if _is_plain_object(value):
-        return value, dict(vars(value))
+        return value, list(_containers(vars(value), set()))
     return value
+
+
+def _containers(value: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:
+    """A container and those inside, at any depth, each with a copy."""
+    if isinstance(value, dict | list | tuple | set | deque) and id(value) not in seen:
+        seen.add(id(value))
+        yield value, copy.copy(value)
+        for item in _items(value):
+            yield from _containers(item, seen)
+
+
+def _items(container: Any) -> list[Any]:
+    return list(dict.values(container) if isinstance(container, dict) else container)
 
 
 def _is_plain_object(value: Any) -> bool:
@@ -42,15 +57,18 @@ def is_same(value: Any, before: Any) -> bool:
     if isinstance(value, list | tuple | set | deque):
         return isinstance(before, list) and len(value) == len(before) and all(map(is_same, value, before))
     if _is_plain_object(value):
-        return isinstance(before, tuple) and value is before[0] and _has_same_attributes(value, before[1])
+        if not (isinstance(before, tuple) and value is before[0]):
+            return False
+        put_back = [_put_back(*held) for held in before[1]]  # each of them, not only the first
+        return not any(put_back)
     return value is before
 
 
-def _has_same_attributes(value: Any, before: dict[str, Any]) -> bool:
-    """Whether an object holds what it held; if not, it is put back."""
-    after = vars(value)
-    if list(after) == list(before) and all(map(operator.is_, after.values(), before.values())):
-        return True
-    after.clear()
-    after.update(before)
-    return False
+def _put_back(container: Any, before: Any) -> bool:
+    """Whether a container had to be given its old items again."""
+    same_items = len(container) == len(before) and all(map(operator.is_, _items(container), _items(before)))
+    if same_items and (not isinstance(container, dict) or list(container) == list(before)):
+        return False
+    container.clear()
+    (container.update if isinstance(container, dict | set) else container.extend)(before)
+    return True

@@ -309,6 +309,25 @@ def custom_op_block(**children):
     return block(lambda self, x: self.proj(x) + self.tail(self.conv(x)), conv=conv(), tail=tail, proj=conv(16, 24))
 
 
+class VectorHead(nn.Module):
+    """The sum is one of vectors (N, C), though convolutions make them."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.conv, self.project, self.norm = conv(16), conv(16), norm
+
+    def forward(self, x):
+        return x.mean((2, 3)) + self.norm(self.conv(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(16), nn.GroupNorm(4, 16)])
+def test_vectors_behind_a_norm_are_not_gated(norm):
+    head = VectorHead(norm)
+    found = se_inject.find_sites(head)
+    assert len(found) == 0 and "example_inputs" in found.skipped[0].reason
+    assert len(se_inject.find_sites(head, example_inputs=torch.randn(2, 16, 4, 4))) == 0
+
+
 def test_unknown_channels_need_an_example_input():
     model, x = custom_op_block(), torch.randn(2, 16, 9, 9)
     found = se_inject.find_sites(model)

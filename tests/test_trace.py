@@ -704,10 +704,16 @@ def test_side_effects_on_attributes_of_any_depth_are_refused_and_undone():
         self.store.n += 1
         return x + self.conv(x)
 
+    def inside(self, x):
+        self.store.log.append(x)
+        self.store.by["name"] = self.store.log
+        return x + self.conv(x)
+
     for forward, store, clean in (
         (deep, {"seen": []}, lambda s: s == {"seen": []}),
         (queue, deque(), lambda s: not s),
         (count, Counter(), lambda s: s.n == 0),
+        (inside, SimpleNamespace(log=[1], by={"a": [2]}), lambda s: s == SimpleNamespace(log=[1], by={"a": [2]})),
     ):
         module = block(forward, conv=conv())
         module.store = store
