@@ -40,14 +40,16 @@ def check(library: str, name: str, run_up_to: int) -> Result:
     if not found and not unresolved:
         _check_untouched(model)
         return _compared(result, model, found)
-    if result["parameters"] > run_up_to and not unresolved:
+    too_large = result["parameters"] > run_up_to
+    if too_large and not unresolved:
         result["not run"] = TOO_LARGE
         return _converted(result, model, found, {})
-    if result["device"] == "meta":
-        model = _seeded(library, name)
-        result["device"] = "cpu"
-    _wake(model)
-    fitting = list(_fitting(library, name, model, 2 if unresolved else 1))
+    if not too_large:
+        if result["device"] == "meta":
+            model = _seeded(library, name)
+            result["device"] = "cpu"
+        _wake(model)
+    fitting = list(_fitting(library, name, model, 2 if unresolved else 1, result["device"]))
     if not fitting:
         result["not run"] = "runs on no input that was tried"
         return _converted(result, model, found, {})
@@ -60,6 +62,9 @@ def check(library: str, name: str, run_up_to: int) -> Result:
     if not found:
         _check_untouched(model, **options)
         return _compared(result, model, found)
+    if too_large:
+        result["not run"] = TOO_LARGE
+        return _converted(result, model, found, options)
     return _run(result, model, make, found, options)
 
 
@@ -157,23 +162,32 @@ def _check_untouched(model: nn.Module, **options: Any) -> None:
     assert exact_state(model) == before
 
 
-def _fitting(library: str, name: str, model: nn.Module, number: int) -> Iterator[Inputs]:
+def _fitting(library: str, name: str, model: nn.Module, number: int, device: str) -> Iterator[Inputs]:
     """The first inputs that the model takes in both modes."""
     state = {key: value.clone() for key, value in model.named_buffers()}
     flags = {key: m.training for key, m in model.named_modules()}
     for make in inputs(library, name, model):
         if not number:
             return
+        on_device = _on(device, make)
         try:
             with torch.no_grad():
                 for training in (False, True):
-                    assert tensors(_forward(model, make, training, grad=False))
+                    assert tensors(_forward(model, on_device, training, grad=False))
         except Exception:  # the model's own refusal of a size
             continue
         finally:
             _restore(model, state, flags)
         number -= 1
-        yield make
+        yield on_device
+
+
+def _on(device: str, make: Inputs) -> Inputs:
+    def made() -> tuple[Any, ...]:
+        with torch.device(device):
+            return make()
+
+    return made
 
 
 def _forward(model: nn.Module, make: Inputs, training: bool, grad: bool = True, seed: int = 1) -> Any:

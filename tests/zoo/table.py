@@ -21,7 +21,7 @@ would hide gates. Inputs are small where a network takes them.
 - **plain pass**: has sites, and passed every check.
 - **nothing to gate**: its definition has no residual or Inception block with convolutions that is not gated already,
   and none was found; `apply` refused and left the model untouched.
-- **not run**: all checks but those on numbers, on torch's meta device or because no input fits.
+- **not run**: all checks but those on numbers: too large, so on torch's meta device, or no input fits.
 - **other**: everything else; each is listed below by name.
 """
 
@@ -114,10 +114,12 @@ def _twins(rows: list[Row]) -> str:
         if row["library"] == "twins"
     ]
     about = (
-        "The libraries' own SE networks: our gates on the library's plain network, with the twin's weights and statistics. "
-        "Not compared: timm's `seresnet33ts` and `seresnext26ts`, whose gates are inside the branch.\n\n"
+        "The libraries' own SE networks: our gates on the library's plain network, with the twin's weights and "
+        "statistics. Not compared: timm's `seresnet33ts` and `seresnext26ts`, whose gates are inside the branch.\n\n"
     )
-    return "## Twins\n\n" + about + _table(["library", "SE network", "plain network", "gates", "outputs"], sorted(lines))
+    return (
+        "## Twins\n\n" + about + _table(["library", "SE network", "plain network", "gates", "outputs"], sorted(lines))
+    )
 
 
 def _table(head: list[str], lines: list[list[Any]]) -> str:

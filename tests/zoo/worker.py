@@ -30,7 +30,13 @@ def check_task(task: Task, timeout: int, run_up_to: int) -> dict[str, Any]:
 
 def _check_twins(index: int) -> dict[str, Any]:
     pair = list(twins())[index]
-    about = {"library": "twins", "model": str(index), "gated": pair.gated, "plain": pair.plain or "", "of": pair.library}
+    about = {
+        "library": "twins",
+        "model": str(index),
+        "gated": pair.gated,
+        "plain": pair.plain or "",
+        "of": pair.library,
+    }
     try:
         return {**about, "sites": compare(pair)}
     except Exception as error:
