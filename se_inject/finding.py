@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from torch import fx, nn
 
 from .channels import Feature
+from .codegen import Placement
 from .flow import Flow
 from .layers import is_conv
-from .rewrite import Placement
 from .rules import Candidate, Kind
 from .trace import Trace
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from torch import fx, nn
 
+from .codegen import Insertion, OutputGate, insert
 from .finding import Analysis, Finding
-from .rewrite import Insertion, OutputGate, Rewrite, gated_class, insert, install
+from .rewrite import Rewrite, gated_class, install
 from .trace import trace_block
 
 PlannedGate = tuple[Analysis, Finding, nn.Module]

@@ -3,46 +3,20 @@
 The block object stays the same object; only its class and its children change, as with ``parametrize`` in torch.
 """
 
-import copy
 import functools
-import linecache
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
-from torch import fx, nn
+from torch import nn
 
+from .codegen import Insertion, OutputGate, dispatch, function, gated_code, with_output_gate
 from .errors import RewriteError
 from .held import HeldNorm, held_class
 from .subclass import QuietSubclass, reduce_to
 from .trace import Trace, trace_block
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a graph gets a gate, by node names: ``users`` take the gated value instead of ``value``."""
-
-    value: str
-    users: tuple[str, ...]
-    channels_last: bool = False
-
-
-@dataclass(frozen=True)
-class Insertion:
-    """A gate by its name within the block, and its placement in the graph of each case of the forward."""
-
-    gate: str
-    placements: tuple[Placement, ...]
-
-
-@dataclass(frozen=True)
-class OutputGate:
-    """A gate on what a module returns, by its name within the module; the module's forward stays as it is."""
-
-    gate: str
-    channels_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +121,7 @@ def gated_class(trace: Trace | None, rewrite: Rewrite) -> type[nn.Module]:
     ``trace`` is that of the original's forward, which a gate on the output does not need.
     """
     rewrite = replace(rewrite, reads=trace.reads if trace else frozenset())
-    codes = [_code(case.graph, rewrite.insertions, i) for i, case in enumerate(trace.cases if trace else ())]
+    codes = [gated_code(case.graph, rewrite.insertions, i) for i, case in enumerate(trace.cases if trace else ())]
     key = (rewrite, *((code.src, tuple((k, id(v)) for k, v in code.globals.items())) for code in codes))
     # No lock: threads that make the same class at once may each use their own, and Ctrl-C could leave a lock taken.
     return _classes.get(key) or _classes.setdefault(key, _subclass(rewrite, _forward(trace, rewrite, codes)))
@@ -157,18 +131,9 @@ def _forward(trace: Trace | None, rewrite: Rewrite, codes: list[Any]) -> Callabl
     if trace is None:
         forward: Callable[..., Any] = rewrite.original.forward
     else:
-        forwards = [_function("forward", code.src, dict(code.globals)) for code in codes]
-        forward = forwards[0] if len(forwards) == 1 else _dispatch(trace, forwards)
-    return forward if rewrite.output is None else _with_output_gate(forward, rewrite.output)
-
-
-def _with_output_gate(forward: Callable[..., Any], output: OutputGate) -> Callable[..., Any]:
-    source = (
-        "def forward(self, *args, **kwargs):\n"
-        f"    return self.{output.gate}(_forward(self, *args, **kwargs){'.movedim(-1, 1)' * output.channels_last})"
-        f"{'.movedim(1, -1)' * output.channels_last}\n"
-    )
-    return functools.wraps(forward)(_function("forward", source, {"_forward": forward}))
+        forwards = [function("forward", code.src, dict(code.globals)) for code in codes]
+        forward = forwards[0] if len(forwards) == 1 else dispatch(trace, forwards)
+    return forward if rewrite.output is None else with_output_gate(forward, rewrite.output)
 
 
 def _subclass(rewrite: Rewrite, forward: Callable[..., Any]) -> type[nn.Module]:
@@ -190,63 +155,6 @@ def _subclass(rewrite: Rewrite, forward: Callable[..., Any]) -> type[nn.Module]:
     except TypeError as error:
         raise RewriteError(f"{original.__qualname__} cannot be extended by a subclass: {error}") from error
     return cls
-
-
-def insert(graph: fx.Graph, gate: str, placement: Placement) -> None:
-    """Put a call of child ``gate`` on a value of ``graph``, just before its first redirected use."""
-    nodes = {node.name: node for node in graph.nodes}
-    try:
-        value, users = nodes[placement.value], [nodes[name] for name in placement.users]
-    except KeyError as missing:
-        raise RewriteError(f"its forward has no value {missing} any more; has its code changed?") from missing
-    if not set(users) & set(value.users):
-        raise RewriteError(f"its forward no longer uses {value} where the gate was; has its code changed?")
-    # As late as possible: the value may be changed in place between its origin and that use.
-    with graph.inserting_before(next(node for node in value.users if node in users)):
-        source = graph.call_method("movedim", (value, -1, 1)) if placement.channels_last else value
-        gated = graph.call_module(gate, (source,))
-        if placement.channels_last:
-            gated = graph.call_method("movedim", (gated, 1, -1))
-    for user in users:
-        user.replace_input_with(value, gated)
-
-
-def _code(graph: fx.Graph, insertions: Iterable[Insertion], case: int) -> Any:
-    graph = copy.deepcopy(graph)
-    for insertion in insertions:
-        insert(graph, insertion.gate, insertion.placements[case])
-    return graph.python_code("self")
-
-
-def _dispatch(trace: Trace, forwards: list[Callable[..., Any]]) -> Callable[..., Any]:
-    """One forward that picks the case by its conditions."""
-    cases = trace.cases
-    placeholders = [node for node in cases[0].graph.nodes if node.op == "placeholder"]
-    names = [str(node.target) for node in placeholders]
-    namespace: dict[str, Any] = {f"_case_{i}": forward for i, forward in enumerate(forwards)}
-    namespace |= {f"_default_{node.target}": node.args[0] for node in placeholders if node.args}
-    declared = [f"{name}=_default_{name}" if f"_default_{name}" in namespace else name for name in names]
-    lines = [f"def forward(self, {', '.join(declared)}):"]
-    for flag in trace.flags:
-        lines += [
-            f"    if {flag} is not True and {flag} is not False:",
-            f"        raise TypeError('{flag} must be True or False: the forward with gates has a case for each')",
-        ]
-    for i, case in enumerate(cases):
-        condition = " and ".join(text if outcome else f"not ({text})" for text, outcome in case.conditions)
-        # One of the cases holds, so the last needs no condition.
-        branch = f"{'el' * (i > 0)}if {condition}" if i < len(cases) - 1 else "else"
-        lines += [f"    {branch}:", f"        return _case_{i}(self, {', '.join(names)})"]
-    return _function("forward", "\n".join(lines) + "\n", namespace)
-
-
-def _function(name: str, source: str, namespace: dict[str, Any]) -> Callable[..., Any]:
-    # Under linecache the source shows in tracebacks, debuggers and inspect.getsource.
-    filename = f"<se_inject {abs(hash(source)):x}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    exec(compile(source, filename, "exec"), namespace)  # code that fx generated from the block's own forward
-    function: Callable[..., Any] = namespace[name]
-    return function
 
 
 def install(block: nn.Module, cls: type[nn.Module], gates: dict[str, nn.Module]) -> None:

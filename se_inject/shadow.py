@@ -4,30 +4,20 @@ Unlike ``fx.Tracer.trace`` this patches no class of torch, runs none of the mode
 the forward reads and writes.
 """
 
-import functools
 import inspect
-import operator
-import sys
 import threading
-import types
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import torch
 from torch import fx, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from .bytecode import is_unpacking
 from .nodes import SHAPING
-from .paths import DeadEnd, Paths, Unknowns, unknown
-from .proxy import UntraceableError, Value
+from .paths import DeadEnd, Paths, Unknowns
+from .proxy import UntraceableError
 from .randomness import NoDraws, no_randomness
-from .standin import MODULE_INTERNALS, shadow_class
-from .watch import is_same, snapshot
-
-_UNWATCHED = MODULE_INTERNALS - {"_modules", "_parameters", "_buffers"} | {"_se_tracer", "_se_path"}
+from .tracer import ShadowTracer
 
 
 def trace_shadow(
@@ -44,7 +34,7 @@ def trace_shadow(
     added to ``reads``. With ``paths`` the graph is for looking at only: it shows one way through the forward, where
     branches go as ``paths`` says and what a graph would lose is let pass. Raises ``UntraceableError``.
     """
-    tracer = _Tracer(state, paths)
+    tracer = ShadowTracer(state, paths)
     unknowns = nullcontext() if paths is None else Unknowns(tracer)
     try:
         shadow = tracer.shadow("", block_class, state)
@@ -81,170 +71,6 @@ def trace_shadow(
     return tracer.graph
 
 
-class _Lazy(dict[str, Any]):
-    """Children or parameters of a shadow: stand-ins for the real ones, made when they are asked for."""
-
-    def __init__(self, real: dict[str, Any], make: Callable[[str, Any], Any]) -> None:
-        super().__init__(real)
-        self._make = functools.cache(make)
-
-    def __getitem__(self, key: str) -> Any:
-        real = super().__getitem__(key)
-        return None if real is None else self._make(key, real)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default  # noqa: SIM401 - that would get the real one
-
-    def values(self) -> Any:
-        return [self[key] for key in self]
-
-    def items(self) -> Any:
-        return [(key, self[key]) for key in self]
-
-
-class _Tracer(fx.Tracer):
-    def __init__(self, state: dict[str, Any], paths: Paths | None) -> None:
-        super().__init__()
-        self._state = state
-        self.paths = paths
-        self.graph = fx.Graph()
-        self.reads: set[tuple[str, str]] = set()
-        self.refusal: str | None = None
-        self._modes = _torch_modes()
-        self._tensors: dict[int, fx.Proxy] = {}
-        self._shadows: dict[int, tuple[nn.Module, dict[str, Any]]] = {}  # by the id of the real attributes
-
-    def shadow(self, path: str | None, module_class: type[nn.Module], state: dict[str, Any]) -> nn.Module:
-        """A stand-in for a module of that class with those attributes."""
-        if id(state) in self._shadows:
-            return self._shadows[id(state)][0]
-        prefix = f"{path}." if path else ""
-        shadow: nn.Module = object.__new__(shadow_class(module_class))  # type: ignore[arg-type]
-        attributes = vars(shadow)
-        self._shadows[id(state)] = shadow, attributes
-        for name, value in state.items():
-            attributes[name] = self._plain(value) if name not in MODULE_INTERNALS else _copied(value)
-
-        def child(name: str, real: nn.Module) -> nn.Module:
-            return self.shadow(None if path is None else prefix + name, type(real), vars(real))
-
-        def tensor(name: str, real: Any) -> Any:
-            if path is None:
-                raise self.refuse("it uses a module that is not among its children")
-            # Tied parameters are one value, as they are one tensor.
-            if id(real) not in self._tensors:
-                self._tensors[id(real)] = self.create_proxy("get_attr", prefix + name, (), {})
-            return self._tensors[id(real)]
-
-        attributes["_modules"] = _Lazy(state["_modules"], child)
-        attributes["_parameters"] = _Lazy(state["_parameters"], tensor)
-        attributes["_buffers"] = _Lazy(state["_buffers"], tensor)
-        self._shadows[id(state)] = (
-            shadow,
-            {name: snapshot(value) for name, value in attributes.items() if name not in _UNWATCHED},
-        )
-        attributes["_se_tracer"] = self
-        attributes["_se_path"] = path
-        return shadow
-
-    @functools.cached_property
-    def _paths(self) -> dict[nn.Module, str]:
-        children = {name: child for name, child in self._state["_modules"].items() if child is not None}
-        return {module: path for name, child in children.items() for path, module in child.named_modules(prefix=name)}
-
-    def _plain(self, value: Any) -> Any:
-        """A plain attribute, with shadows for modules that it holds: a call of a real one would change the model."""
-        if isinstance(value, nn.Module):
-            is_complete = "_modules" in vars(value)  # not so while a back reference is unpickled
-            return self.shadow(self._paths.get(value), type(value), vars(value)) if is_complete else value
-        if type(value) in (list, tuple, set, deque):
-            return type(value)(map(self._plain, value))
-        if isinstance(value, dict):
-            shallow = value.copy()
-            shallow.update((key, self._plain(item)) for key, item in value.items())
-            return shallow
-        if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
-            return _refuse_bound_method
-        return value
-
-    def refuse(self, reason: str) -> UntraceableError:
-        """The error to raise; it is noted too, as the forward may catch it."""
-        self.refusal = self.refusal or reason
-        return UntraceableError(reason)
-
-    def call(self, path: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Note the call of a child."""
-        if path is None:
-            raise self.refuse("it calls a module that is not among its children")
-        return self.create_proxy("call_module", path, args, kwargs)
-
-    def placeholder(self, parameter: inspect.Parameter, fixed: dict[str, Any]) -> Any:
-        """The value that forward gets for an argument."""
-        default = () if parameter.default is parameter.empty else (parameter.default,)
-        value = self.create_proxy("placeholder", parameter.name, default, {})
-        return fixed.get(parameter.name, value)
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return Value(node, self)
-
-    def create_arg(self, a: Any) -> Any:
-        if isinstance(a, fx.Proxy):
-            return a.node
-        if isinstance(a, torch.Tensor):
-            name = self._name_of(a)
-            if name is None and self.paths is not None:
-                return self.create_node("call_function", unknown, (), {})
-            if name is None:
-                raise self.refuse("it creates a tensor that tracing would freeze")
-            return self.create_node("get_attr", name, (), {})
-        if isinstance(a, nn.Module):
-            raise self.refuse("it passes a module to a function, as for checkpointing")
-        return super().create_arg(a)
-
-    def _name_of(self, tensor: torch.Tensor) -> str | None:
-        """The path of a tensor that is a plain attribute of the block or of a child that it uses."""
-        for shadow, attributes in self._shadows.values():
-            path = vars(shadow)["_se_path"]
-            for name, value in attributes.items():
-                if value is tensor and path is not None:
-                    return f"{path}.{name}" if path else name
-        return None
-
-    def to_bool(self, obj: fx.Proxy) -> bool:
-        if self.paths is not None:
-            return self.paths.choose()
-        raise self.refuse("it branches on a value (data-dependent control flow)")
-
-    def iter(self, obj: fx.Proxy) -> Any:
-        if self.paths is not None and is_unpacking(sys._getframe(2)):
-            return self.unpack(obj)
-        try:
-            return super().iter(obj)  # knows "a, b = x"
-        except fx.proxy.TraceError as error:
-            raise self.refuse("it loops over a value (data-dependent control flow)") from error
-
-    def unpack(self, obj: fx.Proxy) -> Iterator[fx.Proxy]:
-        """The items of ``*size`` in a call: any number of them does, as long as they only tell a shape."""
-        for index in range(2):
-            item = self.create_proxy("call_function", operator.getitem, (obj, index), {})
-            item.node.meta["shape_only"] = True
-            yield item
-
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        if self.paths is None and _torch_modes() != self._modes:
-            raise self.refuse("it changes the grad, inference or autocast mode, which a graph would lose")
-        return super().create_node(*args, **kwargs)
-
-    def put_back_writes(self) -> list[str]:
-        """The attributes that the forward wrote; objects that shadows share with the real modules are put back."""
-        written = []
-        for shadow, before in self._shadows.values():
-            after = vars(shadow)
-            names = [n for n in after.keys() - _UNWATCHED if n not in before or not is_same(after[n], before[n])]
-            written += [".".join(filter(None, ("self", after.get("_se_path"), name))) for name in names]
-        return sorted(written)
-
-
 @contextmanager
 def _no_real_calls() -> Iterator[None]:
     """Refuse calls of real modules in this thread, which would change their statistics."""
@@ -259,23 +85,6 @@ def _no_real_calls() -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _torch_modes() -> tuple[bool, ...]:
-    return (
-        torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(),
-        torch.is_autocast_enabled("cpu"),
-        torch.is_autocast_enabled("cuda"),
-    )
-
-
-def _copied(value: Any) -> Any:
-    return value.copy() if isinstance(value, dict | set) else value
-
-
-def _refuse_bound_method(*args: Any, **kwargs: Any) -> Any:
-    raise UntraceableError("it calls a bound method that it keeps as an attribute")
 
 
 def _is_raised_by_a_check(error: Exception) -> bool:

@@ -2,7 +2,7 @@
 
 from .fuzz.chunk import run_chunk
 
-CASES = 150
+CASES = 300
 
 
 def test_fuzz():
