@@ -18,6 +18,7 @@ from .gating import has_gate
 from .graph_module import Call, Scopes, ungated_graph
 from .layers import is_conv
 from .naming import free_name, free_name_in_graph, numbered
+from .overwriting import changes_input
 from .plain import activations, plain_candidates
 from .position import Position
 from .proxy import UntraceableError
@@ -143,8 +144,11 @@ class Analyst:
                 found[key] = replace(again, placements=again.placements + finding.placements) if again else finding
         return Analysis(tuple(found.values()))
 
+    def _flows(self, module: nn.Module) -> list[Flow]:
+        return [Flow(graph, module, self.depth_of, self.starts_in_place) for graph in self.graphs_of(module)]
+
     def _flow(self, graph: fx.Graph, owner: nn.Module) -> Flow:
-        return Flow(expanded(graph, owner, self.graphs_of), owner, self.depth_of)
+        return Flow(expanded(graph, owner, self.graphs_of), owner, self.depth_of, self.starts_in_place)
 
     def _findings(self, flow: Flow, rule: Any, scopes: Scopes | None = None) -> Iterator[tuple[Candidate, Finding]]:
         candidates: Sequence[Candidate] = list(rule(flow))
@@ -183,16 +187,27 @@ class Analyst:
             return sum(map(self.depth_of, module.children()))
         if not any(map(is_conv, module.modules())):
             return 0
-        flows = [Flow(graph, module, self.depth_of) for graph in self.graphs_of(module)]
+        flows = self._flows(module)
         if not flows:  # it cannot be traced
             return sum(map(is_conv, module.modules()))
         return max(flow.conv_depth(flow.everything) for flow in flows)
+
+    def starts_in_place(self, module: nn.Module) -> bool:
+        """Whether a child changes its input."""
+        if not module._modules and not has_own_forward(module):
+            return bool(getattr(module, "inplace", False))
+        if type(module).forward is nn.Sequential.forward:
+            return self.starts_in_place(next(module.children()))
+        flows = self._flows(module)
+        if not flows:  # it cannot be traced
+            return any(getattr(m, "inplace", False) for m in module.modules())
+        return any(map(changes_input, flows))
 
     def squeezes(self, module: nn.Module) -> bool:
         """Whether a child averages over all positions anywhere inside."""
         if not has_own_forward(module):
             return any(map(self.squeezes, module.children()))
-        flows = (Flow(graph, module, self.depth_of) for graph in self.graphs_of(module))
+        flows = self._flows(module)
         return any(
             flow.squeezes(node) or ((child := flow.module(node)) is not None and self.squeezes(child))
             for flow in flows

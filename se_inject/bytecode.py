@@ -9,6 +9,10 @@ from typing import Any
 
 # Global modes of torch; what they say while tracing need not be what they say when the forward runs.
 _MODE_QUESTIONS = frozenset("is_grad_enabled is_inference_mode_enabled is_autocast_enabled is_compiling".split())
+# A change to the mode that happens to hold while tracing would leave no mark at all.
+_MODE_SWITCHES = frozenset("autocast no_grad enable_grad set_grad_enabled inference_mode".split())
+_MODE_DECORATORS = frozenset({"torch.utils._contextlib", "torch.amp.autocast_mode"})
+CHANGES_MODE = "it changes the grad, inference or autocast mode, which a graph would lose"
 _SEEDS = frozenset("manual_seed seed_all manual_seed_all set_rng_state fork_rng".split())
 
 
@@ -21,7 +25,15 @@ def unanswerable(block_class: Any) -> str | None:
     >>> unanswerable(Block)
     'it asks for the type of a value (type), which is known only when it runs'
     """
+    if any(wrapper.__globals__["__name__"] in _MODE_DECORATORS for wrapper in _wrappers(block_class.forward)):
+        return CHANGES_MODE
     return next((reason for code in _codes(block_class) if (reason := _question(code)) is not None), None)
+
+
+def _wrappers(function: Any) -> Iterator[Any]:
+    while hasattr(function, "__wrapped__"):
+        yield function
+        function = function.__wrapped__
 
 
 def asks_for_types(block_class: Any) -> bool:
@@ -83,7 +95,7 @@ def is_unpacking(frame: types.FrameType) -> bool:
 
 
 def asks_for_none(code: types.CodeType) -> bool:
-    """Whether code compares with None one of several values that a call has returned: those of a trace never are.
+    """Whether code compares with None what a child has returned, or one of several values: those of a trace never are.
 
     >>> def forward(self, x):
     ...     x, weights = self.attention(x)
@@ -92,15 +104,29 @@ def asks_for_none(code: types.CodeType) -> bool:
     True
     """
     returned: dict[Any, bool] = {}
-    steps = list(dis.get_instructions(code))
+    steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
     for i, step in enumerate(steps):
         if step.opname == "STORE_FAST":
             before = steps[i - 1]
             is_unpacked = before.opname == "STORE_FAST" and returned.get(before.argval, False)
-            returned[step.argval] = is_unpacked or before.opname.startswith("UNPACK")
+            returned[step.argval] = (
+                is_unpacked or before.opname.startswith("UNPACK") or _calls_child(before, steps, code)
+            )
         elif step.opname == "LOAD_FAST" and returned.get(step.argval) and _tests_for_none(steps[i + 1 : i + 3]):
             return True
     return False
+
+
+def _calls_child(call: dis.Instruction, steps: list[dis.Instruction], code: types.CodeType) -> bool:
+    """Whether an instruction calls something that the first argument holds: its load begins where the call does."""
+    if not call.opname.startswith("CALL") or not code.co_argcount:
+        return False
+    loads = (step for step in steps if step.opname == "LOAD_FAST" and step.argval == code.co_varnames[0])
+    return _start(call) in map(_start, loads)
+
+
+def _start(step: dis.Instruction) -> tuple[int | None, int | None] | None:
+    return (step.positions.lineno, step.positions.col_offset) if step.positions else None
 
 
 def _tests_for_none(steps: list[dis.Instruction]) -> bool:
@@ -119,12 +145,9 @@ def asks_for_a_tensor(frame: types.FrameType) -> bool:
     call = next((step for step in steps if step.offset >= frame.f_lasti), None)
     if call is None or call.positions is None or call.positions.col_offset is None:
         return False
-    start = (call.positions.lineno, call.positions.col_offset)
+    start = _start(call)
     before = [step for step in steps if step.offset < call.offset]
-    names_it = any(
-        step.argval == "isinstance" and step.positions and (step.positions.lineno, step.positions.col_offset) == start
-        for step in before
-    )
+    names_it = any(step.argval == "isinstance" and _start(step) == start for step in before)
     return call.opname.startswith("CALL") and names_it and before[-1].argval == "Tensor"
 
 
@@ -138,6 +161,8 @@ def _question(code: types.CodeType) -> str | None:
             return "it asks for the type of a value (type), which is known only when it runs"
         if instruction.argval in _MODE_QUESTIONS and "LOAD" in instruction.opname:
             return f"it asks for a mode of torch ({instruction.argval}), which may differ when it runs"
+        if instruction.argval in _MODE_SWITCHES and "LOAD" in instruction.opname:
+            return CHANGES_MODE
         if instruction.opname == "IS_OP" and not is_none_test:
             return "it compares objects by identity (is), which values of a trace do not have"
         is_none_test = instruction.opname == "LOAD_CONST" and instruction.argval in (None, True, False)
@@ -149,11 +174,16 @@ def _question(code: types.CodeType) -> str | None:
 def compared_with_none(block_class: Any) -> set[str]:
     """The names of arguments that a class's forward, or a function that it may call, compares with None.
 
+    A function's own names are taken for the forward's, but for that of its first argument, the feature: ``exists(x)``.
+
     >>> forward = lambda self, x, mask, bias: x if mask is None else bias
     >>> sorted(compared_with_none(type("Block", (), {"forward": forward})))
     ['mask']
     """
-    return set().union(*map(_compared_with_none, _codes(block_class)))
+    own = inspect.unwrap(block_class.forward).__code__
+    feature = own.co_varnames[1:2] if own.co_argcount > 1 else ()
+    compared = (_compared_with_none(code) - (set() if code is own else set(feature)) for code in _codes(block_class))
+    return set().union(*compared)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -183,7 +213,7 @@ def _codes(block_class: Any) -> tuple[types.CodeType, ...]:
                     helpers = _functions(function.__globals__.get(name))
                     waiting += [*_methods(block_class, name), *(f for f in helpers if not _is_torchs(f))]
         cells = function.__closure__ or ()
-        waiting += [f for cell in cells for f in _functions(_content(cell)) if f.__code__ not in codes]
+        waiting += [f for cell in cells for f in _functions(content(cell)) if f.__code__ not in codes]
     return tuple(codes)
 
 
@@ -203,7 +233,8 @@ def _is_torchs(function: types.FunctionType, package: str = "torch") -> bool:
     return f"{function.__module__}.".startswith(f"{package}.")
 
 
-def _content(cell: Any) -> Any:
+def content(cell: Any) -> Any:
+    """What a cell of a closure holds; None if nothing yet."""
     try:
         return cell.cell_contents
     except ValueError:  # not filled yet

@@ -10,7 +10,7 @@ from torch.nn.modules import activation, batchnorm, dropout, instancenorm, paddi
 from torch.nn.parameter import is_lazy
 
 from .layers import is_conv
-from .nodes import ACTIVATIONS, ADD, CAT, DIV, MUL, argument, first_channels, is_crop, op_name
+from .nodes import ACTIVATIONS, ADD, CAT, DIV, MUL, SPLITS, argument, first_channels, is_crop, op_name
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,7 @@ def features(
 def _after_module(module: nn.Module, sources: list[Feature | None], graphs_of: GraphsOf) -> Feature | None:
     source = sources[0] if sources else None
     if is_conv(module):
-        channels = getattr(module, "out_channels", None)
-        return Feature(channels) if isinstance(channels, int) else None
+        return _after_conv(module, sources, graphs_of)
     if isinstance(module, _TAKING_VECTORS) and source is None:
         return None
     if isinstance(module, batchnorm._BatchNorm | instancenorm._InstanceNorm):
@@ -106,6 +105,28 @@ def _after_module(module: nn.Module, sources: list[Feature | None], graphs_of: G
         return source
     outputs = {output_feature(graph, module, graphs_of, sources) for graph in graphs_of(module)}
     return outputs.pop() if len(outputs) == 1 else None
+
+
+def _after_conv(module: nn.Module, sources: list[Feature | None], graphs_of: GraphsOf) -> Feature | None:
+    channels = getattr(module, "out_channels", None)
+    if _moves_channels(module, graphs_of):
+        found = {output_feature(graph, module, graphs_of, sources) for graph in graphs_of(module)}
+        return found.pop() if len(found) == 1 else None
+    return Feature(channels) if isinstance(channels, int) else None
+
+
+def _moves_channels(module: nn.Module, graphs_of: GraphsOf) -> bool:
+    """Whether a convolution's own forward moves channels (NHWC), or returns some of them."""
+    if (type(module).forward.__module__ or "").startswith("torch."):
+        return False
+    for graph in graphs_of(module):
+        data: set[fx.Node] = set()
+        for node in graph.nodes:
+            if node.op == "placeholder" or not data.isdisjoint(node.all_input_nodes):
+                data.add(node)
+                if op_name(node) in {"permute", "transpose", "movedim", "cat"} | SPLITS:
+                    return True
+    return False
 
 
 def _after_function(node: fx.Node, known: dict[fx.Node, Feature | None], owner: nn.Module) -> Feature | None:
@@ -189,7 +210,7 @@ def _demanded(value: fx.Node, owner: nn.Module, graphs_of: GraphsOf) -> Feature 
 
 
 def _demanded_by(module: nn.Module, graphs_of: GraphsOf) -> Feature | None:
-    if is_conv(module):
+    if is_conv(module) and not _moves_channels(module, graphs_of):
         channels = getattr(module, "in_channels", 0)
         return Feature(channels) if isinstance(channels, int) and channels else None  # 0: lazy
     if isinstance(module, batchnorm._BatchNorm):

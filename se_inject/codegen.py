@@ -3,7 +3,7 @@
 import copy
 import functools
 import linecache
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,15 +38,21 @@ class OutputGate:
     channels_last: bool = False
 
 
-def insert(graph: fx.Graph, gate: str, placement: Placement) -> None:
-    """Put a call of child ``gate`` on a value of ``graph``, just before its first redirected use."""
+def insert(graph: fx.Graph, gate: str, placement: Placement, others: Collection[str]) -> None:
+    """Put a call of child ``gate`` on a value of ``graph``, just before its first redirected use.
+
+    Where a gate of ``others`` is on the value for the same users already, the new one follows it.
+    """
     nodes = {node.name: node for node in graph.nodes}
     try:
         value, users = nodes[placement.value], [nodes[name] for name in placement.users]
     except KeyError as missing:
         raise RewriteError(f"its forward has no value {missing} any more; has its code changed?") from missing
-    if not set(users) & set(value.users):
-        raise RewriteError(f"its forward no longer uses {value} where the gate was; has its code changed?")
+    while not set(users) & set(value.users):
+        gates = [user for user in value.users if user.op == "call_module" and user.target in others]
+        if not gates:
+            raise RewriteError(f"its forward no longer uses {value} where the gate was; has its code changed?")
+        value = gates[0]
     # As late as possible: the value may be changed in place between its origin and that use.
     with graph.inserting_before(next(node for node in value.users if node in users)):
         source = graph.call_method("movedim", (value, -1, 1)) if placement.channels_last else value
@@ -60,8 +66,10 @@ def insert(graph: fx.Graph, gate: str, placement: Placement) -> None:
 def gated_code(graph: fx.Graph, insertions: Iterable[Insertion], case: int) -> Any:
     """The code of one case of a forward, with its gates."""
     graph = copy.deepcopy(graph)
+    insertions = tuple(insertions)
+    names = {insertion.gate for insertion in insertions}
     for insertion in insertions:
-        insert(graph, insertion.gate, insertion.placements[case])
+        insert(graph, insertion.gate, insertion.placements[case], names)
     return graph.python_code("self")
 
 

@@ -52,7 +52,13 @@ def _arguments(block_class: type[nn.Module]) -> list[list[inspect.Parameter]]:
     forward = inspect.unwrap(block_class.forward)
     declared = list(inspect.signature(block_class.forward).parameters.values())[1:]
     named = [p for p in declared if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    used = {str(step.argval) for step in dis.get_instructions(forward) if step.opname.startswith("LOAD")}
+    steps = list(dis.get_instructions(forward))
+    # A child that gets ``**kwargs`` handed on is called all the same, whatever they are.
+    used = {
+        str(step.argval)
+        for step, after in itertools.pairwise(steps)
+        if step.opname.startswith("LOAD") and after.opname != "DICT_MERGE"
+    }
     variable = [p for p in declared if p not in named and p.name in used]
     if any(p.kind is p.VAR_KEYWORD for p in variable):
         raise UntraceableError("its forward takes **kwargs, whose values are known only when it runs")

@@ -34,11 +34,16 @@ class Blend(nn.Module):
     True
     """
 
-    def __init__(self, gate: nn.Module, alpha: float = 0.0) -> None:
+    def __init__(
+        self,
+        gate: nn.Module,
+        alpha: float = 0.0,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        tensor = _floating_point(gate)
-        like: dict[str, Any] = {} if tensor is None else {"device": tensor.device, "dtype": tensor.dtype}
-        self.alpha = nn.Parameter(torch.full((1,), alpha, **like))
+        self.alpha = nn.Parameter(torch.full((1,), alpha, device=device, dtype=dtype))
         self.gate = gate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +108,7 @@ class GateMaker:
         gate.to(**options)
         if self._init == "standard" or (isinstance(gate, SqueezeExcitation) and gate.init == "identity"):
             return gate
-        return Blend(gate, 1.0 if starts_as_identity else 0.0)
+        return Blend(gate, 1.0 if starts_as_identity else 0.0, **options)
 
     def _try(self, gate: nn.Module, channels: int, rank: int) -> bool:
         """Try copies of a gate in both modes, as one that does not fit would fail long after ``apply``.

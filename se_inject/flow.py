@@ -19,6 +19,7 @@ from .nodes import (
     SHAPING,
     UPSAMPLING,
     argument,
+    is_in_place,
     is_part_of_split,
     op_name,
 )
@@ -27,9 +28,16 @@ from .nodes import (
 class Flow:
     """A graph with each value's ancestors as a bit mask, so that regions are set arithmetic on integers."""
 
-    def __init__(self, graph: fx.Graph, owner: nn.Module, depth_of: Callable[[nn.Module], int]) -> None:
+    def __init__(
+        self,
+        graph: fx.Graph,
+        owner: nn.Module,
+        depth_of: Callable[[nn.Module], int],
+        starts_in_place: Callable[[nn.Module], bool],
+    ) -> None:
         self.owner = owner
         self.depth_of = depth_of
+        self._starts_in_place = starts_in_place
         self.nodes = list(graph.nodes)
         self.bit = {node: 1 << i for i, node in enumerate(self.nodes)}
         self.everything = (1 << len(self.nodes)) - 1
@@ -111,6 +119,11 @@ class Flow:
     def module(self, node: fx.Node) -> nn.Module | None:
         """The child that a node calls, if it calls one."""
         return self.owner.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def is_in_place(self, node: fx.Node) -> bool:
+        """Whether a node changes its first input."""
+        module = self.module(node)
+        return is_in_place(node) if module is None else self._starts_in_place(module)
 
     def convs(self, node: fx.Node) -> int:
         """How many convolutions a node runs, one after the other."""

@@ -1,4 +1,4 @@
-"""What a layer does, read off its class: convolutions, upsampling, writing into its input."""
+"""What a layer does, read off its class: convolutions, upsampling."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 
 
 def is_conv(module: nn.Module) -> bool:
-    """Whether a module is a convolution: torch's, or any leaf with a convolution's weight.
+    """Whether a module is a convolution: torch's, or any leaf with a convolution's weight, and not just a scale's.
 
     >>> is_conv(nn.Conv1d(3, 8, 1)), is_conv(nn.Linear(3, 8))
     (True, False)
@@ -17,7 +17,7 @@ def is_conv(module: nn.Module) -> bool:
     if isinstance(module, nn.modules.conv._ConvNd):
         return True
     weight = module._parameters.get("weight")
-    return not module._modules and rank(weight) >= 3
+    return not module._modules and rank(weight) >= 3 and weight.numel() > max(weight.shape)  # type: ignore[union-attr]
 
 
 def rank(tensor: torch.Tensor | None) -> int:
@@ -27,12 +27,6 @@ def rank(tensor: torch.Tensor | None) -> int:
     (2, 0)
     """
     return 0 if tensor is None or is_lazy(tensor) else tensor.ndim
-
-
-def starts_in_place(module: nn.Module) -> bool:
-    """Whether a module, or the first layer inside, changes its input."""
-    first = next(module.children(), None)
-    return bool(getattr(module, "inplace", False)) or (first is not None and starts_in_place(first))
 
 
 def is_upsampling_layer(module: nn.Module) -> bool:

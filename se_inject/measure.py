@@ -66,7 +66,8 @@ def _channels(shape: torch.Size | None, finding: Finding) -> Feature | str:
         return Feature(shape[1])  # the dimension of the concat
     widths = finding.widths
     # A dimension holds the channels if a layer of the branch makes that many, and if the other could not.
-    fits_second, fits_last = shape[1] in widths, shape[-1] in widths
+    # With more dimensions than the layers work on, as for frames, the second is not that of channels.
+    fits_second, fits_last = shape[1] in widths and len(shape) <= finding.rank + 2, shape[-1] in widths
     if fits_second and fits_last:
         return f"its channels are unknown: all of {tuple(shape)} fits; pass example_inputs of another spatial size"
     if not (fits_second or fits_last):

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from torch import fx, nn
+from torch import fx
 
-from .layers import flatten, starts_in_place
+from .layers import flatten
 
 ADD = frozenset({"add", "iadd", "add_"})
 MUL = frozenset({"mul", "imul", "mul_", "multiply", "multiply_"})
@@ -55,13 +55,12 @@ def first_channels(node: fx.Node) -> int | None:
     return columns.stop if is_first and isinstance(columns.stop, int) and columns.stop > 0 else None
 
 
-def is_in_place(node: fx.Node, owner: nn.Module) -> bool:
-    """Whether a node changes its first input."""
-    if node.op == "call_module":
-        return starts_in_place(owner.get_submodule(str(node.target)))
+def is_in_place(node: fx.Node) -> bool:
+    """Whether a call of a function or method changes its first input."""
     name = op_name(node)
     in_place_operator = node.op == "call_function" and name in {"iadd", "isub", "imul", "itruediv"}
-    return in_place_operator or name.endswith("_") or bool(node.kwargs.get("inplace"))
+    by_position = name in ACTIVATIONS and any(arg is True for arg in node.args[1:])  # F.relu(x, True)
+    return in_place_operator or name.endswith("_") or by_position or bool(node.kwargs.get("inplace"))
 
 
 def argument(node: fx.Node, position: int, *names: str, default: Any = None) -> Any:

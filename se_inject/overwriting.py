@@ -3,7 +3,7 @@
 from torch import fx, nn
 
 from .flow import Flow
-from .nodes import is_in_place, op_name
+from .nodes import op_name
 
 
 def is_overwritten(flow: Flow, value: fx.Node, users: tuple[fx.Node, ...]) -> bool:
@@ -11,7 +11,7 @@ def is_overwritten(flow: Flow, value: fx.Node, users: tuple[fx.Node, ...]) -> bo
 
     Or whether a later use changes it: the gate needs the value again in the backward pass.
     """
-    writers = [user for user in value.users if is_in_place(user, flow.owner) and user.args and user.args[0] is value]
+    writers = [user for user in value.users if flow.is_in_place(user) and user.args and user.args[0] is value]
     first = min(flow.bit[user] for user in users)
     if any(flow.bit[writer] > first for writer in writers if writer not in users):
         return True
@@ -25,6 +25,18 @@ def is_overwritten(flow: Flow, value: fx.Node, users: tuple[fx.Node, ...]) -> bo
         value = next(node for node in value.all_input_nodes if flow.is_data(node))
 
 
+def changes_input(flow: Flow) -> bool:
+    """Whether a forward changes its first argument in place, or a view of it."""
+    same = {node for node in flow.nodes[:1] if node.op == "placeholder"}
+    for node in flow.nodes:
+        if node.all_input_nodes and node.all_input_nodes[0] in same:
+            if flow.is_in_place(node):
+                return True
+            if _may_alias(flow, node):
+                same.add(node)
+    return False
+
+
 _VIEWS = frozenset(
     "getitem view reshape flatten unflatten squeeze unsqueeze permute transpose contiguous to float expand detach"
     " movedim swapaxes t view_as type_as".split()
@@ -35,5 +47,5 @@ def _may_alias(flow: Flow, node: fx.Node) -> bool:
     """Whether a node's output can share memory with its input."""
     module = flow.module(node)
     if module is None:
-        return op_name(node) in _VIEWS or is_in_place(node, flow.owner)
-    return isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd) or is_in_place(node, flow.owner)
+        return op_name(node) in _VIEWS or flow.is_in_place(node)
+    return isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd) or flow.is_in_place(node)

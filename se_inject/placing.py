@@ -8,6 +8,7 @@ from torch import fx, nn
 
 from .codegen import Insertion, OutputGate, insert
 from .finding import Analysis, Finding
+from .graph_module import gate_calls
 from .rewrite import Rewrite, gated_class, install
 from .trace import trace_block
 
@@ -42,9 +43,10 @@ def plan(block: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], None]:
 def _plan_graph_module(module: fx.GraphModule, gates: Sequence[PlannedGate]) -> Callable[[], None]:
     graph = copy.deepcopy(module.graph)
     names = [".".join(filter(None, (finding.scope, finding.gate))) for _, finding, _ in gates]
+    others = {*names, *(str(node.target) for node in gate_calls(module, graph))}
     for name, (_, finding, _) in zip(names, gates, strict=True):
         for placement in finding.placements:
-            insert(graph, name, placement)
+            insert(graph, name, placement, others)
 
     def commit() -> None:
         for name, (_, _, gate) in zip(names, gates, strict=True):

@@ -49,7 +49,16 @@ class Value(fx.Proxy):
         frame = sys._getframe(1)
         if not _is_internal(frame) and is_in_call(frame):
             raise self._refuse("it asks what a value has (hasattr, getattr), which is known only when it runs")
-        return super().__getattr__(name)
+        return _Attribute(self, name)
+
+    def __repr__(self) -> str:
+        return _Text(super().__repr__())
+
+    def __str__(self) -> str:
+        return _Text(super().__repr__())
+
+    def __format__(self, spec: str) -> str:
+        return _Text(super().__repr__())
 
     def __hash__(self) -> int:
         # A set or dict would miss it without asking whether it is equal.
@@ -61,9 +70,25 @@ class Value(fx.Proxy):
         raise self._refuse("it assigns items of a value, which a graph does not show")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in {"tracer", "node"}:
+        if name not in {"tracer", "node", "root", "attr", "_node"}:  # of fx
             raise self._refuse(f"it sets {name} of a value, which a graph would lose")
         super().__setattr__(name, value)
+
+
+class _Attribute(Value, fx.proxy.Attribute):
+    """What ``x.shape`` is; the node is made when it is used, as it may be a method that is called."""
+
+
+class _Text(str):
+    """What a value looks like: good for messages, which may be made without need, and for nothing else."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise UntraceableError("it looks at the text of a value, which is known only when it runs")
+
+    __eq__ = __ne__ = __contains__ = startswith = endswith = split = find = lower = strip = _refuse
 
 
 def _number(name: str) -> Any:

@@ -8,27 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from .proxy import UntraceableError
-
-
-class NoDraws(TorchDispatchMode):
-    """Refuses torch's random operations in this thread; other threads may draw meanwhile.
-
-    >>> with NoDraws():
-    ...     torch.rand(1)
-    Traceback (most recent call last):
-    se_inject.proxy.UntraceableError: it draws random numbers that tracing would freeze
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            raise UntraceableError("it draws random numbers that tracing would freeze")
-        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

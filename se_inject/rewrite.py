@@ -5,7 +5,8 @@ The block object stays the same object; only its class and its children change, 
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
@@ -59,21 +60,48 @@ class GatedBlock(QuietSubclass):
     _se_rewrite: ClassVar[Rewrite]
 
     def __setattr__(self, name: str, value: Any) -> None:
+        with self._followed(name):
+            super().__setattr__(name, value)
+
+    def register_buffer(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """As of any module; the forward follows."""
+        with self._followed(name):
+            super().register_buffer(name, *args, **kwargs)  # type: ignore[misc]
+
+    def register_parameter(self, name: str, *args: Any) -> None:
+        """As of any module; the forward follows."""
+        with self._followed(name):
+            super().register_parameter(name, *args)  # type: ignore[misc]
+
+    def add_module(self, name: str, *args: Any) -> None:
+        """As of any module; the forward follows."""
+        with self._followed(name):
+            super().add_module(name, *args)  # type: ignore[misc]
+
+    @contextmanager
+    def _followed(self, name: str) -> Iterator[None]:
+        """Write the forward anew if it held the attribute's old value, or a path that it chose; undo it on failure."""
         rewrite = type(self)._se_rewrite
-        before = vars(self).get(name, vars(self).get("_modules", {}).get(name, _ABSENT))
-        super().__setattr__(name, value)
-        # The generated forward holds this attribute's old value or the path that it chose: write it anew.
-        if name in rewrite.reads and value is not before:
-            try:
+        if name not in rewrite.reads:
+            yield
+            return
+        before = {key: dict(vars(self)[key]) for key in ("_modules", "_parameters", "_buffers")}
+        old = _held_by(self, name)
+        plain = vars(self).get(name, _ABSENT)
+        yield
+        try:
+            if _held_by(self, name) is not old:
                 if "_se_rewrite" not in vars(type(self)):
                     raise RewriteError(f"{name} cannot change: the block's class was extended after apply")
                 _regenerate(self, rewrite)  # type: ignore[arg-type]
-            except RewriteError:
-                if before is _ABSENT:
-                    super().__delattr__(name)
-                else:
-                    super().__setattr__(name, before)
-                raise
+        except RewriteError:
+            for key, items in before.items():
+                vars(self)[key].clear()
+                vars(self)[key].update(items)
+            vars(self).pop(name, None)
+            if plain is not _ABSENT:
+                vars(self)[name] = plain
+            raise
 
     def __delattr__(self, name: str) -> None:
         if name in type(self)._se_rewrite.reads:
@@ -84,6 +112,12 @@ class GatedBlock(QuietSubclass):
         rewrite = type(self)._se_rewrite
         above = super(HeldNorm, self) if rewrite.held else super()  # type: ignore[misc]
         return reduce_to(rewrite.original, above.__reduce_ex__(max(int(protocol), 2)), _restore, rewrite)
+
+
+def _held_by(block: Any, name: str) -> Any:
+    """An attribute of a block's own, wherever it keeps it."""
+    places = [vars(block), *(vars(block)[key] for key in ("_modules", "_parameters", "_buffers"))]
+    return next((place[name] for place in places if name in place), _ABSENT)
 
 
 def _restore(rewrite: Rewrite, *arguments: Any) -> nn.Module:

@@ -6,18 +6,23 @@ the forward reads and writes.
 
 import inspect
 import threading
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import fx, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from .bytecode import content
 from .nodes import SHAPING
 from .paths import DeadEnd, Paths, Unknowns
 from .proxy import UntraceableError
-from .randomness import NoDraws, no_randomness
+from .randomness import no_randomness
 from .tracer import ShadowTracer
+from .watch import MAX_DEPTH, containers, put_back
 
 
 def trace_shadow(
@@ -35,10 +40,11 @@ def trace_shadow(
     branches go as ``paths`` says and what a graph would lose is let pass. Raises ``UntraceableError``.
     """
     tracer = ShadowTracer(state, paths)
+    outside = _outside(inspect.unwrap(block_class.forward))
     unknowns = nullcontext() if paths is None else Unknowns(tracer)
     try:
         shadow = tracer.shadow("", block_class, state)
-        with no_randomness(of_torch=False) as drawn, _no_real_calls(), NoDraws(), unknowns:
+        with no_randomness(of_torch=False) as drawn, _no_real_calls(), _OnlyConstants(), unknowns:
             arguments = [tracer.placeholder(parameter, fixed) for parameter in parameters]
             positional = [a for a, p in zip(arguments, parameters, strict=True) if p.kind is not p.KEYWORD_ONLY]
             keyword = {p.name: a for a, p in zip(arguments, parameters, strict=True) if p.kind is p.KEYWORD_ONLY}
@@ -51,7 +57,7 @@ def trace_shadow(
             raise DeadEnd from error
         raise UntraceableError(_first_line(error)) from error
     finally:
-        written = tracer.put_back_writes()
+        written = tracer.put_back_writes() + ["a global or enclosing variable"] * put_back(outside)
     if tracer.refusal is not None:  # and the forward has caught it
         raise UntraceableError(tracer.refusal)
     if drawn:
@@ -69,6 +75,30 @@ def trace_shadow(
         raise UntraceableError("it reads the training flag of a child, which tracing would freeze")
     reads |= {name for path, name in tracer.reads if path == ""}
     return tracer.graph
+
+
+def _outside(forward: Any) -> list[tuple[Any, Any]]:
+    """The containers that a forward names as globals or closes over, each with a copy."""
+    if not isinstance(forward, types.FunctionType):
+        return []
+    named = [forward.__globals__[name] for name in forward.__code__.co_names if name in forward.__globals__]
+    return list(containers([*named, *map(content, forward.__closure__ or ())], set(), MAX_DEPTH))
+
+
+class _OnlyConstants(TorchDispatchMode):
+    """Refuses what torch must not do while tracing, in this thread: draw, change real tensors or read their numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise UntraceableError("it draws random numbers that tracing would freeze")
+        if func._schema.is_mutable:
+            raise UntraceableError("it changes a tensor in place that is not a value of the graph")
+        if torch.Tag.data_dependent_output in func.tags:
+            raise UntraceableError("it reads the numbers of a tensor, which tracing would freeze")
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -38,7 +38,10 @@ def shadow_class(module_class: Any) -> type[nn.Module]:
                 tracer.reads.add((attributes["_se_path"], name))
                 if name == "training" and tracer.paths is not None:
                     return tracer.paths.choose_always("training")
-                if _is_random_generator(attributes.get(name)):
+                value = attributes.get(name)
+                if isinstance(value, torch.Tensor):  # a plain attribute
+                    return tracer.tensor(attributes["_se_path"], name)
+                if _is_random_generator(value):
                     raise tracer.refuse(f"it draws from a random generator of its own (self.{name})")
             return super().__getattribute__(name)
 

@@ -67,7 +67,7 @@ class Survey:
             is_concat = found.site.kind in ("inception", "dense")
             if reason is None and is_concat and not inside.isdisjoint(_with_parents(found.site.path)):
                 reason = "its concat is a part of a larger block"
-            gated = injected_channels(self._modules.get(found.site.gate_path))
+            gated = self._gated_channels(found.site.gate_path)
             if reason is None and gated is not None:
                 reason = ALREADY_GATED
                 self.asked_again += self._selection.selects(found.site._replace(channels=gated))
@@ -77,6 +77,12 @@ class Survey:
                 yield found
             else:
                 self.skipped.append(Skipped(found.site.path, reason))
+
+    def _gated_channels(self, gate_path: str) -> int | None:
+        """The channels of a gate that is there already; in another position a block may have fewer, or more, gates."""
+        there, above = self._modules.get(gate_path), self._modules.get(gate_path.rpartition(".")[0])
+        several = there.children() if there is not None and type(there) in (nn.Module, nn.ModuleDict) else ()
+        return next((n for gate in (there, above, *several) if (n := injected_channels(gate)) is not None), None)
 
     def _can_hold_gate(self, found: Found) -> bool:
         """Whether the child that makes a value serves its block alone."""
@@ -128,6 +134,8 @@ class Survey:
         try:
             if _replaces_call(module):
                 raise UntraceableError("its class replaces __call__")
+            if isinstance(module, fx.GraphModule) and type(module).train is not nn.Module.train:
+                raise UntraceableError("its train() swaps graphs: apply to the model that it was made from")
             analysis = analyse(module)
         except UntraceableError as error:
             self._unreadable.add(path)

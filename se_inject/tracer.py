@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import keyword
 import operator
 import sys
 import types
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .bytecode import is_unpacking
+from .bytecode import CHANGES_MODE, is_unpacking
 from .paths import Paths, unknown
 from .proxy import UntraceableError, Value
 from .standin import MODULE_INTERNALS, shadow_class
@@ -53,7 +54,7 @@ class ShadowTracer(fx.Tracer):
         self.reads: set[tuple[str, str]] = set()
         self.refusal: str | None = None
         self._modes = _torch_modes()
-        self._tensors: dict[int, fx.Proxy] = {}
+        self._handed_over: dict[int, Any] = {}  # containers that children got and may have kept or changed
         self._shadows: dict[int, tuple[nn.Module, dict[str, Any]]] = {}  # by the id of the real attributes
 
     def shadow(self, path: str | None, module_class: type[nn.Module], state: dict[str, Any]) -> nn.Module:
@@ -71,12 +72,7 @@ class ShadowTracer(fx.Tracer):
             return self.shadow(None if path is None else prefix + name, type(real), vars(real))
 
         def tensor(name: str, real: Any) -> Any:
-            if path is None:
-                raise self.refuse("it uses a module that is not among its children")
-            # Tied parameters are one value, as they are one tensor.
-            if id(real) not in self._tensors:
-                self._tensors[id(real)] = self.create_proxy("get_attr", prefix + name, (), {})
-            return self._tensors[id(real)]
+            return self.tensor(path, name)
 
         attributes["_modules"] = _Lazy(state["_modules"], child)
         attributes["_parameters"] = _Lazy(state["_parameters"], tensor)
@@ -89,6 +85,12 @@ class ShadowTracer(fx.Tracer):
         attributes["_se_path"] = path
         return shadow
 
+    def tensor(self, path: str | None, name: str) -> fx.Proxy:
+        """The value of a tensor that a module holds; tied ones keep their names, as they may be untied."""
+        if path is None:
+            raise self.refuse("it uses a module that is not among its children")
+        return self.create_proxy("get_attr", f"{path}.{name}" if path else name, (), {})
+
     @functools.cached_property
     def _paths(self) -> dict[nn.Module, str]:
         children = {name: child for name, child in self._state["_modules"].items() if child is not None}
@@ -96,6 +98,8 @@ class ShadowTracer(fx.Tracer):
 
     def _plain(self, value: Any) -> Any:
         """A plain attribute, with shadows for modules that it holds: a call of a real one would change the model."""
+        if isinstance(value, Iterator):
+            return _Unread()  # nothing can put it back
         if isinstance(value, nn.Module):
             is_complete = "_modules" in vars(value)  # not so while a back reference is unpickled
             return self.shadow(self._paths.get(value), type(value), vars(value)) if is_complete else value
@@ -118,7 +122,9 @@ class ShadowTracer(fx.Tracer):
         """Note the call of a child."""
         if path is None:
             raise self.refuse("it calls a module that is not among its children")
-        return self.create_proxy("call_module", path, args, kwargs)
+        called = self.create_proxy("call_module", path, args, kwargs)
+        self._handed_over |= {id(a): a for a in (*args, *kwargs.values()) if type(a) in (list, dict)}
+        return called
 
     def placeholder(self, parameter: inspect.Parameter, fixed: dict[str, Any]) -> Any:
         """The value that forward gets for an argument."""
@@ -135,24 +141,16 @@ class ShadowTracer(fx.Tracer):
         if isinstance(a, fx.Proxy):
             return a.node
         if isinstance(a, torch.Tensor):
-            name = self._name_of(a)
-            if name is None and self.paths is not None:
-                return self.create_node("call_function", unknown, (), {})
-            if name is None:
+            if self.paths is None:
                 raise self.refuse("it creates a tensor that tracing would freeze")
-            return self.create_node("get_attr", name, (), {})
+            return self.create_node("call_function", unknown, (), {})
+        if self.paths is None and isinstance(a, dict) and type(a) is not dict:
+            raise self.refuse(f"it makes a {type(a).__name__}, which a graph would not keep")
+        if self.paths is None and id(a) in self._handed_over and (not a or _holds_values(a)):
+            raise self.refuse("it uses a list or dictionary again that a child got, and may have changed")
         if isinstance(a, nn.Module):
             raise self.refuse("it passes a module to a function, as for checkpointing")
         return super().create_arg(a)
-
-    def _name_of(self, tensor: torch.Tensor) -> str | None:
-        """The path of a tensor that is a plain attribute of the block or of a child that it uses."""
-        for shadow, attributes in self._shadows.values():
-            path = vars(shadow)["_se_path"]
-            for name, value in attributes.items():
-                if value is tensor and path is not None:
-                    return f"{path}.{name}" if path else name
-        return None
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Where a branch goes."""
@@ -179,8 +177,14 @@ class ShadowTracer(fx.Tracer):
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """A node, unless it depends on a mode of torch that a graph does not hold."""
         if self.paths is None and _torch_modes() != self._modes:
-            raise self.refuse("it changes the grad, inference or autocast mode, which a graph would lose")
-        return super().create_node(*args, **kwargs)
+            raise self.refuse(CHANGES_MODE)
+        node = super().create_node(*args, **kwargs)
+        if self.paths is None and node.kwargs.get("out") is not None:
+            raise self.refuse("it writes into a value (out=), which a graph does not show")
+        named = str(node.target).split(".") if node.op in ("call_module", "get_attr") else []
+        if self.paths is None and any(map(keyword.iskeyword, named)):
+            raise self.refuse(f"it uses {node.target}, a name with a word of Python's own")
+        return node
 
     def put_back_writes(self) -> list[str]:
         """The attributes that the forward wrote; objects that shadows share with the real modules are put back."""
@@ -198,6 +202,22 @@ def _torch_modes() -> tuple[bool, ...]:
         torch.is_inference_mode_enabled(),
         torch.is_autocast_enabled("cpu"),
         torch.is_autocast_enabled("cuda"),
+    )
+
+
+class _Unread:
+    """Stands for an iterator."""
+
+    def __iter__(self) -> "_Unread":
+        return self
+
+    def __next__(self) -> Any:
+        raise UntraceableError("it reads from an iterator that it keeps as an attribute")
+
+
+def _holds_values(container: Any) -> bool:
+    return any(
+        isinstance(item, fx.Proxy) for item in (container.values() if isinstance(container, dict) else container)
     )
 
 
