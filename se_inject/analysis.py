@@ -13,7 +13,7 @@ from .explore import explore_block, producer
 from .finding import Analysis, Finding, accept, children, merged
 from .fingerprint import Fingerprints
 from .flow import Flow
-from .gate import is_gate
+from .gate import is_gate, own_modules
 from .gating import has_gate
 from .graph_module import Call, Scopes, ungated_graph
 from .layers import is_conv
@@ -185,11 +185,11 @@ class Analyst:
             return 1
         if type(module).forward is nn.Sequential.forward:
             return sum(map(self.depth_of, module.children()))
-        if not any(map(is_conv, module.modules())):
+        if not any(map(is_conv, own_modules(module))):
             return 0
         flows = self._flows(module)
         if not flows:  # it cannot be traced
-            return sum(map(is_conv, module.modules()))
+            return sum(map(is_conv, own_modules(module)))
         return max(flow.conv_depth(flow.everything) for flow in flows)
 
     def starts_in_place(self, module: nn.Module) -> bool:
@@ -200,7 +200,7 @@ class Analyst:
             return self.starts_in_place(next(module.children()))
         flows = self._flows(module)
         if not flows:  # it cannot be traced
-            return any(getattr(m, "inplace", False) for m in module.modules())
+            return any(getattr(m, "inplace", False) for m in own_modules(module))
         return any(map(changes_input, flows))
 
     def squeezes(self, module: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from torch import fx, nn
 from .channels import Feature
 from .codegen import Placement
 from .flow import Flow
+from .gate import own_modules
 from .layers import is_conv
 from .rules import Candidate, Kind
 from .trace import Trace
@@ -57,7 +58,7 @@ def accept(candidate: Candidate, flow: Flow, feature: Feature | None) -> Finding
     value = candidate.value
     assert value is not None
     inside = children(flow, candidate.region)
-    layers = [m for child in inside for m in flow.owner.get_submodule(child).modules()]
+    layers = [m for child in inside for m in own_modules(flow.owner.get_submodule(child))]
     widths = {getattr(m, "out_channels", None) for m in layers if is_conv(m)}
     widths |= {m.out_features for m in layers if isinstance(m, nn.Linear)}
     if value not in flow.members(candidate.region):  # before the branch or beside it

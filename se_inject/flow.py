@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from .gate import own_modules
 from .layers import GLOBAL_POOLS, flatten, is_conv, is_one, is_upsampling_layer
 from .nodes import (
     ACTIVATIONS,
@@ -143,7 +144,7 @@ class Flow:
     def spatial_ranks(self, region: int) -> set[int]:
         """The numbers of spatial dimensions that the convolutions of a region work on."""
         children = [child for node in self.members(region) if (child := self.module(node)) is not None]
-        convs = [m for child in children for m in child.modules() if isinstance(m, nn.modules.conv._ConvNd)]
+        convs = [m for child in children for m in own_modules(child) if isinstance(m, nn.modules.conv._ConvNd)]
         return {len(m.kernel_size) for m in convs}
 
     def only_scales(self, node: fx.Node) -> bool:
@@ -179,7 +180,7 @@ class Flow:
         module = self.module(node)
         if module is not None:
             # Of torch (torch.nn.modules.activation) or of a library that keeps its activations alike.
-            return any("activation" in type(m).__module__.rpartition(".")[2] for m in module.modules())
+            return any("activation" in type(m).__module__.rpartition(".")[2] for m in own_modules(module))
         if op_name(node) in MUL:
             return len([source for source in node.all_input_nodes if self.is_data(source)]) > 1
         return op_name(node).rstrip("_") in ACTIVATIONS
@@ -188,7 +189,7 @@ class Flow:
         """Whether a node averages (or maximizes) over all positions: the first half of any channel gate."""
         module = self.module(node)
         if module is not None:
-            return any(isinstance(m, GLOBAL_POOLS) and is_one(m.output_size) for m in module.modules())
+            return any(isinstance(m, GLOBAL_POOLS) and is_one(m.output_size) for m in own_modules(module))
         name = op_name(node)
         if name in {"mean", "amax", "amin", "sum", "norm", "vector_norm"}:
             dims = argument(node, 2 if "norm" in name else 1, "dim", "axis")

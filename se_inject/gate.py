@@ -3,6 +3,7 @@
 Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018, sections 3.1 (squeeze) and 3.2 (excitation).
 """
 
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Literal, get_args
 
@@ -134,6 +135,18 @@ def injected_channels(module: nn.Module | None) -> int | None:
     >>> injected_channels(SqueezeExcitation(8))
     """
     return None if module is None else vars(module).get("_se_channels")
+
+
+def own_modules(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and all below, without the gates that ``se_inject.apply`` put in: they must not change what is found.
+
+    >>> len(list(own_modules(nn.Sequential(nn.ReLU()))))
+    2
+    """
+    if injected_channels(module) is None:
+        yield module
+        for child in module.children():
+            yield from own_modules(child)
 
 
 def is_gate(module: nn.Module) -> bool:
