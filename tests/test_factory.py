@@ -211,3 +211,12 @@ def test_gates_in_a_traced_graph():
     with pytest.raises(se_inject.errors.AllGatedError):
         se_inject.apply(traced)
     assert se_inject.remove(traced).code == code
+
+
+def test_blend_lives_where_the_block_does():
+    with torch.device("meta"):
+        model = network()
+    gates = [gate for _, gate in se_inject.gates(se_inject.apply(model, gate=lambda channels: nn.Sigmoid()))]
+    assert gates and all(gate.alpha.is_meta for gate in gates)
+    model = se_inject.apply(network().double(), gate=lambda channels: nn.Sigmoid())
+    assert all(gate.alpha.dtype == torch.float64 for _, gate in se_inject.gates(model))

@@ -209,3 +209,69 @@ def test_reason_for_a_handed_in_identity_in_a_traced_graph_is_the_true_one():
     traced = torch.fx.symbolic_trace(block(lambda self, x, skip: self.conv(x) + skip, conv=conv()))
     [(_, reason)] = se_inject.find_sites(traced).skipped
     assert "no common ancestor" in reason
+
+
+class TwoAdds(nn.Module):
+    """The first add takes a gate in any position; before the second, two values are read."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.g = conv(16), nn.Conv2d(32, 16, 3, padding=1)
+
+    def forward(self, x):
+        y = x + self.f(x)
+        return y + self.g(torch.cat([x, y], 1))
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("positions", [("standard", "pre"), ("pre", "standard")])
+def test_another_position_replaces_no_gate(positions, traced):
+    model, x = nn.Sequential(TwoAdds()), torch.randn(2, 16, 6, 6)
+    model = torch.fx.symbolic_trace(model) if traced else model
+    expected = model(x)
+    gates = dict(se_inject.gates(se_inject.apply(model, position=positions[0])))
+    with pytest.raises(se_inject.errors.AllGatedError):
+        se_inject.apply(model, position=positions[1])
+    assert dict(se_inject.gates(model)) == gates
+    assert_same(model(x), expected)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_gate_may_follow_a_gate(traced):
+    model, x = network(), torch.randn(2, 3, 6, 6)
+    model = torch.fx.symbolic_trace(model) if traced else model
+    expected = model(x)
+    se_inject.apply(model, position="post", where="1")
+    se_inject.apply(model, position="pre", where="2")
+    assert_same(model(x), expected)
+    assert [name for name, _ in se_inject.gates(model)] == ["1.se", "2.se"]
+    assert_same(se_inject.remove(model)(x), expected)
+
+
+class ReluFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu = conv(16), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.conv(self.relu(x))
+
+
+class ReluFunctionFirst(ReluFirst):
+    def forward(self, x):
+        return self.conv(F.relu(x, True))
+
+
+class ReluLast(ReluFirst):
+    def forward(self, x):
+        return self.relu(self.conv(x))
+
+
+def test_no_gate_before_a_branch_that_changes_its_input():
+    for branch in (ReluFirst(), ReluFunctionFirst()):
+        module = block(lambda self, x: x + self.branch(x), branch=branch)
+        [skipped] = se_inject.find_sites(module, position="pre").skipped
+        assert "changed in place" in skipped.reason
+    module = block(lambda self, x: x + self.branch(x), branch=ReluLast())
+    plain, x = copy.deepcopy(module), torch.randn(2, 16, 6, 6)
+    assert_same(se_inject.apply(module, position="pre")(x), plain(x))

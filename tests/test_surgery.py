@@ -610,3 +610,127 @@ def test_blocks_that_differ_only_in_what_they_share():
         model.append(each)
     expected = model(x)
     assert_same(se_inject.apply(model)(x), expected)
+
+
+def test_model_that_swaps_its_graph_is_refused():
+    features = torchvision.models.feature_extraction.create_feature_extractor(torchvision.models.resnet18(), ["layer4"])
+    before = exact_state(features)
+    with pytest.raises(se_inject.errors.NoBlockError, match="swaps graphs"):
+        se_inject.apply(features)
+    assert exact_state(features) == before
+
+
+class ChannelsLastConv(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class HalfConv(nn.Conv2d):
+    def forward(self, x):
+        x, gate = super().forward(x).chunk(2, 1)
+        return x * gate.sigmoid()
+
+
+def test_convolutions_that_move_channels():
+    module = block(lambda self, x: x + self.conv(x), conv=ChannelsLastConv(8, 8, 3, padding=1))
+    plain, x = copy.deepcopy(module), torch.randn(2, 5, 6, 8)
+    assert_same(se_inject.apply(module)(x), plain(x))
+    nn.init.normal_(module.se.fc2.bias)
+    ratio = (module(x) - x) / (plain(x) - x)
+    assert torch.allclose(ratio, 2 * module.se.fc2.bias.sigmoid().expand_as(ratio), rtol=1e-3)
+    module = block(lambda self, x: x + self.conv(x), conv=HalfConv(8, 16, 3, padding=1))
+    assert not se_inject.find_sites(module)
+    [skipped] = se_inject.find_sites(module, example_inputs=torch.randn(2, 8, 5, 6)).skipped
+    assert "channels are unknown" in skipped.reason
+
+
+class Frames(nn.Module):
+    """Features are (N, T, C, H, W), for as many frames as the inner layer has channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+
+    def forward(self, x):
+        return x + self.b(self.a(x.flatten(0, 1))).view(x.shape)
+
+
+def test_frames_are_no_channels():
+    found = se_inject.find_sites(Frames(), example_inputs=torch.randn(2, 4, 8, 3, 3))
+    assert not found and "unknown" in found.skipped[0].reason
+
+
+def test_scale_of_each_channel_is_no_convolution():
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(16, 1, 1))
+
+        def forward(self, x):
+            return x * self.weight
+
+    model = block(lambda self, x: x + self.scale(self.conv(x)), conv=conv(), scale=Scale())
+    [site] = se_inject.find_sites(model)
+    assert site.node == "conv"
+
+
+@pytest.mark.parametrize(
+    ("register", "value"),
+    [
+        ("register_buffer", lambda: torch.full((1,), 3.0)),
+        ("register_parameter", lambda: nn.Parameter(torch.full((1,), 3.0))),
+        ("__setattr__", lambda: torch.full((1,), 3.0)),
+    ],
+)
+def test_attributes_that_are_registered_later_are_followed(register, value):
+    def forward(self, x):
+        if self.extra is not None:
+            x = x * self.extra
+        return x + self.conv(x)
+
+    plain, x, value = block(forward, conv=conv()), torch.randn(2, 16, 4, 4), value()
+    (plain.register_buffer if register == "__setattr__" else getattr(plain, register))("extra", None)
+    gated = se_inject.apply(copy.deepcopy(plain))
+    for model in (plain, gated):
+        getattr(model, register)("extra", value)
+    assert_same(gated(x), plain(x))
+
+
+def test_failed_change_of_a_buffer_is_undone():
+    def forward(self, x):
+        y = self.conv(x)
+        return x + (y if self.mask is None else y * self.mask)
+
+    module = block(forward, conv=conv())
+    module.register_buffer("mask", None)
+    se_inject.apply(module)
+    with pytest.raises(se_inject.errors.RewriteError):
+        module.mask = torch.ones(1)
+    assert module._buffers == {"mask": None} and "mask" not in vars(module)
+    module(torch.randn(2, 16, 4, 4))
+
+
+def test_gates_do_not_count_among_the_layers_of_a_block():
+    """A second apply sees the same concat, over the last but one dimension of 1-D features, as the first."""
+
+    class Parts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.one, self.two = Residual1d(), nn.Conv1d(4, 2, 1), nn.Conv1d(4, 2, 1)
+
+        def forward(self, x):
+            with torch.no_grad():
+                x = x + self.inner(x)
+            return torch.cat([self.one(x), self.two(x)], dim=-2)
+
+    class Residual1d(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(4, 4, 1)
+
+        def forward(self, x):
+            return x + self.conv(x)
+
+    model = se_inject.apply(Parts())
+    with pytest.raises(se_inject.errors.AllGatedError):
+        se_inject.apply(model)

@@ -1,0 +1,231 @@
+"""What finding must not touch, and what a trace would freeze without a mark."""
+
+import contextlib
+import copy
+import itertools
+from collections import OrderedDict
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+import se_inject
+
+from .blocks import block, conv
+from .forwards import X, assert_gated_on_a_child, assert_works, refused
+from .promises import assert_same
+
+SEEN = []
+
+
+def test_tensors_arrays_iterators_objects_and_globals_stay_what_they_are():
+    def tensor(self, x):
+        self.kept += 1
+        return x + self.conv(x)
+
+    def tensor_in_a_list(self, x):
+        self.kept[0].add_(1)
+        return x + self.conv(x)
+
+    def array(self, x):
+        self.kept[0] += 1
+        return x + self.conv(x)
+
+    def iterator(self, x):
+        return x + self.conv(x) * next(self.kept)
+
+    def inner(self, x):
+        self.kept.inner.items.append(x)
+        return x + self.conv(x)
+
+    for forward, kept, held in (
+        (tensor, torch.zeros(2), lambda k: k.tolist() == [0, 0]),
+        (tensor_in_a_list, [torch.zeros(2)], lambda k: k[0].tolist() == [0, 0]),
+        (array, np.zeros(2), lambda k: k.tolist() == [0, 0]),
+        (iterator, itertools.count(), lambda k: repr(k) == "count(0)"),
+        (inner, SimpleNamespace(inner=SimpleNamespace(items=[])), lambda k: k.inner.items == []),
+    ):
+        module = block(forward, conv=conv())
+        module.kept = kept
+        se_inject.find_sites(module)
+        with contextlib.suppress(se_inject.errors.NoBlockError):
+            se_inject.apply(module)
+        assert module.kept is kept and held(kept), forward
+
+
+def test_globals_stay_what_they_are():
+    def forward(self, x):
+        SEEN.append(x)
+        return x + self.conv(x)
+
+    assert_gated_on_a_child(block(forward, conv=conv()))
+    SEEN.clear()
+    se_inject.find_sites(block(forward, conv=conv()))
+    assert SEEN == []
+
+
+def test_branch_on_a_plain_tensor_stays_one():
+    def forward(self, x):
+        return x + self.conv(x) if self.steps > 0 else x + 2 * self.conv(x)
+
+    module = block(forward, conv=conv())
+    module.steps = torch.tensor(1.0)
+    plain = copy.deepcopy(module)
+    with contextlib.suppress(se_inject.errors.NoBlockError):
+        se_inject.apply(module)
+    for model in (plain, module):
+        model.steps.fill_(0)
+    assert_same(module(X), plain(X))
+
+
+def no_grad(self, x):
+    with torch.no_grad():
+        return x + self.conv(x)
+
+
+def autocast_off(self, x):
+    with torch.autocast("cpu", enabled=False):
+        return x + self.conv(x)
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, contextlib.nullcontext])
+@pytest.mark.parametrize("forward", [no_grad, autocast_off, torch.no_grad()(lambda self, x: x + self.conv(x))])
+def test_modes_that_hold_at_apply_anyway_are_still_set(forward, around):
+    module = block(forward, conv=conv())
+    plain = copy.deepcopy(module)
+    with around(), contextlib.suppress(se_inject.errors.NoBlockError):
+        se_inject.apply(module)
+    for context in (contextlib.nullcontext(), torch.autocast("cpu", torch.bfloat16)):
+        with context:
+            y, expected = module(X), plain(X)
+        assert_same(y, expected)
+        assert y.dtype == expected.dtype and y.requires_grad == expected.requires_grad
+
+
+def test_text_of_a_value_tells_nothing_but_may_be_made():
+    def by_text(self, x):
+        return x + self.conv(x) * (2 if str(x.dtype) == "torch.float64" else 1)
+
+    def by_format(self, x):
+        return x + self.conv(x) * (2 if f"{x.dtype}".endswith("64") else 1)
+
+    def message(self, x):
+        torch._assert(x.shape[1] == 16, f"got {x.shape}")
+        return x + self.conv(x)
+
+    for forward in (by_text, by_format):
+        assert "text of a value" in refused(block(forward, conv=conv()))
+    assert_works(block(message, conv=conv()))
+
+
+class NoneInEval(nn.Module):
+    def forward(self, x):
+        return torch.full_like(x, 2.0) if self.training else None
+
+
+def test_child_that_returns_none_in_one_mode_is_refused():
+    def forward(self, x):
+        y, mask = self.conv(x), self.mask(x)
+        if mask is not None:
+            y = y * mask
+        return x + y
+
+    def by_name(self, x):
+        y = self.conv(x)
+        mask = self.mask(x)
+        return x + (y if mask is None else y * mask)
+
+    for odd in (forward, by_name):
+        assert "compares with None" in refused(block(odd, conv=conv(), mask=NoneInEval()))
+
+
+def test_helper_that_asks_for_none_leaves_the_feature_alone():
+    def exists(x):
+        return x is not None
+
+    def forward(self, x, scale=None):
+        y = self.conv(x)
+        if exists(scale):
+            y = y * scale
+        return x + y
+
+    assert_works(block(forward, conv=conv()))
+    assert_works(block(forward, conv=conv()), scale=torch.tensor(2.0))
+
+
+def test_keywords_that_are_handed_on():
+    assert_gated_on_a_child(block(lambda self, x, *args, **kwargs: self.conv(x, *args, **kwargs) + x, conv=conv()))
+    looks = block(lambda self, x, **kwargs: self.conv(x) if kwargs else x + self.conv(x), conv=conv())
+    assert "**kwargs" in refused(looks)
+
+
+def test_writing_into_a_given_tensor_is_refused():
+    def forward(self, x):
+        y = self.conv(x)
+        torch.add(y, x, out=y)
+        return y
+
+    module = block(forward, conv=conv())
+    assert not se_inject.find_sites(module)
+
+
+class Appends(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = conv()
+
+    def forward(self, x, seen):
+        seen.append(x)
+        return self.conv(x)
+
+
+def test_containers_that_children_fill_are_still_filled():
+    def forward(self, x):
+        seen = []
+        return x + self.body(x, seen), seen
+
+    plain = block(forward, body=Appends())
+    module = copy.deepcopy(plain)
+    with contextlib.suppress(se_inject.errors.NoBlockError):
+        se_inject.apply(module)
+    assert len(module(X)[1]) == len(plain(X)[1]) == 1
+
+
+def test_type_of_what_is_returned_stays():
+    module = block(lambda self, x: OrderedDict(out=x + self.conv(x)), conv=conv())
+    plain = copy.deepcopy(module)
+    assert [name for name, _ in se_inject.gates(se_inject.apply(module))] == ["conv.se"]
+    assert type(module(X)) is OrderedDict
+    assert_same(module(X)["out"], plain(X)["out"])
+
+
+def test_children_named_by_words_of_python():
+    def forward(self, x):
+        return x + self.paths["in"](x)
+
+    module = block(forward, paths=nn.ModuleDict({"in": conv()}))
+    assert_gated_on_a_child(module, "paths.in")
+
+
+def test_a_tied_block_tells_nothing_of_an_equal_one_that_is_not():
+    class Tied(nn.Module):
+        def __init__(self, tied):
+            super().__init__()
+            self.conv, self.a = conv(), nn.Parameter(torch.randn(16, 1, 1))
+            self.b = self.a if tied else nn.Parameter(torch.randn(16, 1, 1))
+
+        def forward(self, x):
+            return x + F.relu(self.conv(x) * self.a) * self.b
+
+    for ties in ((True, False), (False, True)):
+        model = nn.Sequential(*map(Tied, ties))
+        plain = copy.deepcopy(model)
+        assert len(se_inject.find_sites(model)) == 2
+        assert_same(se_inject.apply(model)(X), plain(X))
+        state = {key: torch.randn_like(value) for key, value in plain.state_dict().items()}
+        plain.load_state_dict(state, assign=True)
+        model.load_state_dict(state, assign=True, strict=False)
+        assert_same(model(X), plain(X))
