@@ -1,5 +1,6 @@
 """One block's candidates: traced, judged by the site rules in every case of its forward, counted and named."""
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +19,7 @@ from .gating import has_gate
 from .graph_module import Call, Scopes, ungated_graph
 from .layers import is_conv
 from .naming import free_name, free_name_in_graph, numbered
-from .overwriting import changes_input
+from .overwriting import changes_input, keeps_memory
 from .plain import activations, plain_candidates
 from .position import Position
 from .proxy import UntraceableError
@@ -197,7 +198,8 @@ class Analyst:
         if not module._modules and not has_own_forward(module):
             return bool(getattr(module, "inplace", False))
         if type(module).forward is nn.Sequential.forward:
-            return self.starts_in_place(next(module.children()))
+            changing = (child for child in module.children() if not keeps_memory(child))
+            return any(map(self.starts_in_place, itertools.islice(changing, 1)))
         flows = self._flows(module)
         if not flows:  # it cannot be traced
             return any(getattr(m, "inplace", False) for m in own_modules(module))

@@ -25,14 +25,14 @@ def unanswerable(block_class: Any) -> str | None:
     >>> unanswerable(Block)
     'it asks for the type of a value (type), which is known only when it runs'
     """
-    if any(wrapper.__globals__["__name__"] in _MODE_DECORATORS for wrapper in _wrappers(block_class.forward)):
+    if not _MODE_DECORATORS.isdisjoint(_modules_of_wrappers(block_class.forward)):
         return CHANGES_MODE
     return next((reason for code in _codes(block_class) if (reason := _question(code)) is not None), None)
 
 
-def _wrappers(function: Any) -> Iterator[Any]:
+def _modules_of_wrappers(function: Any) -> Iterator[str]:
     while hasattr(function, "__wrapped__"):
-        yield function
+        yield getattr(function, "__globals__", {}).get("__name__", "")
         function = function.__wrapped__
 
 
@@ -180,9 +180,9 @@ def compared_with_none(block_class: Any) -> set[str]:
     >>> sorted(compared_with_none(type("Block", (), {"forward": forward})))
     ['mask']
     """
-    own = inspect.unwrap(block_class.forward).__code__
-    feature = own.co_varnames[1:2] if own.co_argcount > 1 else ()
-    compared = (_compared_with_none(code) - (set() if code is own else set(feature)) for code in _codes(block_class))
+    own = {function.__code__ for function in _methods(block_class, "forward")}
+    feature = set(list(inspect.signature(block_class.forward).parameters)[1:2])
+    compared = (_compared_with_none(code) - (set() if code in own else feature) for code in _codes(block_class))
     return set().union(*compared)
 
 

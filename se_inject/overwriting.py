@@ -48,4 +48,15 @@ def _may_alias(flow: Flow, node: fx.Node) -> bool:
     module = flow.module(node)
     if module is None:
         return op_name(node) in _VIEWS or flow.is_in_place(node)
-    return isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd) or flow.is_in_place(node)
+    return keeps_memory(module) or flow.is_in_place(node)
+
+
+def keeps_memory(module: nn.Module) -> bool:
+    """Whether a module may return its input, or a view of it.
+
+    >>> keeps_memory(nn.Sequential()), keeps_memory(nn.ReLU())
+    (True, False)
+    """
+    if type(module).forward is nn.Sequential.forward:
+        return all(map(keeps_memory, module.children()))
+    return isinstance(module, nn.Identity | nn.Flatten | nn.Unflatten | nn.modules.dropout._DropoutNd)

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import itertools
 from collections import OrderedDict
 from types import SimpleNamespace
@@ -154,6 +155,44 @@ def test_helper_that_asks_for_none_leaves_the_feature_alone():
 
     assert_works(block(forward, conv=conv()))
     assert_works(block(forward, conv=conv()), scale=torch.tensor(2.0))
+
+
+class Wrapper:
+    """A decorator that is no function."""
+
+    def __init__(self, forward):
+        functools.update_wrapper(self, forward)
+
+    def __get__(self, module, owner=None):
+        return self if module is None else functools.partial(self.__wrapped__, module)
+
+    def __call__(self, *args):
+        return self.__wrapped__(*args)
+
+
+def test_forwards_that_are_no_functions():
+    class Partial(nn.Module):
+        def scaled(self, x, scale):
+            return x + scale * self.conv(x)
+
+        forward = functools.partialmethod(scaled, scale=0.5)
+
+    module = Partial()
+    module.conv = conv()
+    assert_works(module)
+    assert_works(block(Wrapper(lambda self, x: x + self.conv(x)), conv=conv()))
+
+
+@pytest.mark.parametrize("position", ["standard", "pre", "identity"])
+def test_empty_sequentials(position):
+    def forward(self, x):
+        y = self.nothing(self.conv(x))
+        y += self.nothing(x)
+        return y
+
+    module = block(forward, conv=conv(), nothing=nn.Sequential())
+    plain = copy.deepcopy(module)
+    assert_same(se_inject.apply(module, position=position)(X), plain(X))
 
 
 def test_keywords_that_are_handed_on():
