@@ -7,6 +7,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from .frames import start
+
 # Global modes of torch; what they say while tracing need not be what they say when the forward runs.
 _MODE_QUESTIONS = frozenset("is_grad_enabled is_inference_mode_enabled is_autocast_enabled is_compiling".split())
 # A change to the mode that happens to hold while tracing would leave no mark at all.
@@ -72,28 +74,6 @@ def _names_type(instruction: dis.Instruction) -> bool:
     return instruction.opname == "LOAD_GLOBAL" and instruction.argval == "type"
 
 
-def is_in_call(frame: types.FrameType) -> bool:
-    """Whether a frame is in the middle of a call, and not of an operation or of reading an attribute.
-
-    >>> class Frames:
-    ...     def __call__(self):
-    ...         return is_in_call(inspect.currentframe().f_back)
-    ...     attribute = property(__call__)
-    >>> Frames()(), Frames().attribute
-    (True, False)
-    """
-    steps = dis.get_instructions(frame.f_code)
-    # Python 3.11 makes calls that it has specialized in PRECALL.
-    return any(step.offset == frame.f_lasti and step.opname.startswith(("CALL", "PRECALL")) for step in steps)
-
-
-def is_unpacking(frame: types.FrameType) -> bool:
-    """Whether a frame is in the middle of ``*value`` in a call or display."""
-    return any(
-        step.offset == frame.f_lasti and step.opname == "LIST_EXTEND" for step in dis.get_instructions(frame.f_code)
-    )
-
-
 def asks_for_none(code: types.CodeType) -> bool:
     """Whether code compares with None what a child has returned, or one of several values: those of a trace never are.
 
@@ -122,33 +102,13 @@ def _calls_child(call: dis.Instruction, steps: list[dis.Instruction], code: type
     if not call.opname.startswith("CALL") or not code.co_argcount:
         return False
     loads = (step for step in steps if step.opname == "LOAD_FAST" and step.argval == code.co_varnames[0])
-    return _start(call) in map(_start, loads)
-
-
-def _start(step: dis.Instruction) -> tuple[int | None, int | None] | None:
-    return (step.positions.lineno, step.positions.col_offset) if step.positions else None
+    return start(call) in map(start, loads)
 
 
 def _tests_for_none(steps: list[dis.Instruction]) -> bool:
     """Whether instructions ask if the value loaded before them is None."""
     test, after = (*steps, *steps)[:2]
     return "NONE" in test.opname or (test.argval is None and after.opname == "IS_OP")
-
-
-def asks_for_a_tensor(frame: types.FrameType) -> bool:
-    """Whether the call that a frame is in the middle of is ``isinstance(..., torch.Tensor)``.
-
-    >>> asks_for_a_tensor(inspect.currentframe())
-    False
-    """
-    steps = [step for step in dis.get_instructions(frame.f_code) if step.opname not in {"PRECALL", "CACHE", "KW_NAMES"}]
-    call = next((step for step in steps if step.offset >= frame.f_lasti), None)
-    if call is None or call.positions is None or call.positions.col_offset is None:
-        return False
-    start = _start(call)
-    before = [step for step in steps if step.offset < call.offset]
-    names_it = any(step.argval == "isinstance" and _start(step) == start for step in before)
-    return call.opname.startswith("CALL") and names_it and before[-1].argval == "Tensor"
 
 
 @functools.lru_cache(maxsize=1024)

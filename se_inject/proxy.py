@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import fx
 
-from .bytecode import asks_for_a_tensor, is_in_call, is_unpacking
+from .frames import asks_for_a_tensor, is_in_call, is_unpacking
 
 
 class UntraceableError(Exception):

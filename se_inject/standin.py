@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .bytecode import is_in_call
+from .frames import is_in_call
 from .subclass import QuietSubclass
 
 # Attributes that every module has; forward code does not branch on them, but for ``training``.

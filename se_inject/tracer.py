@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .bytecode import CHANGES_MODE, is_unpacking
+from .bytecode import CHANGES_MODE
+from .frames import is_unpacking
 from .paths import Paths, unknown
 from .proxy import UntraceableError, Value
 from .standin import MODULE_INTERNALS, shadow_class
