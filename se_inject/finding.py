@@ -57,7 +57,7 @@ def accept(candidate: Candidate, flow: Flow, feature: Feature | None) -> Finding
     """The finding of a candidate that takes a gate, with the channels of its value where the graph tells them."""
     value = candidate.value
     assert value is not None
-    inside = children(flow, candidate.region)
+    inside = called(flow, candidate.region)
     layers = [m for child in inside for m in own_modules(flow.owner.get_submodule(child))]
     widths = {getattr(m, "out_channels", None) for m in layers if is_conv(m)}
     widths |= {m.out_features for m in layers if isinstance(m, nn.Linear)}
@@ -78,7 +78,7 @@ def accept(candidate: Candidate, flow: Flow, feature: Feature | None) -> Finding
     )
 
 
-def children(flow: Flow, region: int) -> frozenset[str]:
+def called(flow: Flow, region: int) -> frozenset[str]:
     """The children that a region calls."""
     return frozenset(str(node.target) for node in flow.members(region) if node.op == "call_module")
 

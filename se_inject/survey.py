@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from .analysis import CHANNELS_LAST, Analyst, has_own_forward
+from .analysis import CHANNELS_LAST, Analyst
 from .channels import Feature
+from .children import has_own_forward
 from .explore import can_hold_gate
 from .finding import Analysis, Finding
 from .gate import injected_channels, is_gate
@@ -101,7 +102,7 @@ class Survey:
             (_join(path, str(node.target)), path)
             for path, module in self._modules.items()
             if has_own_forward(module) and not isinstance(module, fx.GraphModule)
-            for graph in self._analyst.graphs_of(module)
+            for graph in self._analyst.children.graphs_of(module)
             for node in graph.nodes
             if node.op == "call_module"
         }
@@ -170,7 +171,7 @@ class Survey:
         for path, module in blocks.items():
             if by_path.get(path) or isinstance(module, fx.GraphModule) or not inside.isdisjoint(_with_parents(path)):
                 continue
-            if self._analyst.has_own_gate(module):
+            if self._analyst.children.has_own_gate(module):
                 inside.add(path)
             elif type(module).forward is nn.Sequential.forward and self._is_run_by_others(path):
                 continue  # the forward that runs its children one by one has these sites

@@ -1,0 +1,126 @@
+"""What the children of a block do inside, read off the graphs of their forwards."""
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import fx, nn
+
+from .expand import expanded
+from .fingerprint import Fingerprints
+from .flow import Flow
+from .gate import is_gate, own_modules
+from .gating import has_gate
+from .graph_module import ungated_graph
+from .layers import is_conv
+from .overwriting import changes_input, keeps_memory
+from .proxy import UntraceableError
+from .rewrite import GatedBlock, Rewrite
+from .rules import PAPERS_KINDS, joins
+from .trace import Trace, trace_block
+
+
+@dataclass
+class Children:
+    """Answers questions about modules; each kind of module is traced once."""
+
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)
+    _traces: dict[int, Trace | UntraceableError] = field(default_factory=dict)
+
+    def _flows(self, module: nn.Module) -> list[Flow]:
+        return [Flow(graph, module, self.depth_of, self.starts_in_place) for graph in self.graphs_of(module)]
+
+    def flow(self, graph: fx.Graph, owner: nn.Module) -> Flow:
+        """A graph with what its children do; those that return several values are looked into."""
+        return Flow(expanded(graph, owner, self.graphs_of), owner, self.depth_of, self.starts_in_place)
+
+    def has_own_gate(self, module: nn.Module) -> bool:
+        """Whether a child is a channel gate or holds one that is not the gate of a block inside the child."""
+        if is_gate(module):
+            return True
+        if not has_own_forward(module):
+            return any(map(self.has_own_gate, module.children()))
+        for graph in self.graphs_of(module):
+            flow = self.flow(graph, module)
+            if any(candidate.value is not None for candidate in joins(flow, leaves_block, PAPERS_KINDS, "standard")):
+                return False
+            if has_gate(flow, flow.everything, self):
+                return True
+        return False
+
+    def depth_of(self, module: nn.Module) -> int:
+        """How many convolutions a child runs, one after the other."""
+        if is_conv(module):
+            return 1
+        if type(module).forward is nn.Sequential.forward:
+            return sum(map(self.depth_of, module.children()))
+        if not any(map(is_conv, own_modules(module))):
+            return 0
+        flows = self._flows(module)
+        if not flows:  # it cannot be traced
+            return sum(map(is_conv, own_modules(module)))
+        return max(flow.conv_depth(flow.everything) for flow in flows)
+
+    def starts_in_place(self, module: nn.Module) -> bool:
+        """Whether a child changes its input."""
+        if not module._modules and not has_own_forward(module):
+            return bool(getattr(module, "inplace", False))
+        if type(module).forward is nn.Sequential.forward:
+            changing = (child for child in module.children() if not keeps_memory(child))
+            return any(map(self.starts_in_place, itertools.islice(changing, 1)))
+        flows = self._flows(module)
+        if not flows:  # it cannot be traced
+            return any(getattr(m, "inplace", False) for m in own_modules(module))
+        return any(map(changes_input, flows))
+
+    def squeezes(self, module: nn.Module) -> bool:
+        """Whether a child averages over all positions anywhere inside."""
+        if not has_own_forward(module):
+            return any(map(self.squeezes, module.children()))
+        flows = self._flows(module)
+        return any(
+            flow.squeezes(node) or ((child := flow.module(node)) is not None and self.squeezes(child))
+            for flow in flows
+            for node in flow.nodes
+        )
+
+    def graphs_of(self, module: nn.Module) -> list[fx.Graph]:
+        """The graphs of a module's forward without our gates; empty where it cannot be traced."""
+        if isinstance(module, fx.GraphModule):
+            return [ungated_graph(module)]
+        try:
+            return [case.graph for case in self.trace(*originally(module)).cases]
+        except UntraceableError:
+            return []
+
+    def trace(self, cls: type[nn.Module], state: dict[str, Any]) -> Trace:
+        """The graphs of a forward. Raises ``UntraceableError``."""
+        key = self.fingerprints.of(cls, state)
+        if key not in self._traces:
+            try:
+                self._traces[key] = trace_block(cls, state)
+            except UntraceableError as error:
+                self._traces[key] = error
+        trace = self._traces[key]
+        if isinstance(trace, UntraceableError):
+            raise trace
+        return trace
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether a module's forward is more than that of a layer or container of torch."""
+    forward = type(module).forward
+    return not (getattr(forward, "__module__", None) or "").startswith("torch.nn.")
+
+
+def originally(block: nn.Module) -> tuple[type[nn.Module], dict[str, Any]]:
+    """The class and the attributes of a block without its gates."""
+    if isinstance(block, GatedBlock):
+        rewrite: Rewrite = type(block)._se_rewrite
+        return rewrite.original, rewrite.original_state(vars(block))
+    return type(block), vars(block)
+
+
+def leaves_block(node: fx.Node) -> bool:
+    """Whether a block returns a value."""
+    return any(user.op == "output" for user in node.users)
