@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from .frames import start
+from .reachable import Flags, reachable
 
 # Global modes of torch; what they say while tracing need not be what they say when the forward runs.
-_MODE_QUESTIONS = frozenset("is_grad_enabled is_inference_mode_enabled is_autocast_enabled is_compiling".split())
+_MODE_QUESTIONS = frozenset(
+    "is_grad_enabled is_inference_mode_enabled is_autocast_enabled is_compiling is_tracing is_in_onnx_export".split()
+)
 # A change to the mode that happens to hold while tracing would leave no mark at all.
 _MODE_SWITCHES = frozenset("autocast no_grad enable_grad set_grad_enabled inference_mode".split())
 _MODE_DECORATORS = frozenset({"torch.utils._contextlib", "torch.amp.autocast_mode"})
@@ -18,8 +21,10 @@ CHANGES_MODE = "it changes the grad, inference or autocast mode, which a graph w
 _SEEDS = frozenset("manual_seed seed_all manual_seed_all set_rng_state fork_rng".split())
 
 
-def unanswerable(block_class: Any) -> str | None:
+def unanswerable(block_class: Any, flags: Flags = frozenset()) -> str | None:
     """Why a class's forward, or a method that it may call, cannot be followed; None if nothing stands against it.
+
+    ``flags`` are plain attributes of the block that rule out parts of its methods.
 
     >>> class Block:
     ...     def forward(self, x):
@@ -29,7 +34,8 @@ def unanswerable(block_class: Any) -> str | None:
     """
     if not _MODE_DECORATORS.isdisjoint(_modules_of_wrappers(block_class.forward)):
         return CHANGES_MODE
-    return next((reason for code in _codes(block_class) if (reason := _question(code)) is not None), None)
+    reasons = (_question(code, flags) for code in _codes(block_class))
+    return next((reason for reason in reasons if reason is not None), None)
 
 
 def _modules_of_wrappers(function: Any) -> Iterator[str]:
@@ -38,13 +44,13 @@ def _modules_of_wrappers(function: Any) -> Iterator[str]:
         function = function.__wrapped__
 
 
-def asks_for_types(block_class: Any) -> bool:
+def asks_for_types(block_class: Any, flags: Flags = frozenset()) -> bool:
     """Whether a class's forward, or a method that it may call, uses ``type``.
 
     >>> asks_for_types(type("Block", (), {"forward": lambda self, x: x}))
     False
     """
-    return any(_names_type(instruction) for code in _codes(block_class) for instruction in dis.get_instructions(code))
+    return any(_names_type(step) for code in _codes(block_class) for step in reachable(code, flags))
 
 
 def asks_for_modes(block_class: Any) -> bool:
@@ -74,7 +80,7 @@ def _names_type(instruction: dis.Instruction) -> bool:
     return instruction.opname == "LOAD_GLOBAL" and instruction.argval == "type"
 
 
-def asks_for_none(code: types.CodeType) -> bool:
+def asks_for_none(code: types.CodeType, flags: Flags = frozenset()) -> bool:
     """Whether code compares with None what a child has returned, or one of several values: those of a trace never are.
 
     >>> def forward(self, x):
@@ -84,7 +90,7 @@ def asks_for_none(code: types.CodeType) -> bool:
     True
     """
     returned: dict[Any, bool] = {}
-    steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
+    steps = reachable(code, flags)
     for i, step in enumerate(steps):
         if step.opname == "STORE_FAST":
             before = steps[i - 1]
@@ -112,11 +118,11 @@ def _tests_for_none(steps: list[dis.Instruction]) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _question(code: types.CodeType) -> str | None:
-    if asks_for_none(code):
+def _question(code: types.CodeType, flags: Flags) -> str | None:
+    if asks_for_none(code, flags):
         return "it compares with None one of the values that a call has returned, which is known only when it runs"
     is_none_test = False
-    for instruction in dis.get_instructions(code):
+    for instruction in reachable(code, flags):
         if _names_type(instruction):
             return "it asks for the type of a value (type), which is known only when it runs"
         if instruction.argval in _MODE_QUESTIONS and "LOAD" in instruction.opname:

@@ -18,6 +18,7 @@ from .flow import Flow
 from .nodes import is_crop
 from .paths import DeadEnd, Paths
 from .proxy import UntraceableError
+from .reachable import plain_flags
 from .rules import Candidate
 from .shadow import trace_shadow
 from .wrapped import is_wrapped
@@ -27,7 +28,7 @@ def explore_block(block_class: type[nn.Module], state: dict[str, Any]) -> list[f
     """One graph for each way through a forward that does not end in an error. Raises ``UntraceableError``."""
     if "forward" in state:
         raise UntraceableError("its forward is set on the instance, not by its class")
-    if asks_for_types(block_class):
+    if asks_for_types(block_class, plain_flags(state)):
         raise UntraceableError("it asks for the type of a value (type), which is known only when it runs")
     compared = compared_with_none(block_class)
     graphs: dict[str, fx.Graph] = {}

@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from .bytecode import compared_with_none, unanswerable
 from .proxy import UntraceableError
+from .reachable import plain_flags
 from .shadow import trace_shadow
 
 _MAX_CASES = 8
@@ -55,7 +56,7 @@ def trace_block(block_class: type[nn.Module], state: dict[str, Any]) -> Trace:
         raise UntraceableError(f"its forward has no readable signature: {error}") from error
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
         raise UntraceableError("its forward takes *args or **kwargs, whose values are known only when it runs")
-    if reason := unanswerable(block_class):
+    if reason := unanswerable(block_class, plain_flags(state)):
         raise UntraceableError(reason)
     compared = compared_with_none(block_class)
     flags = [p for p in parameters if isinstance(p.default, bool)]

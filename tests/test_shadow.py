@@ -143,6 +143,38 @@ def test_child_that_returns_none_in_one_mode_is_refused():
         assert "compares with None" in refused(block(odd, conv=conv(), mask=NoneInEval()))
 
 
+@pytest.mark.parametrize("asks", [False, True])
+def test_flag_that_rules_a_question_out(asks):
+    def forward(self, x):
+        y = self.conv(x)
+        if self.asks:
+            mask = self.mask(x)
+            y = y if mask is None else y * mask
+        return x + y
+
+    module = block(forward, conv=conv(), mask=NoneInEval())
+    module.asks = asks
+    if asks:
+        assert "compares with None" in refused(module)
+        return
+    assert_works(module)
+    with pytest.raises(se_inject.errors.RewriteError):
+        module.asks = True
+    assert module.asks is False
+
+
+def test_question_behind_a_flag_and_another_way_to_it():
+    def forward(self, x, kind=None):
+        y = self.conv(x)
+        if kind is not None or self.asks:
+            y = y * (1 if type(kind) is str else 2)
+        return x + y
+
+    module = block(forward, conv=conv())
+    module.asks = False
+    assert "(type)" in refused(module)
+
+
 def test_helper_that_asks_for_none_leaves_the_feature_alone():
     def exists(x):
         return x is not None

@@ -101,7 +101,7 @@ def _run(result: Result, model: nn.Module, make: Inputs, found: Any, options: di
         _check_plain_has_no_backward(se_inject.remove(model), make)
         se_inject.apply(model, **options)
     _restore(model, buffers, flags)
-    result["pickle"] = _check_copies(model, make, expected[0])
+    result["pickle"] = _check_copies(model, make, expected[0], options)
     _restore(model, buffers, flags)
     se_inject.remove(model)
     assert _structure(model) == before, "remove does not restore"
@@ -258,7 +258,7 @@ def _check_plain_has_no_backward(model: nn.Module, make: Inputs) -> None:
     raise AssertionError("the gated model has no backward pass, the plain one has")
 
 
-def _check_copies(model: nn.Module, make: Inputs, expected: Any) -> str:
+def _check_copies(model: nn.Module, make: Inputs, expected: Any, options: dict[str, Any]) -> str:
     """A deep copy and a pickled copy of the gated model; not where the plain model has none either."""
     try:
         copied = copy.deepcopy(model)
@@ -269,7 +269,7 @@ def _check_copies(model: nn.Module, make: Inputs, expected: Any) -> str:
         try:
             pickle.dumps(copy.deepcopy(plain))
         except (RuntimeError, AttributeError, TypeError, pickle.PicklingError):
-            se_inject.apply(model)
+            se_inject.apply(model, **options)
             return "neither has the plain model"
         raise
     del copied
