@@ -2,9 +2,9 @@
 
 from . import errors
 from .gate import SqueezeExcitation
+from .inject import apply, remove
 from .site import Site, Sites, Skipped
 from .sites import find_sites
-from .surgery import apply, remove
 from .training import freeze_backbone, gate_parameters, gates
 
 __all__ = [

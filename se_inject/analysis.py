@@ -1,26 +1,36 @@
-"""One block's candidates: traced, judged by the site rules in every case of its forward, counted and named."""
+"""One block's candidates: judged by the site rules on every way through its forward, counted, placed and named."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from torch import fx, nn
+from torch.nn.utils import parametrize
 
 from .channels import Feature, features
-from .children import Children, has_own_forward, leaves_block, originally
-from .explore import explore_block, producer
-from .finding import Analysis, Finding, accept, called, merged
+from .children import Children, has_own_forward, leaves_block
+from .finding import Analysis, Finding, accept, called
 from .flow import Flow
 from .gating import has_gate
 from .graph_module import Call, Scopes, ungated_graph
+from .grouping import Entry, grouped
 from .naming import free_name, free_name_in_graph, numbered
+from .output_gate import producer
 from .plain import activations, plain_candidates
 from .position import Position
-from .proxy import UntraceableError
 from .rules import ALREADY_GATED, NO_COMMON_ANCESTOR, PAPERS_KINDS, Candidate, Kind, block_output, joins
+from .surgery.gated_block import originally
+from .tracing.capture import Capture, capture
+from .tracing.errors import UntraceableError
+from .tracing.placement import Placer, Target, slots_fit
+from .wrapped import is_wrapped
 
 CHANNELS_LAST = "its channels are the last dimension (NHWC), which a gate in a traced graph does not serve"
+NO_PLACE = "no expression of its class, and no output of one of its children, is the value to gate and nothing else"
+ASKS_FOR_CLASS = "its forward asks for its own class, which a gate in it would change"
+LOOPS_OVER_CHILDREN = "its forward walks through its children, among which the gate would be"
+
+Rule = Callable[[Flow], Iterator[Candidate]]
 
 
 @dataclass
@@ -36,79 +46,122 @@ class Analyst:
         """The adds and concats of a block that may be gated already. Raises ``UntraceableError``."""
         if isinstance(block, fx.GraphModule):
             return self._analyse_graph_module(block)
-        return self._once("joins", block, self._analyse_block)
+        return self._once("joins", block, self._joins)
 
     def analyse_output(self, block: nn.Module) -> Analysis:
         """What a block returns, as the fellow of blocks that add it to an identity. Raises ``UntraceableError``."""
-        return self._once("output", block, partial(self._analyse_rewritable, rule=_output))
+        return self._once("output", block, _output)
 
     def analyse_plain(self, block: nn.Module) -> Analysis:
         """The activations after a block's convolutions and norms. Raises ``UntraceableError``."""
         if type(block).forward is nn.Sequential.forward:
             return Analysis(tuple(activations(block)))
-        return self._once("plain", block, partial(self._analyse_rewritable, rule=plain_candidates))
+        return self._once("plain", block, plain_candidates)
 
-    def _once(self, what: str, block: nn.Module, analyse: Callable[..., Analysis]) -> Analysis:
+    def can_hold_gate(self, module: nn.Module) -> bool:
+        """Whether a module's class can be extended by a gate on its output, for good.
+
+        >>> Analyst().can_hold_gate(nn.ReLU()), Analyst().can_hold_gate(nn.LazyConv2d(8, 1))
+        (True, False)
+        """
+        changes_class = isinstance(module, nn.modules.lazy.LazyModuleMixin) or parametrize.is_parametrized(module)
+        is_container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict | fx.GraphModule)
+        is_called = type(module).__call__ is nn.Module.__call__ and "forward" not in vars(module)
+        return is_called and not (changes_class or is_container or is_wrapped(module) or self._loops(module))
+
+    def _loops(self, module: nn.Module) -> bool:
+        """Whether a gate among a module's children would be run as one of them."""
+        if not has_own_forward(module):
+            return False
+        try:
+            return "" in self.children.capture(module).looped_over
+        except UntraceableError:
+            return bool(module._modules)
+
+    def _once(self, what: str, block: nn.Module, rule: Rule) -> Analysis:
         key = what, self.children.fingerprints.of(type(block), vars(block))
         if key not in self._analyses:
-            self._analyses[key] = analyse(*originally(block), block)
+            self._analyses[key] = self._analyse_text(block, rule)
         return self._analyses[key]
-
-    def _analyse_block(self, cls: type[nn.Module], state: dict[str, Any], block: nn.Module) -> Analysis:
-        try:
-            return self._analyse_rewritable(cls, state, block, self._joins)
-        except UntraceableError as error:
-            return self._analyse_unrewritable(cls, state, block, error)
 
     def _joins(self, flow: Flow) -> Iterator[Candidate]:
         return joins(flow, leaves_block, self.kinds, self.position)
 
-    def _analyse_rewritable(self, cls: type[nn.Module], state: dict[str, Any], block: nn.Module, rule: Any) -> Analysis:
-        trace = self.children.trace(cls, state)
-        cases = [[f for _, f in self._findings(self.children.flow(case.graph, block), rule)] for case in trace.cases]
-        accepted = [[finding for finding in case if finding.reason is None] for case in cases]
-        refused = [finding for finding in cases[0] if finding.reason is not None]
-        sites = merged(accepted)
-        if sites is None:
-            conditions = sorted({expression for case in trace.cases for expression, _ in case.conditions})
-            reason = f"its sites depend on {' and '.join(conditions)}"
-            return Analysis((replace(next(f for case in accepted for f in case), reason=reason),), trace)
-        left = {f.key for f in accepted[0]} - {site.key for site in sites}
-        refused += [replace(finding, reason=NO_COMMON_ANCESTOR) for finding in accepted[0] if finding.key in left]
-        named = list(_named(sites, lambda suffix: free_name(cls, state, suffix)))
-        displaced = frozenset({site.gate.partition(".")[0] for site in named} & set(state))
-        return Analysis((*named, *refused), trace, displaced)
+    def _analyse_text(self, block: nn.Module, rule: Rule) -> Analysis:
+        captured = self.children.capture(block)
+        entries: list[Entry] = []
+        refused: dict[str, Finding] = {}
+        for i, way in enumerate(captured.ways):
+            flow = self.children.flow(way.graph, block)
+            for candidate, finding in self._findings(flow, rule):
+                if finding.reason is None:
+                    entries.append(Entry(i, flow, candidate, finding))
+                else:
+                    refused.setdefault(finding.node, finding)
+        groups, not_vouched = grouped(entries)
+        for finding in not_vouched:
+            refused.setdefault(finding.node, finding)
+        cls, state = originally(block)
+        placed = [self._placed(group, captured, cls, state, block) for group in groups]
+        sites = [finding for finding in placed if finding.reason is None]
+        reads = {name for path, name in captured.reads if path == ""}
+        if len([s for s in sites if not s.producer]) == 1:
+            sites = [self._in_slot(s, groups[placed.index(s)], captured, cls, state, block) for s in sites]
+        written = [site for site in sites if not (site.producer or site.in_slot)]
+        named = list(_named(written, lambda suffix: free_name(cls, state, suffix, reads)))
+        others = [site for site in sites if site not in written] + [f for f in placed if f.reason is not None]
+        return Analysis((*named, *others, *refused.values()))
 
-    def _analyse_unrewritable(
-        self, cls: type[nn.Module], state: dict[str, Any], block: nn.Module, error: UntraceableError
-    ) -> Analysis:
-        """A forward that stays as it is: sites are outputs of children, the same on every way through it."""
-        if self.position != "standard":
-            raise error
+    def _placed(
+        self, group: list[Entry], captured: Capture, cls: type[nn.Module], state: dict[str, object], block: nn.Module
+    ) -> Finding:
+        """The finding of a group, with the place of its gate in the text or on the output of a child."""
+        finding = group[0].finding
+        if finding.reason is not None:
+            return finding
+        if "" not in captured.looped_over | captured.asked:
+            placer = Placer(cls, captured)
+            for targets in _alternatives(group, self.position):
+                if edits := placer.edits(targets):
+                    return replace(finding, edits=edits)
+        path = self._common_producer(group, captured)
+        if path is None:
+            asks = "" in captured.asked
+            loops = "" in captured.looped_over
+            return replace(finding, reason=ASKS_FOR_CLASS if asks else LOOPS_OVER_CHILDREN if loops else NO_PLACE)
+        return replace(finding, producer=path, gate=_output_gate(block.get_submodule(path)))
+
+    def _common_producer(self, group: list[Entry], captured: Capture) -> str | None:
+        """The child whose output the value is on every way on which the child is called."""
+        paths = {producer(entry.flow, entry.candidate) for entry in group}
+        path = paths.pop() if len(paths) == 1 else None
+        if path is None or self.position != "standard":
+            return None
+        with_site = {entry.way for entry in group}
+        others = [way for i, way in enumerate(captured.ways) if i not in with_site]
+        calls = [str(node.target) for way in others for node in way.graph.nodes if node.op == "call_module"]
+        return None if any(f"{path}.".startswith(f"{call}.") for call in calls) else path
+
+    def _in_slot(
+        self,
+        site: Finding,
+        group: list[Entry],
+        captured: Capture,
+        cls: type[nn.Module],
+        state: dict[str, object],
+        block: nn.Module,
+    ) -> Finding:
+        """The site with its gate in the place that the author made, ``self.se``, if there is one exactly there."""
+        if site.producer or ("", "se") not in captured.reads or state.get("se", 0) is not None:
+            return site
+        children = {**state["_modules"], "se": nn.Identity()}  # type: ignore[dict-item]
+        filled = {**{name: value for name, value in state.items() if name != "se"}, "_modules": children}
         try:
-            graphs = explore_block(cls, state)
+            with_child = capture(cls, filled, block)
         except UntraceableError:
-            raise error from None
-        sites: dict[str, Finding] = {}
-        others: list[Finding] = []
-        ways: list[tuple[set[str], list[str]]] = []  # the producers of sites on each way, and all calls
-        for graph in graphs:
-            producers = set()
-            flow = self.children.flow(graph, block)
-            for candidate, finding in self._findings(flow, self._joins):
-                if finding.reason is not None:
-                    others.append(finding)
-                    continue
-                path = producer(flow, candidate)
-                if path is None or finding.handed_in:
-                    raise error
-                producers.add(path)
-                sites.setdefault(path, replace(finding, producer=path, placements=()))
-            ways.append((producers, [str(node.target) for node in graph.nodes if node.op == "call_module"]))
-        if any(_is_called(path, calls) for producers, calls in ways for path in sites.keys() - producers):
-            raise error  # on another way the same output is something else
-        named = [replace(site, gate=_output_gate(block.get_submodule(path))) for path, site in sites.items()]
-        return Analysis((*named, *{other.node: other for other in others}.values()))
+            return site
+        fits = slots_fit(captured, with_child, [entry.target for entry in group], "se")
+        return replace(site, in_slot=True, gate="se") if fits else site
 
     def _analyse_graph_module(self, module: fx.GraphModule) -> Analysis:
         graph = ungated_graph(module)
@@ -137,7 +190,7 @@ class Analyst:
                 found[key] = replace(again, placements=again.placements + finding.placements) if again else finding
         return Analysis(tuple(found.values()))
 
-    def _findings(self, flow: Flow, rule: Any, scopes: Scopes | None = None) -> Iterator[tuple[Candidate, Finding]]:
+    def _findings(self, flow: Flow, rule: Rule, scopes: Scopes | None = None) -> Iterator[tuple[Candidate, Finding]]:
         candidates: Sequence[Candidate] = list(rule(flow))
         own_nodes = scopes.own_nodes(flow, [c.join for c in candidates]) if scopes else lambda join: flow.everything
         known: dict[fx.Node, Feature | None] = {}
@@ -145,12 +198,15 @@ class Analyst:
             known = features(flow.nodes[0].graph, flow.owner, self.children.graphs_of)
         for candidate in candidates:
             if candidate.value is None:
-                yield candidate, Finding(candidate.kind, candidate.join.name, candidate.reason)
+                finding = Finding(candidate.kind, candidate.join.name, candidate.reason).at(candidate.join)
+            elif (why := _opaque(flow, candidate.region)) is not None:
+                finding = Finding(candidate.kind, candidate.join.name, why).at(candidate.join)
             elif has_gate(flow, candidate.region & own_nodes(candidate.join), self.children):
                 inside = called(flow, candidate.region)
-                yield candidate, Finding(candidate.kind, candidate.join.name, ALREADY_GATED, inside=inside)
+                finding = Finding(candidate.kind, candidate.join.name, ALREADY_GATED, inside=inside).at(candidate.join)
             else:
-                yield candidate, accept(candidate, flow, known[candidate.value])
+                finding = accept(candidate, flow, known[candidate.value]).at(candidate.value)
+            yield candidate, finding
 
 
 def _named(sites: list[Finding], free: Any) -> Iterator[Finding]:
@@ -167,8 +223,19 @@ def _output_gate(module: nn.Module) -> str:
     return free_name(*originally(module), suffix="_out" if has_own_forward(module) else "")
 
 
-def _is_called(path: str, calls: list[str]) -> bool:
-    return any(f"{path}.".startswith(f"{call}.") for call in calls)
+def _alternatives(group: list[Entry], position: Position) -> Iterator[list[Target]]:
+    """The places of a gate on all ways, best first; the last is the same on each, just at the add."""
+    if position != "standard":
+        yield [entry.target for entry in group]
+        return
+    places = [list(entry.targets) for entry in group]
+    yield from map(list, zip(*places, strict=False))
+    yield [targets[-1] for targets in places]
+
+
+def _opaque(flow: Flow, region: int) -> str | None:
+    """Why nobody can tell what a region does; None where one can."""
+    return next((node.meta["opaque"] for node in flow.members(region) if "opaque" in node.meta), None)
 
 
 def _output(flow: Flow) -> Iterator[Candidate]:

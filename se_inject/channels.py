@@ -55,7 +55,7 @@ def output_feature(
     graph: fx.Graph, owner: nn.Module, graphs_of: GraphsOf, inputs: list[Feature | None]
 ) -> Feature | None:
     """The channels of what a graph returns, given those of its inputs."""
-    output = next(reversed(graph.nodes))
+    output = graph.output_node()
     returned = output.args[0]
     return features(graph, owner, graphs_of, inputs).get(returned) if isinstance(returned, fx.Node) else None
 
@@ -147,7 +147,8 @@ def _after_function(node: fx.Node, known: dict[fx.Node, Feature | None], owner: 
     if name in {"permute", "transpose"}:
         return _after_permute(node, source)
     if name in CAT and argument(node, 1, "dim", "axis", default=0) == 1:
-        parts = [known.get(part) for part in argument(node, 0, "tensors")]
+        joined = argument(node, 0, "tensors")
+        parts = [known.get(part) for part in joined] if isinstance(joined, list | tuple) else [None]
         whole = [part.channels for part in parts if part is not None and not part.last]
         return Feature(sum(whole)) if len(whole) == len(parts) else None
     return None

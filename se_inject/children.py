@@ -2,22 +2,21 @@
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import fx, nn
 
 from .expand import expanded
-from .fingerprint import Fingerprints
 from .flow import Flow
 from .gate import is_gate, own_modules
 from .gating import has_gate
 from .graph_module import ungated_graph
 from .layers import is_conv
 from .overwriting import changes_input, keeps_memory
-from .proxy import UntraceableError
-from .rewrite import GatedBlock, Rewrite
 from .rules import PAPERS_KINDS, joins
-from .trace import Trace, trace_block
+from .surgery.gated_block import originally
+from .tracing.cache import Fingerprints
+from .tracing.capture import Capture, capture
+from .tracing.errors import UntraceableError
 
 
 @dataclass
@@ -25,7 +24,7 @@ class Children:
     """Answers questions about modules; each kind of module is traced once."""
 
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
-    _traces: dict[int, Trace | UntraceableError] = field(default_factory=dict)
+    _captures: dict[int, Capture | UntraceableError] = field(default_factory=dict)
 
     def _flows(self, module: nn.Module) -> list[Flow]:
         return [Flow(graph, module, self.depth_of, self.starts_in_place) for graph in self.graphs_of(module)]
@@ -89,36 +88,29 @@ class Children:
         if isinstance(module, fx.GraphModule):
             return [ungated_graph(module)]
         try:
-            return [case.graph for case in self.trace(*originally(module)).cases]
+            return self.capture(module).graphs
         except UntraceableError:
             return []
 
-    def trace(self, cls: type[nn.Module], state: dict[str, Any]) -> Trace:
-        """The graphs of a forward. Raises ``UntraceableError``."""
+    def capture(self, module: nn.Module) -> Capture:
+        """All ways through a module's forward, without our gates. Raises ``UntraceableError``."""
+        cls, state = originally(module)
         key = self.fingerprints.of(cls, state)
-        if key not in self._traces:
+        if key not in self._captures:
             try:
-                self._traces[key] = trace_block(cls, state)
+                self._captures[key] = capture(cls, state, module)
             except UntraceableError as error:
-                self._traces[key] = error
-        trace = self._traces[key]
-        if isinstance(trace, UntraceableError):
-            raise trace
-        return trace
+                self._captures[key] = error
+        captured = self._captures[key]
+        if isinstance(captured, UntraceableError):
+            raise captured
+        return captured
 
 
 def has_own_forward(module: nn.Module) -> bool:
     """Whether a module's forward is more than that of a layer or container of torch."""
     forward = type(module).forward
     return not (getattr(forward, "__module__", None) or "").startswith("torch.nn.")
-
-
-def originally(block: nn.Module) -> tuple[type[nn.Module], dict[str, Any]]:
-    """The class and the attributes of a block without its gates."""
-    if isinstance(block, GatedBlock):
-        rewrite: Rewrite = type(block)._se_rewrite
-        return rewrite.original, rewrite.original_state(vars(block))
-    return type(block), vars(block)
 
 
 def leaves_block(node: fx.Node) -> bool:

@@ -58,7 +58,7 @@ def _has_all(graph: fx.Graph, call: fx.Node) -> bool:
 
 
 def _outputs(graph: fx.Graph) -> Sequence[Any] | None:
-    output = next(reversed(graph.nodes)).args[0]
+    output = graph.output_node().args[0]
     is_several = isinstance(output, list | tuple) and all(isinstance(value, fx.Node) for value in output)
     return output if is_several else None  # type: ignore[return-value]
 
@@ -70,11 +70,11 @@ def _write_out(written: fx.Graph, graph: fx.Graph, call: fx.Node, copies: dict[f
         if node.op == "placeholder":
             default = node.args[0] if node.args else None
             value = next(given, call.kwargs.get(str(node.target), default))  # type: ignore[call-overload]
-            inside[node] = copies[value] if isinstance(value, fx.Node) else value
+            inside[node] = map_arg(value, lambda n: copies[n])
         elif node.op != "output":
             inside[node] = _copy(written, node, inside, f"{call.name}__{node.name}", f"{call.target}.")
             inside[node].meta["inner"] = True
-    return [inside[node] for node in next(reversed(graph.nodes)).args[0]]
+    return [inside[node] for node in _outputs(graph) or ()]
 
 
 def _copy(written: fx.Graph, node: fx.Node, copies: dict[fx.Node, Any], name: str, prefix: str = "") -> fx.Node:

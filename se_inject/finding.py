@@ -1,17 +1,24 @@
 """What is found in one block, in terms of that block only, so that equal blocks share it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
 from .channels import Feature
-from .codegen import Placement
 from .flow import Flow
 from .gate import own_modules
 from .layers import is_conv
 from .rules import Candidate, Kind
-from .trace import Trace
+from .source.edit import Edit
+from .tracing.run import Expression
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a traced model's graph gets a gate, by node names: ``users`` take the gated value instead of ``value``."""
+
+    value: str
+    users: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,11 @@ class Finding:
     gate: str = ""
     channels: int | None = None
     channels_last: bool = False
-    placements: tuple[Placement, ...] = ()
+    placements: tuple[Placement, ...] = ()  # in the graph of a GraphModule
+    edits: tuple[Edit, ...] = ()  # in the text of the block's class
+    in_slot: bool = False  # whether the author made a place for the gate
+    file: str = ""
+    line: int = 0
     producer: str = ""  # the child that takes the gate on its output, where the block's forward must stay as it is
     source: str = ""  # the child whose parameters tell the gate's device and dtype
     inside: frozenset[str] = frozenset()  # the children in the branch or on the paths
@@ -40,17 +51,20 @@ class Finding:
 
     def with_channels(self, feature: Feature) -> "Finding":
         """The finding with channels that were measured."""
-        placements = tuple(replace(placement, channels_last=feature.last) for placement in self.placements)
-        return replace(self, channels=feature.channels, channels_last=feature.last, placements=placements)
+        return replace(self, channels=feature.channels, channels_last=feature.last)
+
+    def at(self, node: fx.Node) -> "Finding":
+        """The finding with the file and the line of a value."""
+        places: list[Expression] = node.meta.get("expressions", [])
+        place = next((e for e in places if e.of_block), places[0] if places else None)
+        return self if place is None else replace(self, file=place.text.filename, line=place.span[0])
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was found in a block; ``trace`` is None where its forward is not rewritten."""
+    """What was found in a block."""
 
     findings: tuple[Finding, ...]
-    trace: Trace | None = None
-    displaced: frozenset[str] = frozenset()
 
 
 def accept(candidate: Candidate, flow: Flow, feature: Feature | None) -> Finding:
@@ -69,7 +83,7 @@ def accept(candidate: Candidate, flow: Flow, feature: Feature | None) -> Finding
         value.name,
         channels=feature.channels if feature else None,
         channels_last=last,
-        placements=(Placement(value.name, tuple(user.name for user in candidate.users), last),),
+        placements=(Placement(value.name, tuple(user.name for user in candidate.users)),),
         source=_parameter_source(flow, value),
         inside=inside,
         widths=frozenset(width for width in widths if isinstance(width, int)),
@@ -81,21 +95,6 @@ def accept(candidate: Candidate, flow: Flow, feature: Feature | None) -> Finding
 def called(flow: Flow, region: int) -> frozenset[str]:
     """The children that a region calls."""
     return frozenset(str(node.target) for node in flow.members(region) if node.op == "call_module")
-
-
-def merged(cases: Sequence[Sequence[Finding]]) -> list[Finding] | None:
-    """The accepted findings of all cases of a forward as one list, None if they are not the same in each.
-
-    An identity that is handed in as an argument counts where another case vouches for it: there it is the input.
-    """
-    vouched = {finding.key for case in cases for finding in case if not finding.handed_in}
-    cases = [[finding for finding in case if finding.key in vouched] for case in cases]
-    if any([f.key for f in case] != [f.key for f in cases[0]] for case in cases):
-        return None
-    return [
-        replace(same[0], placements=tuple(finding.placements[0] for finding in same))
-        for same in zip(*cases, strict=True)
-    ]
 
 
 def _parameter_source(flow: Flow, value: fx.Node) -> str:

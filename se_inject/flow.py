@@ -192,9 +192,7 @@ class Flow:
             return any(isinstance(m, GLOBAL_POOLS) and is_one(m.output_size) for m in own_modules(module))
         name = op_name(node)
         if name in {"mean", "amax", "amin", "sum", "norm", "vector_norm"}:
-            dims = argument(node, 2 if "norm" in name else 1, "dim", "axis")
-            dims = tuple(dims) if isinstance(dims, list | tuple) else (dims,)
-            return None not in dims and not {0, 1} & set(dims)
+            return self._reduces_positions(node, argument(node, 2 if "norm" in name else 1, "dim", "axis"))
         if name in {"view", "reshape"}:
             return list(flatten(node.args[1:]))[-2:] == [1, 1]  # (N, C, 1, 1), as of a global context
         if "adaptive" in name:
@@ -202,3 +200,13 @@ class Flow:
         # avg_pool2d(x, x.shape[2:]): a window that depends on the input is the whole input.
         window = argument(node, 1, "kernel_size")
         return name.endswith(("pool1d", "pool2d", "pool3d")) and any(isinstance(a, fx.Node) for a in flatten(window))
+
+    def _reduces_positions(self, node: fx.Node, dims: Any) -> bool:
+        """Whether a reduction over some dimensions is one over all positions, of ``(N, C, *)`` or of ``(N, H, W, C)``."""
+        reduced = set(dims) if isinstance(dims, list | tuple) else {dims}
+        if reduced == {1, 2}:
+            return True
+        if None in reduced or reduced & {0, 1}:
+            return False
+        is_flat = any(op_name(source) in {"view", "reshape", "flatten"} for source in node.all_input_nodes)
+        return len(reduced) > 1 or is_flat or 2 not in self.spatial_ranks(self.ancestors[node])

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from .channels import Feature
-from .finding import Analysis, Finding
+from .finding import Finding
 from .graph_module import ungated_graph
 from .placing import plan
 from .randomness import no_randomness
-from .rewrite import GatedBlock, uninstall
+from .surgery.gated_block import uninstall
 
 
 class Probe(nn.Module):
@@ -31,7 +31,7 @@ class Probe(nn.Module):
 
 
 def measure_channels(
-    model: nn.Module, sites: Iterable[tuple[str, Analysis, Finding]], example_inputs: Any
+    model: nn.Module, sites: Iterable[tuple[str, Finding]], example_inputs: Any
 ) -> list[Feature | str]:
     """For each site, given by the path of what takes the gate, its channels, or the reason why they stay unknown.
 
@@ -39,22 +39,22 @@ def measure_channels(
     """
     sites = list(sites)
     model = copy.deepcopy(model).eval()
-    blocks: dict[str, list[tuple[Analysis, Finding, Probe]]] = {}
+    blocks: dict[str, list[tuple[Finding, Probe]]] = {}
     probes = []
-    for path, analysis, finding in sites:
+    for path, finding in sites:
         probes.append(Probe())
-        blocks.setdefault(path, []).append((analysis, finding, probes[-1]))
+        blocks.setdefault(path, []).append((finding, probes[-1]))
     for path, probed in blocks.items():
         block = model.get_submodule(path)
         if isinstance(block, fx.GraphModule):
             block.graph = ungated_graph(block)
-        elif isinstance(block, GatedBlock):
+        else:
             uninstall(block)
         plan(block, probed)()
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     with torch.no_grad(), no_randomness():
         model(*arguments)
-    return [_channels(probe.shape, finding) for probe, (_, _, finding) in zip(probes, sites, strict=True)]
+    return [_channels(probe.shape, finding) for probe, (_, finding) in zip(probes, sites, strict=True)]
 
 
 def _channels(shape: torch.Size | None, finding: Finding) -> Feature | str:

@@ -18,10 +18,12 @@ def numbered(name: str, count: int) -> list[str]:
     return [name] if count == 1 else [f"{name}.{i}" for i in range(count)]
 
 
-def free_name(cls: type[nn.Module], state: dict[str, Any], suffix: str = "") -> str:
-    """``se``, unless the block has something of that name; an attribute that is None makes way, as in timm's blocks."""
+def free_name(
+    cls: type[nn.Module], state: dict[str, Any], suffix: str = "", reads: Collection[str] = frozenset()
+) -> str:
+    """``se``, unless the block has something of that name; an attribute that is None and not read makes way."""
     taken: Collection[str] = {*state["_modules"], *state["_parameters"], *state["_buffers"]}
-    taken = {*taken, *(name for name, value in state.items() if value is not None)}
+    taken = {*taken, *reads, *(name for name, value in state.items() if value is not None)}
     return next(name for name in _names(suffix) if name not in taken and not hasattr(cls, name))
 
 

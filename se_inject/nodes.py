@@ -58,7 +58,14 @@ def first_channels(node: fx.Node) -> int | None:
 def is_in_place(node: fx.Node) -> bool:
     """Whether a call of a function or method changes its first input."""
     name = op_name(node)
-    in_place_operator = node.op == "call_function" and name in {"iadd", "isub", "imul", "itruediv"}
+    in_place_operator = node.op == "call_function" and name in {
+        "iadd",
+        "isub",
+        "imul",
+        "itruediv",
+        "setitem",
+        "setattr",
+    }
     by_position = name in ACTIVATIONS and any(arg is True for arg in node.args[1:])  # F.relu(x, True)
     return in_place_operator or name.endswith("_") or by_position or bool(node.kwargs.get("inplace"))
 

@@ -1,7 +1,9 @@
 """Extending a live module by giving it a generated subclass of its own class."""
 
+import abc
 import copyreg
 import pickle
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,17 @@ class QuietSubclass:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         pass
+
+
+def quiet_class(name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
+    """A class that no metaclass of the user's hears of. Raises ``TypeError`` where a class cannot be extended.
+
+    >>> quiet_class("Quiet", (QuietSubclass, nn.ReLU), {}).__mro__[2]
+    <class 'torch.nn.modules.activation.ReLU'>
+    """
+    metaclass = types.prepare_class(name, bases)[0]
+    make = abc.ABCMeta if issubclass(metaclass, abc.ABCMeta) else type
+    return make.__new__(metaclass, name, bases, body)
 
 
 def reduce_to(original: type[nn.Module], reduced: Any, restore: Callable[..., nn.Module], recipe: object) -> Any:

@@ -11,17 +11,16 @@ from torch import fx, nn
 from .analysis import CHANNELS_LAST, Analyst
 from .channels import Feature
 from .children import has_own_forward
-from .explore import can_hold_gate
-from .finding import Analysis, Finding
+from .finding import Finding
 from .gate import injected_channels, is_gate
 from .layers import is_conv, rank
 from .measure import measure_channels
 from .position import Position, check_position
-from .proxy import UntraceableError
-from .rewrite import GatedBlock, Rewrite
 from .rules import ALREADY_GATED
 from .selection import Selection
 from .site import Site, Skipped
+from .surgery.gated_block import originally
+from .tracing.errors import UntraceableError
 from .wrapped import check_model, is_wrapped
 
 FILTERED = "left out by kinds or where"
@@ -36,7 +35,6 @@ class Found:
     block_path: str  # of the module that was analysed
     block: nn.Module  # the module that changes: that one, or its child that makes the value
     finding: Finding
-    analysis: Analysis
 
 
 class Survey:
@@ -93,7 +91,7 @@ class Survey:
             for called, caller in self._calls
             if block
         )
-        return self._places[found.block] == 1 and can_hold_gate(found.block) and not is_called_elsewhere
+        return self._places[found.block] == 1 and self._analyst.can_hold_gate(found.block) and not is_called_elsewhere
 
     @cached_property
     def _calls(self) -> set[tuple[str, str]]:
@@ -149,7 +147,7 @@ class Survey:
                 block_path = _join(block_path, finding.producer)
             site = Site(block_path, finding.kind, finding.node, finding.channels or 0, gate_path)
             block = module.get_submodule(finding.producer)
-            yield Found(site, path, block, finding, analysis)
+            yield Found(site, path, block, finding)
 
     def _without_identity(self, blocks: dict[str, nn.Module], by_path: dict[str, list[Found]]) -> Iterator[Found]:
         """The blocks without a join whose class has others with one that is gated."""
@@ -191,7 +189,7 @@ class Survey:
             measured = {found.site: CHANNELS_UNKNOWN for found in unknown}
         elif unknown:
             paths = [_join(found.block_path, found.finding.producer) for found in unknown]
-            wanted = [(path, found.analysis, found.finding) for path, found in zip(paths, unknown, strict=True)]
+            wanted = [(path, found.finding) for path, found in zip(paths, unknown, strict=True)]
             features = measure_channels(model, wanted, example_inputs)
             measured = dict(zip([found.site for found in unknown], features, strict=True))
         for found in candidates:
@@ -212,7 +210,7 @@ def _replaces_call(module: nn.Module) -> bool:
 
 
 def _original_class(module: nn.Module) -> type[nn.Module]:
-    return Rewrite.of(module).original if isinstance(module, GatedBlock) else type(module)
+    return originally(module)[0]
 
 
 def _is_at_or_below(path: str, above: str) -> bool:

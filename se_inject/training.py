@@ -8,8 +8,7 @@ from torch import nn
 from .errors import NoGateError, NotAModuleError, RewriteError
 from .gate import is_gate
 from .held import HeldNorm, held_class
-from .proxy import UntraceableError
-from .rewrite import GatedBlock, held_gated_class
+from .surgery.gated_block import GatedBlock, held_gated_class
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -91,7 +90,7 @@ def _class_that_holds(path: str, norm: nn.Module) -> type[nn.Module]:
         return held_class(type(norm))  # type: ignore[arg-type]
     try:
         return held_gated_class(norm)
-    except (RewriteError, UntraceableError) as error:
+    except RewriteError as error:
         raise RewriteError(f"{path}: its statistics cannot be held: {error}") from error
 
 

@@ -3,6 +3,7 @@
 import copy
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,22 +18,38 @@ X = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
 def assert_works(module, *arguments, **keywords):
     """Both modes right after apply, with gates that are the identity and then with gates that are not."""
     arguments = arguments or (X,)
-    plain = copy.deepcopy(module)
+    plain, before = copy.deepcopy(module), exact_state(module)
     se_inject.apply(module)
     for training in (True, False, True):
-        outputs = []
-        for model in (plain.train(training), module.train(training)):
-            torch.manual_seed(0)
-            outputs.append(model(*[a.clone() if isinstance(a, torch.Tensor) else a for a in arguments], **keywords))
-        assert_same(*outputs)
+        assert_same(*(seeded(model.train(training), arguments, keywords) for model in (plain, module)))
+    assert [attributes(m) for m in own(module)] == [attributes(m) for m in own(plain)]
+    assert se_inject.remove(module) is module and set(exact_state(module)) == set(before)
+    se_inject.apply(module)
     for _, gate in se_inject.gates(module):
         nn.init.normal_(gate.fc2.bias)
         nn.init.normal_(gate.fc2.weight)
     with torch.no_grad():
         for training in (True, False):
-            assert not torch.equal(
-                first(module.train(training)(X, **keywords)), first(plain.train(training)(X, **keywords))
-            )
+            outputs = [first(seeded(model.train(training), arguments, keywords)) for model in (plain, module)]
+            assert not torch.equal(*outputs)
+
+
+def seeded(model, arguments, keywords):
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    return model(*[a.clone() if isinstance(a, torch.Tensor) else a for a in arguments], **keywords)
+
+
+def own(module):
+    """The modules that are no gates, nor hold some."""
+    gates = {m for _, gate in se_inject.gates(module) for m in gate.modules()}
+    return [m for m in module.modules() if m not in gates]
+
+
+def attributes(module):
+    """What a forward may have counted or set, but for values."""
+    return {k: v for k, v in vars(module).items() if isinstance(v, (bool, int, float, str))}
 
 
 def first(output):
@@ -49,21 +66,9 @@ def refused(module):
     return reason
 
 
-def assert_gated_on_a_child(module, *children, inputs=None):
-    """A forward that cannot be rewritten stays as it is; the gate is on the output of what makes the branch."""
-    plain, cls, before = copy.deepcopy(module), type(module), exact_state(module)
-    se_inject.apply(module)
+def assert_gated_on_a_child(module, *children):
+    """Where no expression is the value, the class stays as it is; the gate is on the output of what makes the value."""
+    cls = type(module)
+    assert [site.gate_path for site in se_inject.find_sites(module)] == [f"{child}.se" for child in children]
+    assert_works(module)
     assert type(module) is cls
-    assert [name for name, _ in se_inject.gates(module)] == [f"{child}.se" for child in children or ("conv",)]
-    with torch.no_grad():
-        for training in (True, False):
-            outputs = []
-            for model in (plain.train(training), module.train(training)):
-                torch.manual_seed(0)
-                random.seed(0)
-                outputs.append(model(X))
-            assert_same(*outputs)
-        for _, gate in se_inject.gates(module):
-            nn.init.normal_(gate.fc2.bias)
-        assert not torch.equal(first(module.eval()(X)), first(plain.eval()(X)))
-    assert se_inject.remove(module) is module and set(exact_state(module)) == set(before)

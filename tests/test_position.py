@@ -121,7 +121,7 @@ def test_plain_gates_where_a_forward_runs_the_layers_of_a_sequential():
 
     features = nn.Sequential(conv(), nn.ReLU(), conv(), nn.ReLU(), conv(16, 32), nn.GLU(1))
     model = se_inject.apply(block(forward, features=features), kinds=["plain"])
-    assert [name for name, _ in se_inject.gates(model)] == ["se.0", "se.1"]
+    assert [name for name, _ in se_inject.gates(model)] == ["features.1.se", "features.3.se"]
     assert model(torch.randn(2, 16, 5, 5)).shape == (2, 16, 5, 5)
 
 

@@ -1,6 +1,7 @@
 """What ``apply`` promises, checked on one case of the grammar."""
 
 import copy
+import linecache
 import random
 import re
 import warnings
@@ -17,7 +18,9 @@ from ..promises import assert_same, tensors
 def check(source):
     """Count how the case ended, and why blocks were skipped; whatever it raises is a broken promise."""
     case = {"__name__": "case"}
-    exec(source, case)
+    filename = f"<case {hash(source):x}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    exec(compile(source, filename, "exec"), case)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a plain model warns of is its own affair
         try:

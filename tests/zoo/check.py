@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 import se_inject
-from se_inject.rewrite import GatedBlock
+from se_inject.surgery.gated_block import GatedBlock
 
 from ..promises import assert_same, exact_state, tensors
 from .expected import class_name, expected_sites, unchecked
@@ -289,8 +289,8 @@ def _retrace(model: nn.Module) -> None:
 
     seen = set()
     for block in model.modules():
-        if isinstance(block, GatedBlock) and type(block) not in seen and type(block)._se_rewrite.insertions:
+        if isinstance(block, GatedBlock) and type(block) not in seen and type(block)._se_rewrite.edits:
             seen.add(type(block))
-            names = {insertion.gate for insertion in type(block)._se_rewrite.insertions}
+            names = {insertion.gate for insertion in type(block)._se_rewrite.edits}
             called = {str(node.target) for node in Tracer().trace(block).nodes if node.op == "call_module"}
             assert names <= called, "a gate is lost when the block is traced"

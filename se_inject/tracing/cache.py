@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from .standin import MODULE_INTERNALS
+from .shadows import MODULE_INTERNALS
 
 
 class Fingerprints:
@@ -29,10 +29,14 @@ class Fingerprints:
                 for name, tensor in (*state["_parameters"].items(), *state["_buffers"].items())
             ]
         )
-        children = tuple([(name, child and self._of_child(child)) for name, child in state["_modules"].items()])
+        children = tuple(
+            [(name, None if child is None else self._of_child(child)) for name, child in state["_modules"].items()]
+        )
         # Two children that are one module are traced under one name.
-        below = [module for child in state["_modules"].values() if child for module in child.modules()]
-        again = tuple(map(below.index, below)) if len(set(below)) < len(below) else ()
+        below = [module for child in state["_modules"].values() if child is not None for module in child.modules()]
+        first: dict[nn.Module, int] = {}
+        again = tuple(first.setdefault(module, i) for i, module in enumerate(below))
+        again = again if len(first) < len(below) else ()
         key = (module_class, plain, tensors, children, again)
         return self._numbers.setdefault(key, len(self._numbers))
 
@@ -43,12 +47,12 @@ class Fingerprints:
 
 
 def _freeze(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return (type(value), *map(_freeze, value))
-    if isinstance(value, dict):
-        return (type(value), *((_freeze(k), _freeze(v)) for k, v in value.items()))
-    try:
-        hash(value)
-    except TypeError:
-        return id(value)
-    return (type(value), value)
+    """What a forward could tell apart: the exact number, or else the very object."""
+    kind = type(value)
+    if kind in (list, tuple):
+        return (kind, *map(_freeze, value))
+    if kind is dict:
+        return (kind, *((_freeze(k), _freeze(v)) for k, v in value.items()))
+    if kind is float:
+        return kind, value.hex()  # 0.0 == -0.0
+    return (kind, value) if kind in (str, int, bool, bytes, type(None)) else id(value)

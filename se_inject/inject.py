@@ -22,10 +22,10 @@ from .gate import Form, check_form, check_reduction, mark_injected
 from .graph_module import gate_calls, ungated_graph
 from .placing import plan
 from .position import Position
-from .rewrite import GatedBlock, uninstall
 from .rules import ALREADY_GATED, PAPERS_KINDS, Kind
 from .selection import Selection, Where
 from .site import Site
+from .surgery.gated_block import GatedBlock, is_gated, uninstall
 from .survey import FILTERED, Found, Survey
 from .wrapped import check_model
 
@@ -89,7 +89,7 @@ def apply(
         planned.setdefault(found.block, []).append(found)
     changes: list[Callable[[], None]] = []
     for block, all_found in planned.items():
-        gates = [(found.analysis, found.finding, _make_gate(found, reduction, maker)) for found in all_found]
+        gates = [(found.finding, _make_gate(found, reduction, maker)) for found in all_found]
         try:
             changes.append(plan(block, gates))
         except RewriteError as error:
@@ -108,9 +108,9 @@ def remove(model: Model) -> Model:
     se_inject.errors.NoGateError: the model has no gates from se_inject.apply
     """
     check_model(model)
-    blocks = [(path, m) for path, m in model.named_modules() if issubclass(type(m), GatedBlock)]
+    blocks = [(path, m) for path, m in model.named_modules() if is_gated(m) and not isinstance(m, fx.GraphModule)]
     for path, block in blocks:
-        if "_se_rewrite" not in vars(type(block)):
+        if isinstance(block, GatedBlock) and "_se_rewrite" not in vars(type(block)):
             raise WrappedModelError(
                 f"{path}: its class was extended to {type(block).__name__} after apply; undo that first"
             )

@@ -14,9 +14,9 @@ from torch.nn import functional as F  # noqa: N812
 
 import se_inject
 
-from .blocks import Residual, block, conv
-from .forwards import X, assert_gated_on_a_child, assert_works, refused
-from .promises import assert_same
+from ..blocks import Residual, block, conv
+from ..forwards import X, assert_gated_on_a_child, assert_works, refused
+from ..promises import assert_same
 
 
 def test_training_branch():
@@ -160,7 +160,7 @@ def test_attribute_read_by_forward_stays_live():
     assert module.scale == 0.25
 
 
-def test_attribute_that_makes_forward_untraceable_is_refused_and_kept():
+def test_attribute_that_changes_the_way_after_apply():
     def forward(self, x):
         y = self.conv(x)
         if self.check and y.sum() > 0:
@@ -169,26 +169,35 @@ def test_attribute_that_makes_forward_untraceable_is_refused_and_kept():
 
     module = block(forward, conv=conv())
     module.check = False
+    plain = copy.deepcopy(module)
     se_inject.apply(module)
-    with pytest.raises(se_inject.errors.RewriteError, match="remove"):
-        module.check = True
-    assert module.check is False and len(list(se_inject.gates(module))) == 1
+    for model in (plain, module):
+        model.check = True
+    for x in (X, -X):
+        assert_same(module(x), plain(x))
 
 
-def test_data_dependent_control_flow_is_refused():
+def test_data_dependent_control_flow():
     def forward(self, x):
         y = self.conv(x)
         return x + y if x.sum() > 0 else x - y
 
-    assert "control flow" in refused(block(forward, conv=conv()))
+    module = block(forward, conv=conv())
+    plain = copy.deepcopy(module)
+    se_inject.apply(module)
+    for x in (X.abs(), -X.abs()):
+        assert_same(module(x), plain(x))
+    nn.init.normal_(module.se.fc2.bias)
+    assert not torch.equal(module(X.abs()), plain(X.abs()))
+    assert_same(module(-X.abs()), plain(-X.abs()))  # a difference is no residual add
 
 
-def test_control_flow_on_shapes_is_refused():
+def test_control_flow_on_shapes():
     def forward(self, x):
         y = self.conv(x)
         return x + y if x.shape == y.shape else y
 
-    assert "control flow" in refused(block(forward, conv=conv()))
+    assert_works(block(forward, conv=conv()))
 
 
 def test_isinstance_on_a_value():
@@ -197,21 +206,23 @@ def test_isinstance_on_a_value():
             x = F.relu(x)
         return x + self.conv(x)
 
-    assert_gated_on_a_child(block(forward, conv=conv()))
+    assert_works(block(forward, conv=conv()))
 
 
 @pytest.mark.parametrize(
     "draw", [lambda: torch.rand(1).item(), random.random, np.random.rand], ids=["torch", "random", "numpy"]
 )
-def test_randomness_baked_at_trace_time_is_refused(draw):
+def test_randomness_is_drawn_at_every_call_and_not_while_finding(draw):
     def forward(self, x):
         return x + self.conv(x) * float(draw())
 
     module = block(forward, conv=conv())
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tobytes()
-    assert "random" in refused(module)
+    assert len(se_inject.find_sites(module)) == 1
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1:] == (random.getstate(), np.random.get_state()[1].tobytes())
+    assert_works(module)
+    assert not torch.equal(module(X), module(X))
 
 
 def test_randomness_that_follows_the_input_works():
@@ -228,18 +239,19 @@ def test_instance_level_forward_is_refused():
     assert "instance" in refused(module)
 
 
-def test_attributes_that_are_read_and_written_are_refused_and_not_written():
+def test_attributes_that_are_read_and_written():
     def forward(self, x):
         self.calls = self.calls + 1
-        return x + self.conv(x)
+        return x + self.conv(x) if self.calls % 2 else x + self.conv(x) * 2
 
     module = block(forward, conv=conv())
     module.calls = 0
-    assert "self.calls" in refused(module)
+    assert len(se_inject.find_sites(module)) == 1
     assert module.calls == 0
+    assert_works(module)
 
 
-def test_writes_into_lists_are_refused_and_into_children_still_made():
+def test_writes_into_lists_and_children_are_made_when_it_runs():
     def collect(self, x):
         self.seen.append(x)
         return x + self.conv(x)
@@ -250,8 +262,10 @@ def test_writes_into_lists_are_refused_and_into_children_still_made():
 
     module = block(collect, conv=conv())
     module.seen = []
-    assert "self.seen" in refused(module)
+    se_inject.apply(module)
     assert module.seen == []
+    module(X)
+    assert len(module.seen) == 1
     module = block(mark, conv=conv())
     assert len(se_inject.find_sites(module)) == 1 and not hasattr(module.conv, "used")
     se_inject.apply(module)(X)
@@ -269,26 +283,24 @@ def test_grad_and_autocast_contexts_stay():
             y = self.conv(x)
         return x + y
 
-    module = block(no_grad, conv=conv())
-    assert_gated_on_a_child(module)
-    assert not se_inject.apply(module)(X).requires_grad
+    assert_works(block(no_grad, conv=conv()))
+    assert not se_inject.apply(block(no_grad, conv=conv()))(X).requires_grad
     with torch.autocast("cpu", torch.bfloat16):
-        module = block(full_precision, conv=conv())
-        assert_gated_on_a_child(module)
-        assert se_inject.apply(module)(X).dtype == torch.float32
+        assert_works(block(full_precision, conv=conv()))
+        assert se_inject.apply(block(full_precision, conv=conv()))(X).dtype == torch.float32
 
 
 def test_created_tensors():
-    assert_gated_on_a_child(block(lambda self, x: x + self.conv(x) + torch.ones(1), conv=conv()))
+    assert_works(block(lambda self, x: x + self.conv(x) + torch.ones(1), conv=conv()))
 
 
 def test_stochastic_depth_by_hand():
     def forward(self, x):
-        if self.training and torch.rand(1) < 0.5:
+        if self.training and torch.rand(1) < 0.4:
             return x
         return x + self.conv(x)
 
-    assert_gated_on_a_child(block(forward, conv=conv()))
+    assert_works(block(forward, conv=conv()))
 
 
 def test_padding_that_depends_on_the_shape():
@@ -296,20 +308,24 @@ def test_padding_that_depends_on_the_shape():
         y = self.body(x if x.shape[2] % 2 else F.pad(x, (0, 1, 0, 1)))
         return x + y[:, :, : x.shape[2], : x.shape[3]]
 
-    module = block(forward, body=nn.Sequential(conv(), nn.BatchNorm2d(16)))
-    assert_gated_on_a_child(module, "body.1")
-    assert len(se_inject.apply(module).body) == 2
+    assert_works(block(forward, body=nn.Sequential(conv(), nn.BatchNorm2d(16))))
 
 
-def test_output_that_is_a_branch_on_one_way_only_is_refused():
+def test_output_that_is_a_branch_on_one_way_only():
+    """The gate is around the use in the add, as the other way returns the value bare."""
+
     def forward(self, x):
         y = self.conv(x)
-        return x + y if x.shape == y.shape else y
+        return x + y if x.sum() > 0 else y
 
-    assert "control flow" in refused(block(forward, conv=conv()))
+    module = block(forward, conv=conv())
+    plain = copy.deepcopy(module)
+    nn.init.normal_(se_inject.apply(module).se.fc2.bias)
+    assert_same(module(-X.abs()), plain(-X.abs()))
+    assert not torch.equal(module(X.abs()), plain(X.abs()))
 
 
-def test_child_that_is_called_twice_or_shared_takes_no_gate():
+def test_child_that_is_called_twice_or_shared():
     def twice(self, x):
         x = x if x.shape[2] % 2 else F.relu(x)
         return x + self.conv(self.conv(x))
@@ -317,30 +333,39 @@ def test_child_that_is_called_twice_or_shared_takes_no_gate():
     def once(self, x):
         return x + self.conv(x) if x.shape[2] % 2 else x
 
-    assert "control flow" in refused(block(twice, conv=conv()))
+    assert_works(block(twice, conv=conv()))
     shared = conv()
-    model = nn.Sequential(block(once, conv=shared), shared)
+    assert_works(nn.Sequential(block(once, conv=shared), shared), torch.randn(2, 16, 7, 7))
+
+    def loop(self, x):
+        return [x := x + layer(x) for layer in self.layers][-1]
+
+    model = nn.Sequential(block(loop, layers=nn.ModuleList([shared, conv()])), shared)
     [(_, reason)] = se_inject.find_sites(model).skipped
     assert "shared" in reason
 
 
 def test_layers_that_change_their_class_take_no_gate_on_their_output():
+    def loop(self, x):
+        for layer in self.layers:
+            x = x + layer(x)
+        return x
+
+    for layer in (nn.LazyConv2d(16, 1), nn.utils.parametrizations.weight_norm(conv())):
+        layers = nn.ModuleList([layer, conv()])
+        [(_, reason)] = se_inject.find_sites(block(loop, layers=layers), example_inputs=X).skipped
+        assert "cannot hold a gate" in reason
+
+
+def test_block_that_is_itself_the_branch_of_another():
     def once(self, x):
-        return x + self.conv(x) if x.shape[2] % 2 else x
+        for layer in self.inner:
+            x = x + layer(x)
+        return x
 
-    [(_, reason)] = se_inject.find_sites(block(once, conv=nn.LazyConv2d(16, 1)), example_inputs=X).skipped
-    assert "cannot hold a gate" in reason
-    [(_, reason)] = se_inject.find_sites(block(once, conv=nn.utils.parametrizations.weight_norm(conv()))).skipped
-    assert "cannot hold a gate" in reason
-
-
-def test_block_that_is_itself_the_branch_of_a_forward_that_stays():
-    def once(self, x):
-        return x + self.inner(x) if x.shape[2] % 2 else x
-
-    model = block(once, inner=Residual())
+    model = block(once, inner=nn.ModuleList([Residual(), conv()]))
     se_inject.apply(model)
-    assert sorted(name for name, _ in se_inject.gates(model)) == ["inner.se", "inner.se_out"]
+    assert sorted(name for name, _ in se_inject.gates(model)) == ["inner.0.se", "inner.0.se_out", "inner.1.se"]
     again = pickle.loads(pickle.dumps(Residual()))
     assert type(again) is Residual
     copied = copy.deepcopy(model)
@@ -349,29 +374,41 @@ def test_block_that_is_itself_the_branch_of_a_forward_that_stays():
     for _, gate in se_inject.gates(copied):
         nn.init.normal_(gate.fc2.bias)
     assert not torch.equal(copied(x), model(x))
-    assert type(se_inject.remove(model).inner) is Residual
+    assert type(se_inject.remove(model).inner[0]) is Residual
 
 
-def test_checkpointing_is_refused():
+def test_checkpointing():
     from torch.utils.checkpoint import checkpoint
 
     module = block(lambda self, x: x + checkpoint(self.conv, x, use_reentrant=False), conv=conv())
-    assert refused(module)
+    assert_works(module)
+
+    def inner(self, x):
+        def run(x):
+            y = self.conv(x)
+            return x + y
+
+        return checkpoint(run, x, use_reentrant=False) if x.requires_grad else run(x)
+
+    module = block(inner, conv=conv())
+    assert_works(module)
+    x = X.clone().requires_grad_()
+    assert_same(se_inject.remove(module)(x), se_inject.apply(module)(x))
 
 
 def test_training_flag_of_a_child():
     def forward(self, x):
         return x + F.dropout(self.conv(x), 0.5, self.drop.training)
 
-    assert_gated_on_a_child(block(forward, conv=conv(), drop=nn.Dropout()))
+    assert_works(block(forward, conv=conv(), drop=nn.Dropout()))
 
 
-def test_modules_outside_the_block_are_refused_and_not_run():
+def test_modules_outside_the_branch_are_not_run_and_in_it_are_refused():
     outside = nn.BatchNorm2d(16)
-    assert "not among its children" in refused(block(lambda self, x: x + self.conv(outside(x)), conv=conv()))
+    assert "not among" in refused(block(lambda self, x: x + self.conv(outside(x)), conv=conv()))
     hidden = block(lambda self, x: x + self.conv(self.hidden[0](x)), conv=conv())
     hidden.hidden = [outside]
-    assert "not among its children" in refused(hidden)
+    assert "not among" in refused(hidden)
     assert outside.num_batches_tracked == 0
 
 
@@ -382,46 +419,58 @@ def test_values_that_a_forward_keeps_are_still_kept():
         return x + y
 
     module = block(forward, conv=conv())
-    assert_gated_on_a_child(module)
+    assert_works(module)
     assert "last" in vars(module)
 
 
-def test_ways_that_cannot_be_walked_are_refused():
-    def kinds(self, x):
+@pytest.mark.parametrize("arguments", [(X,), (X, 1), ([X],)], ids=["one", "two", "list"])
+def test_questions_about_arguments(arguments):
+    def kinds(self, x, *args):
         return self.conv(x[0]) if isinstance(x, (list, tuple)) else x + self.conv(x)
 
-    def numbers(self, x):
-        return self.conv(x) if isinstance(x.shape[-1], int) else x + self.conv(x)
+    def numbers(self, x, *args):
+        return self.conv(x[0]) if not hasattr(x, "shape") else x + self.conv(x)
 
     def star(self, x, *args):
-        return self.conv(x) if args else x + self.conv(x)
-
-    def options(self, x, **options):
-        return self.conv(x) if "bare" in options else x + self.conv(x)
+        if args or not torch.is_tensor(x):
+            return self.conv(x[0] if isinstance(x, list) else x)
+        return x + self.conv(x)
 
     def looked_up(self, x, mode="plain"):
+        x = x[0] if isinstance(x, list) else x
         return x + self.conv(x) * (1 if mode in {"plain"} else 2)
 
-    for forward in (kinds, numbers, star, options, looked_up):
-        assert refused(block(forward, conv=conv()))
+    for forward in (kinds, numbers, star, looked_up):
+        module = block(forward, conv=conv())
+        plain = copy.deepcopy(module)
+        nn.init.normal_(se_inject.apply(module).se.fc2.bias)
+        same = torch.equal(module(*arguments), plain(*arguments))
+        assert same == torch.equal(plain(*arguments), plain.conv(X))  # the gate is where the add is
 
 
-def test_question_from_c_is_no_question_of_ours():
+def test_keywords_of_any_name():
+    def options(self, x, **options):
+        return self.conv(x) if "bare" in options else x + self.conv(x) * options.get("scale", 1)
+
+    module = block(options, conv=conv())
+    plain = copy.deepcopy(module)
+    assert_works(module)
+    assert_same(module(X, bare=True), plain(X, bare=True))
+    assert_works(block(options, conv=conv()), scale=2)
+
+
+def test_code_that_is_not_python_gets_no_stand_in_for_a_tensor():
     def forward(self, x):
         return x + self.conv(x) if isinstance(torch.Tensor._make_subclass(torch.Tensor, x), torch.Tensor) else x
 
-    assert "isinstance" in refused(block(forward, conv=conv()))
+    assert_works(block(forward, conv=conv()))
 
 
-@pytest.mark.parametrize("runs", [1, 100])  # Python specializes calls that it has made before
-def test_questions_what_a_value_has_are_refused(runs):
+def test_questions_what_a_value_has():
     def forward(self, x):
         return x + self.conv(x) * (1 if hasattr(x, "tensors") else 2) * getattr(x, "scale", 1)
 
-    module = block(forward, conv=conv())
-    for _ in range(runs):
-        module(X)
-    assert "hasattr" in refused(module)
+    assert_works(block(forward, conv=conv()))
 
 
 def test_children_whose_output_takes_no_gate():
@@ -446,24 +495,30 @@ def test_children_whose_output_takes_no_gate():
         def forward(self, x):
             return self.conv(x)
 
-    def once(self, x):
-        return x + self.branch(x) if x.shape[2] % 2 else x
+    def loop(self, x):
+        for branch in self.branches:
+            x = x + branch(x)
+        return x
 
     for branch in (Loops(), Calls(), torch.fx.symbolic_trace(Loops())):
-        found = se_inject.find_sites(block(once, branch=branch))
-        assert len(found) == 0 and any("cannot hold a gate" in reason for _, reason in found.skipped)
+        found = se_inject.find_sites(block(loop, branches=nn.ModuleList([branch, conv()])))
+        assert [site.gate_path for site in found] == ["branches.1.se"]
+        assert any("cannot hold a gate" in reason for _, reason in found.skipped)
 
 
 def test_child_that_another_module_calls_takes_no_gate():
-    def once(self, x):
-        return x + self.conv(x) if x.shape[2] % 2 else x
+    def loop(self, x):
+        for layer in self.layers:
+            x = x + layer(x)
+        return x
 
     def outer(self, x):
-        return self.block.conv(self.block(x))
+        return self.block.layers[0](self.block(x))
 
-    model = block(outer, block=block(once, conv=conv()))
+    model = block(outer, block=block(loop, layers=nn.ModuleList([conv(), conv()])))
     found = se_inject.find_sites(model)
-    assert len(found) == 0 and any("shared" in reason for _, reason in found.skipped)
+    assert [site.gate_path for site in found] == ["block.layers.1.se"]
+    assert any("shared" in reason for _, reason in found.skipped)
 
 
 def test_none_among_several_results_is_not_taken_for_a_value():
@@ -475,8 +530,7 @@ def test_none_among_several_results_is_not_taken_for_a_value():
         x, more = self.pair(x)
         return x + self.conv(x) if more is None else x + self.conv(x) * more
 
-    module = block(forward, conv=conv(), pair=Pair())
-    assert "None" in refused(module)
+    assert_works(block(forward, conv=conv(), pair=Pair()))
 
 
 def test_children_that_return_several_values():
@@ -502,8 +556,8 @@ def test_children_that_return_several_values():
 
 
 def test_varargs():
-    assert_gated_on_a_child(block(lambda self, *x: x[0] + self.conv(x[0]), conv=conv()))
-    assert_gated_on_a_child(block(lambda self, x, *args, **kwargs: x + self.conv(x), conv=conv()))
+    assert_works(block(lambda self, *x: x[0] + self.conv(x[0]), conv=conv()))
+    assert_works(block(lambda self, x, *args, **kwargs: x + self.conv(x), conv=conv()))
 
 
 def test_module_in_a_plain_list_that_is_also_a_child():
@@ -545,11 +599,11 @@ def test_required_argument_that_may_be_none():
     assert_same(module(X, torch.full((1,), 2.0)), plain(X, torch.full((1,), 2.0)))
 
 
-def test_flag_that_is_no_flag_is_an_error_not_a_guess():
+def test_flag_that_is_no_flag():
     module = se_inject.apply(block(lambda self, x, alpha=True: x + self.conv(x) * alpha, conv=conv()))
-    assert module(X, alpha=False).equal(X)
-    with pytest.raises(TypeError, match="alpha must be True or False"):
-        module(X, alpha=0.5)
+    plain = se_inject.remove(copy.deepcopy(module))
+    for alpha in (False, True, 0.5):
+        assert_same(module(X, alpha=alpha), plain(X, alpha=alpha))
 
 
 def test_gates_stay_with_their_layer_in_every_case():
@@ -558,10 +612,15 @@ def test_gates_stay_with_their_layer_in_every_case():
             x = x + layer(x)
         return x
 
-    assert "depend on self.training" in refused(block(swapped, a=conv(), b=conv()))
+    assert_gated_on_a_child(block(swapped, a=conv(), b=conv()), "a", "b")
+
+    def other(self, x):
+        return x + (self.a(x) if self.training else self.b(x))
+
+    assert "sites depend on" in refused(block(other, a=conv(), b=conv()))  # one would run without having learned
 
 
-def test_questions_about_types_are_refused_and_about_modes_stay():
+def test_questions_about_types_and_modes():
     def kind(self, x):
         return x + self.conv(x) if type(x) is torch.Tensor else x
 
@@ -571,11 +630,11 @@ def test_questions_about_types_are_refused_and_about_modes_stay():
     def grad(self, x):
         return x + self.conv(x) * (2 if torch.is_grad_enabled() else 3)
 
-    assert "type" in refused(block(kind, conv=conv()))
+    assert_works(block(kind, conv=conv()))
     module = block(helper, conv=conv())
     type(module).kind = kind
-    assert "type" in refused(module)
-    assert_gated_on_a_child(block(grad, conv=conv()))
+    assert_works(module)
+    assert_works(block(grad, conv=conv()))
 
 
 def test_own_and_child_training_flags():
@@ -583,23 +642,25 @@ def test_own_and_child_training_flags():
         y = F.dropout(self.conv(x), 0.5, self.drop.training)
         return x + (y if self.training else y * 2)
 
-    assert_gated_on_a_child(block(forward, conv=conv(), drop=nn.Dropout()))
+    assert_works(block(forward, conv=conv(), drop=nn.Dropout()))
 
 
-def test_bound_method_kept_as_an_attribute_is_refused():
+def test_bound_method_kept_as_an_attribute():
     def branch(self, x):
         return self.conv(x) if self.training else self.conv(x) * 2
 
     module = block(lambda self, x: x + self.function(x), conv=conv())
     type(module).branch = branch
     module.function = module.branch
-    assert "bound method" in refused(module)
+    plain = copy.deepcopy(module)
+    assert_same(se_inject.apply(module)(X), plain(X))
+    assert len(list(se_inject.gates(module))) == 1
 
 
 @pytest.mark.parametrize(
     "generator", [random.Random(0), torch.Generator(), np.random.default_rng(0)], ids=lambda g: type(g).__module__
 )
-def test_own_random_generators_are_refused_and_not_advanced(generator):
+def test_own_random_generators_are_not_advanced(generator):
     def forward(self, x):
         return x + self.conv(x) * (
             torch.rand(1, generator=self.generator)
@@ -616,20 +677,22 @@ def test_own_random_generators_are_refused_and_not_advanced(generator):
     module.generator = generator
     before = state()
     found = se_inject.find_sites(module)
-    assert len(found) == 0 and "random generator" in found.skipped[0].reason
+    assert len(found) == 1 and state() == before
+    se_inject.apply(module)
     assert state() == before
+    assert not torch.equal(module(X), module(X))
 
 
-def test_data_of_a_value_cannot_be_set():
+def test_data_of_a_value_is_set():
     def forward(self, x):
         y = self.conv(x)
         y.data = F.relu(y.data)
         return x + y
 
-    assert "sets data" in refused(block(forward, conv=conv()))
+    assert_works(block(forward, conv=conv()))
 
 
-def test_side_effects_on_attributes_of_any_depth_are_refused_and_undone():
+def test_finding_has_no_side_effects_on_attributes_of_any_depth():
     class Counter:
         n = 0
 
@@ -662,19 +725,24 @@ def test_side_effects_on_attributes_of_any_depth_are_refused_and_undone():
         module = block(forward, conv=conv())
         module.store = store
         found = se_inject.find_sites(module)
-        assert len(found) == 0 and "writes self.store" in found.skipped[0].reason
+        assert len(found) == 1 and clean(store)
+        se_inject.apply(module)
         assert clean(store)
+        module(X)
+        assert not clean(store)
 
 
-def test_side_effects_before_a_refusal_are_undone():
+def test_side_effects_before_a_question():
     def forward(self, x):
         self.store.n += 1
         return x + self.conv(x) if x.sum() > 0 else self.conv(x)
 
     module = block(forward, conv=conv())
     module.store = SimpleNamespace(n=0)
-    assert "control flow" in refused(module)
+    se_inject.apply(module)
     assert module.store.n == 0
+    module(X)
+    assert module.store.n == 1
 
 
 def test_children_and_class_attributes_read_by_forward_stay_live():
@@ -691,11 +759,10 @@ def test_children_and_class_attributes_read_by_forward_stay_live():
     for model in (plain, module):
         model.scale, model.conv = 3.0, plain.conv
     assert_same(module(X), plain(X))
-    with pytest.raises(se_inject.errors.RewriteError, match="remove"):
-        module.tail = None  # the value that has the gate would be gone
+    for model in (plain, module):
+        model.tail = None
+        del model.scale
     assert_same(module(X), plain(X))
-    with pytest.raises(se_inject.errors.RewriteError):
-        del module.scale
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""Which sites, on the several ways through a forward, are one site and share a gate."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from .finding import Finding
+from .flow import Flow
+from .rules import NO_COMMON_ANCESTOR, Candidate
+from .tracing.placement import Target
+
+DEPENDS = "its sites depend on which way its forward takes"
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A site on one way."""
+
+    way: int
+    flow: Flow
+    candidate: Candidate
+    finding: Finding
+
+    @property
+    def target(self) -> Target:
+        """What placing its gate needs to know."""
+        value = self.candidate.value
+        assert value is not None
+        data = tuple(user for user in value.users if self.flow.is_data(user))
+        return Target(self.way, value, self.candidate.users, data)
+
+    @property
+    def targets(self) -> Iterator[Target]:
+        """The places of the gate, best first: its own, after modules that stand for "nothing", and just at the add."""
+        target = self.target
+        yield target
+        while len(target.users) == 1 and isinstance(self.flow.module(target.users[0]), nn.Identity):
+            value = target.users[0]
+            data = tuple(user for user in value.users if self.flow.is_data(user))
+            target = Target(self.way, value, data, data)
+            yield target
+        join, identity = self.candidate.join, self.candidate.identity
+        for operand in join.all_input_nodes:
+            if identity is not None and operand is not identity and join not in target.users:
+                yield Target(self.way, operand, (join,), tuple(filter(self.flow.is_data, operand.users)))
+
+    def shares_a_place_with(self, others: list["Entry"]) -> bool:
+        """Whether its value is made by an expression that makes one of theirs."""
+        places = self.target.expressions
+        return any(place in places for other in others for place in other.target.expressions)
+
+
+def grouped(entries: list[Entry]) -> tuple[list[list[Entry]], list[Finding]]:
+    """The entries by the gate that serves them, and those that no other way vouches for.
+
+    An identity that is handed in as an argument is one only if the same branch, on another way, is added to the input.
+    """
+    vouched = {entry.finding.key for entry in entries if not entry.finding.handed_in}
+    left_out = [
+        replace(entry.finding, reason=NO_COMMON_ANCESTOR) for entry in entries if entry.finding.key not in vouched
+    ]
+    groups: list[list[Entry]] = []
+    by_way: dict[int, list[Entry]] = {}
+    for entry in entries:
+        if entry.finding.key in vouched:
+            by_way.setdefault(entry.way, []).append(entry)
+    for on_way in by_way.values():
+        _add(groups, on_way)
+    return _without_rivals(groups), left_out
+
+
+def _add(groups: list[list[Entry]], on_way: list[Entry]) -> None:
+    """Add one way's entries: to the group with the same place, else to the one with the same turn on its way."""
+    taken: list[list[Entry]] = []
+    for entry in on_way:
+        alike = [group for group in groups if group[0].finding.key == entry.finding.key]
+        group = next((g for g in alike if entry.shares_a_place_with(g)), None)
+        if group is None:
+            group = next((g for g in alike if all(g is not t for t in taken) and g[0].way != entry.way), None)
+        if group is None:
+            group = []
+            groups.append(group)
+        group.append(entry)
+        taken.append(group)
+
+
+def _without_rivals(groups: list[list[Entry]]) -> list[list[Entry]]:
+    """Refuse gates of which no way has more than one: each would learn from other inputs than it meets later."""
+    ways = [{entry.way for entry in group} for group in groups]
+    if not groups or len(set().union(*ways)) == 1:
+        return groups
+    rivals = {i for i, a in enumerate(ways) for j, b in enumerate(ways) if i != j and not a & b}
+    refused = [Entry(e.way, e.flow, e.candidate, replace(e.finding, reason=DEPENDS)) for i in rivals for e in groups[i]]
+    return [group for i, group in enumerate(groups) if i not in rivals] + ([refused[:1]] if refused else [])

@@ -1,0 +1,1 @@
+"""The author's text: which expression an instruction stands for, and functions compiled from edited text."""

@@ -1,0 +1,143 @@
+"""Gates written into the author's text, and the functions that come of it."""
+
+import ast
+import functools
+import linecache
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ..errors import RewriteError
+from .functions import exchanged, functions_in, like
+from .text import FunctionText, Span, span_of, text_of
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One place of a gate's call in a method of a class: around an expression, or before a statement."""
+
+    method: str
+    span: Span
+    digest: str  # of the method's text
+    gate: str
+    channels_last: bool = False
+    assigns: bool = False  # whether the gate's call is a statement of its own, before the name at the span is changed
+
+
+def method_of(cls: type[nn.Module], names: Iterable[str], text: FunctionText) -> str | None:
+    """Under which of the names a class finds the function of a text; None where it finds others."""
+    for name in names:
+        if any(text_of(function) is text for function in functions_in(_static(cls, name))):
+            return name if _keeps_its_first_argument(text) else None
+    return None
+
+
+def _static(cls: type, name: str) -> Any:
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+
+
+def _first_argument(text: FunctionText) -> str | None:
+    arguments = text.node.args
+    return next((argument.arg for argument in (*arguments.posonlyargs, *arguments.args)), None)
+
+
+def _keeps_its_first_argument(text: FunctionText) -> bool:
+    """Whether the name of the block stands for it everywhere in a function."""
+    name = _first_argument(text)
+    nodes = list(ast.walk(text.node))
+    stored = any(isinstance(n, ast.Name) and n.id == name and not isinstance(n.ctx, ast.Load) for n in nodes)
+    return name is not None and not stored and [n.arg for n in nodes if isinstance(n, ast.arg)].count(name) == 1
+
+
+def operand(text: FunctionText, span: Span, index: int) -> tuple[Span, bool] | None:
+    """The span of the expression that is an operand of what is computed at ``span``; whether that is assigned to."""
+    for node in text.expressions.get(span, ()):
+        operands: list[Any] = []
+        if isinstance(node, ast.BinOp):
+            operands = [node.left, node.right]
+        elif isinstance(node, ast.AugAssign):
+            operands = [node.target, node.value]
+        elif isinstance(node, ast.Subscript):
+            operands = [node.value]
+        elif isinstance(node, ast.Call) and not any(isinstance(a, ast.Starred) for a in node.args):
+            operands = list(node.args)
+        if index < len(operands) and isinstance(operands[index], ast.expr):
+            assigned = isinstance(node, ast.AugAssign) and index == 0
+            if not assigned or isinstance(operands[index], ast.Name):
+                return span_of(operands[index]), assigned
+    return None
+
+
+def is_expression(text: FunctionText, span: Span) -> bool:
+    """Whether something can be written around a span."""
+    return any(isinstance(node, ast.expr) for node in text.expressions.get(span, ()))
+
+
+def _function_for(cls: type[nn.Module], method: str, digest: str) -> tuple[types.FunctionType, FunctionText]:
+    """The function of a method that has the text that it had when an edit was planned. Raises ``RewriteError``."""
+    file = "its file"
+    for function in functions_in(_static(cls, method)):
+        text = text_of(function)
+        if text is not None and text.digest == digest:
+            return function, text
+        file = function.__code__.co_filename
+    raise RewriteError(
+        f"{cls.__qualname__}.{method} is not the code that the gates were put into: {file} has another text now;"
+        " build the model anew, call se_inject.apply, and load a state_dict"
+    )
+
+
+def edited_lines(text: FunctionText, edits: Iterable[Edit]) -> tuple[str, ...]:
+    """The lines of a file with gates in them; no line is added."""
+    block = _first_argument(text)
+    inserted: list[tuple[int, int, int, str]] = []  # line, column, order, what is written there
+    for edit in edits:
+        line, column, end_line, end_column = edit.span
+        name, _, index = edit.gate.partition(".")
+        gate = f'{block}.{name}["{index}"]' if index else f"{block}.{name}"
+        before, after = f"{gate}(", ")"
+        if edit.channels_last:
+            before, after = f"{gate}((", ").movedim(-1, 1)).movedim(1, -1)"
+        if edit.assigns:
+            target = text.lines[line - 1].encode()[column:end_column].decode()
+            inserted.append((line, column, 0, f"{target} = {before}{target}{after}; "))
+        else:
+            # What starts or ends at the same place is written around what is shorter.
+            inserted.append((line, column, -end_line * 10**6 - end_column, before))
+            inserted.append((end_line, end_column, -line * 10**6 - column, after))
+    lines = [text.encode() for text in text.lines]
+    for line, column, _, written in sorted(inserted, reverse=True):
+        lines[line - 1] = lines[line - 1][:column] + written.encode() + lines[line - 1][column:]
+    return tuple(line.decode() for line in lines)
+
+
+def edited_method(cls: type[nn.Module], method: str, edits: tuple[Edit, ...]) -> Any:
+    """A method of a class with gates in it, its decorators kept. Raises ``RewriteError``."""
+    whole = _static(cls, method)
+    function, text = _function_for(cls, method, edits[0].digest)
+    lines = edited_lines(text, edits)
+    code = _compiled(text, lines)
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    new = types.FunctionType(
+        code,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        tuple(cells[name] for name in code.co_freevars),
+    )
+    replacement = exchanged(whole, function, like(new, function))
+    if replacement is None:
+        raise RewriteError(f"{cls.__qualname__}.{method}: its decorators cannot be kept around another function")
+    return replacement
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(text: FunctionText, lines: tuple[str, ...]) -> types.CodeType:
+    # Under linecache the text shows in tracebacks, debuggers and inspect.getsource.
+    filename = f"<se_inject {text.filename} {abs(hash(lines)):x}>"
+    linecache.cache[filename] = (sum(map(len, lines)), None, list(lines), filename)
+    statement, _ = text.parse(lines)
+    return text.compile(statement, filename)

@@ -1,0 +1,84 @@
+"""Functions behind decorators: found, and exchanged with the decorators kept."""
+
+import copy
+import types
+from collections.abc import Iterator
+from typing import Any
+
+
+def functions_in(value: Any, seen: frozenset[int] = frozenset()) -> Iterator[types.FunctionType]:
+    """A function and all that it is around, as a decorator's is; decorators may be objects, and partial methods.
+
+    >>> def decorated(function):
+    ...     return lambda: function() + 1
+    >>> def plain(): return 1
+    >>> [function.__name__ for function in functions_in(decorated(plain))]
+    ['<lambda>', 'plain']
+    """
+    if isinstance(value, types.FunctionType):
+        yield value
+    for inner in _inside(value):
+        if id(inner) not in seen:
+            yield from functions_in(inner, seen | {id(value)})
+
+
+def exchanged(value: Any, old: types.FunctionType, new: types.FunctionType, seen: frozenset[int] = frozenset()) -> Any:
+    """``value`` with ``new`` in the place of ``old``, which it may be or be around; None where ``old`` is not found.
+
+    >>> def decorated(function):
+    ...     return lambda: function() + 1
+    >>> one, two = lambda: 1, lambda: 2
+    >>> exchanged(decorated(one), one, two)()
+    3
+    """
+    if value is old:
+        return new
+    for inner in _inside(value):
+        replacement = exchanged(inner, old, new, seen | {id(value)}) if id(inner) not in seen else None
+        if replacement is not None:
+            return _copy(value, inner, replacement)
+    return None
+
+
+def _inside(value: Any) -> Iterator[types.FunctionType]:
+    """What functools.wraps noted on a function, what it closes over, or what an object holds."""
+    wrapped = getattr(value, "__wrapped__", None)
+    if isinstance(wrapped, types.FunctionType):
+        yield wrapped
+    if isinstance(value, types.FunctionType):
+        held = [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
+    else:
+        held = list(getattr(value, "__dict__", {}).values())
+    yield from (item for item in held if isinstance(item, types.FunctionType) and item is not wrapped)
+
+
+def _is_empty(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return True
+    return False
+
+
+def _copy(value: Any, inner: types.FunctionType, replacement: types.FunctionType) -> Any:
+    if not isinstance(value, types.FunctionType):
+        holder = copy.copy(value)
+        vars(holder).update({name: replacement for name, item in vars(value).items() if item is inner})
+        return holder
+    cells = [
+        types.CellType(replacement) if not _is_empty(cell) and cell.cell_contents is inner else cell
+        for cell in value.__closure__ or ()
+    ]
+    new = types.FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, tuple(cells))
+    return like(new, value, wrapped=replacement)
+
+
+def like(new: types.FunctionType, function: types.FunctionType, wrapped: Any = None) -> types.FunctionType:
+    """A function with all that another one has besides its code."""
+    new.__kwdefaults__ = function.__kwdefaults__
+    new.__qualname__, new.__module__, new.__doc__ = function.__qualname__, function.__module__, function.__doc__
+    new.__annotations__ = function.__annotations__
+    new.__dict__.update(function.__dict__)
+    if wrapped is not None and "__wrapped__" in new.__dict__:
+        new.__dict__["__wrapped__"] = wrapped
+    return new

@@ -1,0 +1,1 @@
+"""Changing modules: gated blocks, and all or nothing."""

@@ -1,0 +1,277 @@
+"""What calling something means while a forward runs on stand-ins, by what is called."""
+
+import contextlib
+import functools
+import inspect
+import random
+import types
+import warnings
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..randomness import no_randomness
+from .answers import ANSWERS
+from .errors import UntraceableError
+from .instrument import is_instrumented
+from .objects import Keywords
+from .shadows import is_shadow
+from .values import Value
+
+_Arguments = tuple[Any, ...]
+_Keywords = dict[str, Any]
+
+_CONTAINERS = (list, dict, set, deque)
+_QUERIES = frozenset("parameters named_parameters buffers named_buffers state_dict".split())
+_DRAWS = frozenset("rand randn randint randperm bernoulli normal multinomial rand_like randn_like empty".split())
+_UNPREDICTABLE = frozenset("random time secrets uuid".split())
+_PURE = frozenset("builtins math operator _operator functools itertools typing collections".split())
+
+
+def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    """The result of ``function(*args, **kwargs)``, as a value where it depends on one."""
+    if isinstance(function, Value):
+        return function(*args, **kwargs)
+    if is_shadow(function):
+        return function(*args, **kwargs)
+    if isinstance(function, types.MethodType):
+        return _method(run, function, args, kwargs)
+    if isinstance(function, types.FunctionType):
+        return _function(run, function, args, kwargs)
+    answer = ANSWERS.get(id(function))
+    if answer is not None:
+        return answer(run, *args, **kwargs)
+    if isinstance(function, functools.partial):
+        return perform(run, run.own(function.func), (*run.own(function.args), *args), {**function.keywords, **kwargs})
+    if isinstance(function, nn.Module):
+        return run.own(function)(*args, **kwargs)
+    if isinstance(function, type):
+        return _class(run, function, args, kwargs)
+    if isinstance(function, types.BuiltinFunctionType | types.MethodWrapperType | types.BuiltinMethodType):
+        return _builtin(run, function, args, kwargs)
+    return _object(run, function, args, kwargs)
+
+
+def effect(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> None:
+    """Run a call whose result nobody uses, if it can do something to a value of the run."""
+    if _belongs_to_run(function) or (_may_change_values(function) and involves(args, kwargs)):
+        perform(run, function, args, kwargs)
+
+
+def _belongs_to_run(function: Any) -> bool:
+    owner = getattr(function, "__self__", None)
+    is_local = isinstance(function, types.FunctionType) and is_instrumented(function.__code__)
+    on_stand_in = any(isinstance(x, Value) or is_shadow(x) for x in (function, owner))
+    return on_stand_in or is_local or isinstance(owner, _CONTAINERS) or function is setattr
+
+
+def _may_change_values(function: Any) -> bool:
+    return _is_torch_function(function) or (isinstance(function, types.FunctionType) and not _only_tells(function))
+
+
+def involves(*containers: Any, depth: int = 4) -> bool:
+    """Whether a value or a stand-in is among arguments, or in containers among them."""
+    for container in containers:
+        for item in container.values() if isinstance(container, dict) else container:
+            if isinstance(item, Value) or is_shadow(item):
+                return True
+            if depth and isinstance(item, (tuple, *_CONTAINERS)) and involves(item, depth=depth - 1):
+                return True
+            if isinstance(item, slice) and isinstance(item.stop, Value):
+                return True
+    return False
+
+
+def _only_tells(function: types.FunctionType) -> bool:
+    """Whether a function belongs to a library for messages."""
+    return (function.__module__ or "").partition(".")[0] in {"logging", "warnings", "tqdm", "wandb"}
+
+
+def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywords) -> Any:
+    owner, function = method.__self__, method.__func__
+    if is_shadow(owner):
+        return _shadows_method(run, owner, function, args, kwargs)
+    if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
+        return _autograd(run, owner, args)
+    if _is_random(owner):
+        return run.unknown()
+    if isinstance(owner, Keywords):
+        return method(*args, **kwargs)
+    if not isinstance(function, types.FunctionType):
+        return perform(run, function, (owner, *args), kwargs)
+    return _function(run, function, (owner, *args), kwargs, involved=involves(args, kwargs))
+
+
+def _shadows_method(run: Any, shadow: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    name, path = getattr(function, "__name__", ""), vars(shadow).get("_se_path")
+    if name in _QUERIES and getattr(function, "__module__", "") == "torch.nn.modules.module":
+        walked = set(run.shadows.looped_over)
+        result = list(function(shadow, *args, **kwargs)) if name != "state_dict" else function(shadow)
+        run.shadows.looped_over.clear()
+        run.shadows.looped_over.update(walked)
+        return iter(result) if name != "state_dict" else result
+    if getattr(function, "__module__", "") == "torch.nn.modules.module" or not isinstance(function, types.FunctionType):
+        return function(shadow, *args, **kwargs)
+    if name == "forward" and path:
+        return run.call_shadow(shadow, args, kwargs)
+    return run.instrument(function, (shadow, *args), kwargs)
+
+
+def _function(
+    run: Any, function: types.FunctionType, args: _Arguments, kwargs: _Keywords, involved: bool = False
+) -> Any:
+    if is_instrumented(function.__code__):
+        return function(*args, **kwargs)
+    special = _SPECIAL.get((function.__module__, function.__name__))
+    if special is not None:
+        return special(run, args, kwargs)
+    if not (involved or involves(args, kwargs) or _closes_over_modules(function)):
+        return _as_it_is(run, function, args, kwargs)
+    wrapped = getattr(function, "__wrapped__", None)
+    if _is_of_torch(function.__code__.co_filename):
+        if isinstance(wrapped, types.FunctionType) and not _is_of_torch(wrapped.__code__.co_filename):
+            return _function(run, wrapped, args, kwargs, involved=True)  # its modes are for effect alone
+        return _native(run, function, args, kwargs)
+    return _look_inside(run, function, args, kwargs)
+
+
+def _look_inside(run: Any, function: types.FunctionType, args: _Arguments, kwargs: _Keywords) -> Any:
+    nodes, evaluations = len(run.graph.nodes), len(run.evaluations)
+    try:
+        return run.instrument(function, args, kwargs)
+    except UntraceableError as error:
+        if run.is_own_code(function):
+            raise
+        run.forget(nodes, evaluations)
+        return run.opaque(function.__name__, str(error), *args, **kwargs)
+
+
+def _closes_over_modules(function: types.FunctionType) -> bool:
+    contents = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):
+            contents.append(cell.cell_contents)
+    return any(isinstance(content, nn.Module | Value) for content in contents)
+
+
+def _class(run: Any, cls: type, args: _Arguments, kwargs: _Keywords) -> Any:
+    if issubclass(cls, torch.utils._contextlib._DecoratorContextManager):
+        return contextlib.nullcontext()  # set_grad_enabled sets the mode when it is made
+    if cls.__module__ in _UNPREDICTABLE:
+        return run.unknown()
+    if not involves(args, kwargs):
+        return run.own(cls(*args, **kwargs))
+    return _native(run, cls, args, kwargs)
+
+
+def _builtin(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    owner = getattr(function, "__self__", None)
+    if _is_random(owner) or getattr(function, "__module__", None) in _UNPREDICTABLE:
+        return run.unknown()
+    if isinstance(owner, _CONTAINERS):
+        return function(*args, **kwargs)
+    if involves(args, kwargs):
+        return _native(run, function, args, kwargs)
+    return _as_it_is(run, function, args, kwargs)
+
+
+def _object(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    scripted = getattr(function, "_torchdynamo_inline", None)
+    if isinstance(scripted, types.FunctionType):
+        return perform(run, scripted, args, kwargs)
+    call = inspect.getattr_static(type(function), "__call__", None)
+    wrapped = getattr(function, "__wrapped__", None)  # of a function that caches its results
+    if isinstance(wrapped, types.FunctionType) and involves(args, kwargs):
+        return _look_inside(run, wrapped, args, kwargs)
+    if not involves(args, kwargs):
+        return _as_it_is(run, function, args, kwargs)
+    if isinstance(call, types.FunctionType) and not _is_of_torch(call.__code__.co_filename):
+        return _look_inside(run, call, (function, *args), kwargs)
+    return _native(run, function, args, kwargs)
+
+
+def _native(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    """Run code as it is on values: functions of torch make values of them, others may fail."""
+    nodes, evaluations = len(run.graph.nodes), len(run.evaluations)
+    name = getattr(function, "__name__", type(function).__name__)
+    run.native += 1
+    try:
+        result = function(*args, **kwargs)
+        return run.paths.choose(f"{name} of {args}") if isinstance(result, bool) else result
+    except UntraceableError as error:
+        why = str(error)
+    except Exception as error:  # code of others on objects that it does not expect
+        why = f"{type(error).__name__}: {error}"
+    finally:
+        run.native -= 1
+    run.forget(nodes, evaluations)
+    if getattr(function, "__module__", None) in _PURE:
+        return run.symbol(name, *args, **kwargs)
+    return run.opaque(name, why, *args, **kwargs)
+
+
+def _as_it_is(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    """The real result of a call that gets nothing of the run; unknown where it draws random numbers."""
+    if _is_torch_function(function):
+        if getattr(function, "__name__", "") in _DRAWS:
+            return run.unknown()
+        result = function(*args, **kwargs)
+        if isinstance(result, bool) and not args and function.__name__ != "is_scripting":
+            return run.mode(f"{function.__name__}()", result)
+        return run.own(result)
+    if getattr(function, "__module__", None) in _PURE:
+        return run.own(function(*args, **kwargs))
+    with no_randomness() as drawn, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = function(*args, **kwargs)
+    return run.unknown() if drawn else run.own(result)
+
+
+def _is_torch_function(function: Any) -> bool:
+    module = getattr(function, "__module__", None) or getattr(
+        type(getattr(function, "__self__", None)), "__module__", ""
+    )
+    if isinstance(getattr(function, "__self__", None), type):
+        module = function.__self__.__module__
+    return not isinstance(function, type) and (module or "").partition(".")[0] == "torch"
+
+
+_TORCH = torch.__file__.rpartition("/")[0]
+
+
+def _is_of_torch(filename: str) -> bool:
+    return filename.startswith(_TORCH)
+
+
+def _is_random(owner: Any) -> bool:
+    is_numpys = type(owner).__module__.startswith("numpy.random")
+    return is_numpys or isinstance(owner, random.Random | torch.Generator)
+
+
+def _autograd(run: Any, function: Any, args: _Arguments) -> Any:
+    context = types.SimpleNamespace(save_for_backward=lambda *_: None, mark_dirty=lambda *_: None)
+    context.needs_input_grad = (True,) * len(args)
+    return _look_inside(run, function.forward, (context, *args), {})
+
+
+def _checkpoint(run: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    function, *rest = args
+    own = {"use_reentrant", "preserve_rng_state", "context_fn", "determinism_check", "debug", "early_stop"}
+    return perform(run, function, tuple(rest), {key: value for key, value in kwargs.items() if key not in own})
+
+
+def _checkpoint_sequential(run: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    functions, _, x = (*args, *kwargs.values())[:3]
+    for function in functions:
+        x = perform(run, function, (x,), {})
+    return x
+
+
+_SPECIAL: dict[tuple[str, str], Callable[..., Any]] = {
+    ("torch.utils.checkpoint", "checkpoint"): _checkpoint,
+    ("torch.utils.checkpoint", "checkpoint_sequential"): _checkpoint_sequential,
+    ("torch", "_assert"): lambda run, args, kwargs: None,
+}

@@ -1,0 +1,201 @@
+"""Every way through a block's forward, as one graph each, its children as leaves. Graphs are evidence, never code."""
+
+import ast
+import functools
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from ..source.functions import functions_in
+from .calls import perform
+from .errors import InfeasiblePath, UntraceableError
+from .instrument import boundary, expression_at, is_instrumented
+from .paths import Paths
+from .run import Attr, Evaluation, Expression, Run, where
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """One way through a forward, and what each expression of the text was evaluated to."""
+
+    graph: fx.Graph
+    evaluations: tuple[Evaluation, ...]
+
+    @functools.cached_property
+    def values(self) -> dict[Expression, set[str | None]]:
+        """The names of the values of each expression."""
+        found: dict[Expression, set[str | None]] = {}
+        for expression, node, _ in self.evaluations:
+            found.setdefault(expression, set()).add(None if node is None else node.name)
+        return found
+
+    @property
+    def key(self) -> Any:
+        """Equal for ways that do the same in the same places."""
+        return str(self.graph), tuple((*e.expression, e.node and e.node.name, e.arguments) for e in self.evaluations)
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """All ways through a forward."""
+
+    ways: tuple[Way, ...]
+    reads: frozenset[Attr]  # attributes of the block ("", name) and of modules below it
+    looked_up: frozenset[str]  # the methods that it finds by their names on the block
+    asked: frozenset[str]  # the modules whose class was asked for
+    looped_over: frozenset[str]  # the modules whose children were walked through
+
+    @property
+    def graphs(self) -> list[fx.Graph]:
+        """The graphs alone."""
+        return [way.graph for way in self.ways]
+
+
+def capture(block_class: type[nn.Module], state: dict[str, Any], block: nn.Module) -> Capture:
+    """Run ``block_class.forward`` on stand-ins for ``block`` with the attributes ``state``, as often as it has ways.
+
+    Raises ``UntraceableError``.
+
+    >>> model = nn.Sequential(nn.ReLU())
+    >>> [node.op for node in capture(nn.Sequential, vars(model), model).graphs[0].nodes]
+    ['placeholder', 'call_module', 'output']
+    """
+    if "forward" in state:
+        raise UntraceableError("its forward is set on the instance, not by its class")
+    parameters = _parameters(block_class)
+    unsettled: set[Attr] = set()
+    while True:
+        runs = _all_ways(block_class, state, block, parameters, unsettled)
+        read_and_written = {attr for run in runs for attr in run.writes if any(attr in other.reads for other in runs)}
+        if read_and_written <= unsettled:
+            break
+        unsettled |= read_and_written
+    ways = [Way(run.graph, tuple(run.evaluations)) for run in runs]
+    if len(ways) > 1:
+        ways = list({way.key: way for way in reversed(ways)}.values())[::-1]
+    return Capture(
+        tuple(ways),
+        frozenset().union(*(run.reads for run in runs)),
+        frozenset().union(*(run.looked_up for run in runs)),
+        frozenset().union(*(run.asked for run in runs)),
+        frozenset().union(*(run.shadows.looped_over for run in runs)),
+    )
+
+
+def _parameters(block_class: type[nn.Module]) -> list[inspect.Parameter]:
+    try:
+        parameters = list(inspect.signature(block_class.forward).parameters.values())[1:]
+        for function in functions_in(block_class.forward):  # the first may be a decorator's, which takes anything
+            if all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+                parameters = list(inspect.signature(function).parameters.values())[1:]
+        return parameters
+    except (TypeError, ValueError) as error:
+        raise UntraceableError(f"its forward has no readable signature: {error}") from error
+
+
+def _all_ways(
+    block_class: type[nn.Module],
+    state: dict[str, Any],
+    block: nn.Module,
+    parameters: list[inspect.Parameter],
+    unsettled: set[Attr],
+) -> list[Run]:
+    paths, runs = Paths(), []
+    dead_end: BaseException | None = None
+    while paths.start():
+        run = Run(block, state, paths, unsettled)
+        grad = torch.is_grad_enabled()
+        try:
+            _run_forward(run, block_class, parameters)
+        except InfeasiblePath as end:
+            dead_end = end
+            continue
+        except UntraceableError:
+            if run.is_doubtful:
+                continue
+            raise
+        finally:
+            torch._C._set_grad_enabled(grad)
+        runs.append(run)
+    if not runs:
+        raise UntraceableError(f"every way through it ends in an error: {dead_end}")
+    return runs
+
+
+@boundary
+def _run_forward(run: Run, block_class: type[nn.Module], parameters: list[inspect.Parameter]) -> None:
+    shadow = run.shadows.root(block_class)
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            args += _extra(run, parameter, 2 if not args else 1)
+            continue
+        default = () if parameter.default is parameter.empty else (parameter.default,)
+        value = run.create_proxy("placeholder", parameter.name, default, {})
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            kwargs[parameter.name] = value
+        else:
+            args.append(value)
+    try:
+        run.looked_up.add("forward")
+        result = perform(run, shadow.forward, tuple(args), kwargs)
+        run.create_node("output", "output", (run.create_arg(result),), {})
+    except Exception as error:  # the user's forward runs here, so anything can be raised
+        raise _judged(run, error) from error
+    if any(user.target not in _SHAPING for n in run.graph.nodes if "shape_only" in n.meta for user in n.users):
+        raise UntraceableError("it unpacks a value into arguments (data-dependent control flow)")
+
+
+_SHAPING = frozenset("view reshape expand unflatten new_zeros new_ones new_empty new_full zeros ones empty".split())
+
+
+def _extra(run: Run, parameter: inspect.Parameter, most: int) -> list[Any]:
+    """Values for ``*args``: none or one, and at least one where the forward has no other arguments."""
+    is_most = run.paths.choose(f"{most} in *{parameter.name}", first=False)
+    run.is_doubtful |= is_most
+    count = most if is_most else most - 1
+    return [run.create_proxy("placeholder", f"{parameter.name}_{i}", (), {}) for i in range(count)]
+
+
+def _judged(run: Run, error: Exception) -> BaseException:
+    """Whether a forward's error means that such inputs do not occur, or that stand-ins would not do."""
+    message = f"{_first_line(error)}{_place_of(error)}"
+    if run.is_doubtful or _is_raised_by_a_check(error):
+        return InfeasiblePath(message)
+    return UntraceableError(message)
+
+
+def _place_of(error: Exception) -> str:
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        if is_instrumented(trace.tb_frame.f_code):
+            place = f" ({where(trace.tb_frame.f_code.co_filename, trace.tb_lineno)})"
+        trace = trace.tb_next
+    return place
+
+
+def _is_raised_by_a_check(error: Exception) -> bool:
+    """Whether the user's own code raises it, as an assert on shapes does."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = expression_at(trace.tb_frame) if trace is not None else None
+    if trace is None or isinstance(error, UnboundLocalError):
+        return True
+    if place is not None and is_instrumented(trace.tb_frame.f_code):
+        checks = [n for n in ast.walk(place[0].node) if isinstance(n, ast.Raise | ast.Assert)]
+        return any(n.lineno <= trace.tb_lineno <= (n.end_lineno or n.lineno) for n in checks)
+    raised_in = trace.tb_frame.f_globals.get("__name__", "")
+    is_error_of_use = isinstance(error, AssertionError | ValueError | RuntimeError)
+    return is_error_of_use and not raised_in.startswith(("torch.", "se_inject."))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

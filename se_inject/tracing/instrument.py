@@ -1,0 +1,227 @@
+"""A copy of a function in which what leaves no mark on a value is a call that the run on stand-ins answers.
+
+The copy is compiled from the author's own text, and every node keeps its place: an instruction of the copy still tells
+which expression of the text it stands for.
+"""
+
+import ast
+import functools
+import types
+from typing import Any
+
+from ..source.text import FunctionText, Span
+
+# What the copy calls, and the method of the run that answers.
+HELPERS = {
+    f"__se_{name}__": name
+    for name in (
+        "call effect load attributes items is_ is_not in_ not_in text percent unpack spread enter fails caught subject"
+        " keywords stop"
+    ).split()
+}
+_LEFT_ALONE = frozenset({"super", "locals", "vars", "eval", "exec", "dir", "globals"})
+
+
+@functools.lru_cache(maxsize=1024)
+def instrumented(text: FunctionText) -> types.CodeType:
+    """The instrumented code of a function; ``expression_at`` knows the places of its frames."""
+    statement, node = text.parse(text.lines)
+    transformer = _Instrument(text.class_name)
+    if isinstance(node, ast.Lambda):
+        node.body = transformer.visit(node.body)
+    else:
+        node.body = transformer.visit_body(node.body)
+        if node.args.kwarg:
+            name = node.args.kwarg.arg
+            node.body.insert(0, ast.copy_location(_assign(name, _call("keywords", _name(name))), node.body[0]))
+    code = text.compile(ast.fix_missing_locations(statement), text.filename)
+    _register(code, text)
+    return code
+
+
+_registered: dict[int, tuple[types.CodeType, FunctionText, list[Any]]] = {}
+
+
+def _register(code: types.CodeType, text: FunctionText) -> None:
+    _registered[id(code)] = code, text, list(code.co_positions())
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            _register(constant, text)
+
+
+def is_instrumented(code: types.CodeType) -> bool:
+    """Whether a code is an instrumented copy, or a function inside one."""
+    return id(code) in _registered
+
+
+def expression_at(frame: types.FrameType | None) -> tuple[FunctionText, Span] | None:
+    """The expression that the innermost instrumented frame is at; None where there is none."""
+    while frame is not None and frame.f_code is not _boundary.get("code"):
+        known = _registered.get(id(frame.f_code))
+        if known is not None:
+            _, text, positions = known
+            line, end_line, column, end_column = positions[frame.f_lasti // 2]
+            return None if column is None else (text, (line, column, end_line, end_column))
+        frame = frame.f_back
+    return None
+
+
+_boundary: dict[str, types.CodeType] = {}
+
+
+def boundary(function: Any) -> Any:
+    """Mark the function that runs forwards: nothing that calls it is a part of one."""
+    _boundary["code"] = function.__code__
+    return function
+
+
+def _name(name: str) -> ast.Name:
+    return ast.Name(name, ast.Load())
+
+
+def _call(helper: str, *arguments: ast.expr) -> ast.Call:
+    return ast.Call(_name(f"__se_{helper}__"), list(arguments), [])
+
+
+def _assign(name: str, value: ast.expr) -> ast.Assign:
+    return ast.Assign([ast.Name(name, ast.Store())], value)
+
+
+def _is_plain_call(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in _LEFT_ALONE)
+
+
+def _shape(target: ast.expr) -> ast.expr:
+    """How many items a target takes: a number, or a tuple where there are targets in it; -1 for any number."""
+    if not isinstance(target, ast.Tuple | ast.List):
+        return ast.Constant(-1 if isinstance(target, ast.Starred) else 0)
+    return ast.Tuple([_shape(item) for item in target.elts], ast.Load())
+
+
+class _Instrument(ast.NodeTransformer):
+    def __init__(self, class_name: str | None) -> None:
+        self._class_name = class_name
+
+    def visit_body(self, body: list[ast.stmt]) -> list[ast.stmt]:
+        visited: list[ast.stmt] = []
+        for statement in body:
+            new = self.visit(statement)
+            visited += new if isinstance(new, list) else [new]
+        return visited
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        return self._visit_call(node, "call")
+
+    def _visit_call(self, node: ast.Call, helper: str) -> ast.Call:
+        is_plain = _is_plain_call(node)
+        self.generic_visit(node)
+        if not is_plain:
+            return node
+        return ast.copy_location(ast.Call(_name(f"__se_{helper}__"), [node.func, *node.args], node.keywords), node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr:
+        if isinstance(node.value, ast.Call):
+            node.value = self._visit_call(node.value, "effect")
+            return node
+        self.generic_visit(node)
+        return node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        self.generic_visit(node)
+        name = ast.Constant(self._mangled(node.attr))
+        if isinstance(node.ctx, ast.Load):
+            return ast.copy_location(_call("load", node.value, name), node)
+        return ast.copy_location(ast.Subscript(_call("attributes", node.value), name, node.ctx), node)
+
+    def _mangled(self, name: str) -> str:
+        is_private = name.startswith("__") and not name.endswith("__") and self._class_name is not None
+        return f"_{self._class_name.lstrip('_')}{name}" if is_private else name  # type: ignore[union-attr]
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.Subscript:
+        self.generic_visit(node)
+        node.value = _call("items", node.value)
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        self.generic_visit(node)
+        helpers: dict[type[ast.cmpop], str] = {ast.Is: "is_", ast.IsNot: "is_not", ast.In: "in_", ast.NotIn: "not_in"}
+        helper = helpers.get(type(node.ops[0]))
+        if len(node.ops) > 1 or helper is None:
+            return node
+        return ast.copy_location(_call(helper, node.left, node.comparators[0]), node)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.expr:
+        parts: list[ast.expr] = []
+        for part in node.values:
+            if isinstance(part, ast.FormattedValue):
+                spec = self.visit(part.format_spec) if part.format_spec else ast.Constant("")
+                parts.append(
+                    ast.Tuple([self.visit(part.value), ast.Constant(part.conversion), spec], ast.Load()),
+                )
+            else:
+                parts.append(part)
+        return ast.copy_location(_call("text", *parts), node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Mod) and isinstance(node.left, ast.Constant) and isinstance(node.left.value, str):
+            return ast.copy_location(_call("percent", node.left, node.right), node)
+        return node
+
+    def visit_Starred(self, node: ast.Starred) -> ast.Starred:
+        self.generic_visit(node)
+        if isinstance(node.ctx, ast.Load):
+            node.value = _call("spread", node.value)
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign:
+        taken_apart = next((t for t in node.targets if isinstance(t, ast.Tuple | ast.List)), None)
+        shape = _shape(taken_apart) if taken_apart is not None else None
+        self.generic_visit(node)
+        if shape is not None:
+            node.value = ast.copy_location(_call("unpack", node.value, shape), node.value)
+        return node
+
+    def visit_For(self, node: ast.For) -> ast.For:
+        shape = _shape(node.target) if isinstance(node.target, ast.Tuple | ast.List) else None
+        self.generic_visit(node)
+        if shape is not None:
+            unpack = ast.Assign([node.target], _call("unpack", _name("__se_item__"), shape))
+            node.body.insert(0, ast.copy_location(unpack, node.target))
+            node.target = ast.copy_location(ast.Name("__se_item__", ast.Store()), node.target)
+        return node
+
+    def visit_With(self, node: ast.With) -> ast.With:
+        self.generic_visit(node)
+        for item in node.items:
+            item.context_expr = ast.copy_location(_call("enter", item.context_expr), item.context_expr)
+        return node
+
+    def visit_Try(self, node: ast.Try) -> ast.stmt:
+        self.generic_visit(node)
+        if not node.handlers:
+            return node
+        explored: list[ast.stmt] = []
+        for handler in reversed(node.handlers):
+            bound = [_assign(handler.name, _call("caught"))] if handler.name else []
+            explored = [ast.If(_call("fails"), [*bound, *handler.body], explored)]
+        stop = ast.ExceptHandler(_name("__se_stop__"), None, [ast.Raise()])
+        tried = ast.Try(node.body, [stop, *node.handlers], node.orelse, [])
+        innermost: Any = explored[0]
+        while innermost.orelse:
+            innermost = innermost.orelse[0]
+        innermost.orelse = [tried]
+        outcome: list[ast.stmt] = [ast.copy_location(s, node) for s in explored]
+        return ast.copy_location(ast.Try(outcome, [], [], node.finalbody), node) if node.finalbody else outcome[0]
+
+    def visit_Match(self, node: ast.Match) -> ast.Match:
+        node.subject = ast.copy_location(_call("subject", self.visit(node.subject)), node.subject)
+        for case in node.cases:  # patterns hold names only
+            case.guard = self.visit(case.guard) if case.guard else None
+            case.body = self.visit_body(case.body)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt | None:
+        if node.value is None:
+            return ast.copy_location(ast.Pass(), node)
+        return self.visit_Assign(ast.copy_location(ast.Assign([node.target], node.value), node))

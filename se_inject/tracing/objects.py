@@ -1,0 +1,148 @@
+"""Attributes and items, as an instrumented forward gets and sets them: nothing real is written."""
+
+import operator
+import types
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.container import ModuleDict, ModuleList
+
+from .shadows import is_shadow
+from .values import Value
+
+
+class Attributes:
+    """The attributes of one object, by name."""
+
+    __slots__ = ("_owner", "_run")
+
+    def __init__(self, run: Any, owner: Any) -> None:
+        self._run = run
+        self._owner = owner
+
+    def __getitem__(self, name: str) -> Any:
+        run, owner = self._run, self._owner
+        if isinstance(owner, Value):
+            return getattr(owner, name)
+        if is_shadow(owner):
+            return self._of_shadow(name)
+        written = run.overlaid(owner, name)
+        if written is not None:
+            return written[1]
+        value = getattr(owner, name)
+        return value if isinstance(owner, types.ModuleType) and callable(value) else run.own(value)
+
+    def _of_shadow(self, name: str) -> Any:
+        run, shadow = self._run, self._owner
+        attributes = vars(shadow)
+        path = attributes.get("_se_path")
+        if name == "__class__":
+            return run.class_of(shadow)
+        if name == "__dict__":
+            return {key: value for key, value in attributes.items() if not key.startswith("_se_")}
+        run.reads.add((path, name))
+        if name == "training":
+            return run.paths.choose(f"training of {path}", first=attributes["training"])
+        if (path, name) in run.unsettled and (path, name) not in run.writes and not _holds_state(attributes, name):
+            return run.unknown()
+        found = next((vars(cls)[name] for cls in type(shadow).__mro__ if name in vars(cls)), None)
+        if isinstance(found, property) and isinstance(found.fget, types.FunctionType):
+            return run.instrument(found.fget, (shadow,), {})
+        value = run.own(getattr(shadow, name))
+        if path == "" and isinstance(value, types.MethodType):
+            run.looked_up.add(name)
+        return value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        run, owner = self._run, self._owner
+        if isinstance(owner, Value):
+            setattr(owner, name, value)
+        elif is_shadow(owner):
+            attributes = vars(owner)
+            run.writes.add((attributes.get("_se_path"), name))
+            places = [attributes[key] for key in ("_parameters", "_buffers", "_modules")]
+            next((place for place in places if name in place), attributes)[name] = value
+        else:
+            run.overlay(owner, name, value)
+
+    def __delitem__(self, name: str) -> None:
+        if is_shadow(self._owner):
+            self._run.writes.add((vars(self._owner).get("_se_path"), name))
+            vars(self._owner).pop(name, None)
+
+
+def _holds_state(attributes: dict[str, Any], name: str) -> bool:
+    return any(name in attributes[key] for key in ("_parameters", "_buffers", "_modules"))
+
+
+class Items:
+    """The items of one object, by index or key."""
+
+    __slots__ = ("_owner", "_run")
+
+    def __init__(self, run: Any, owner: Any) -> None:
+        self._run = run
+        self._owner = owner
+
+    def __getitem__(self, index: Any) -> Any:
+        run, owner = self._run, self._owner
+        if isinstance(owner, Value):
+            return owner[index]
+        if isinstance(index, Value):
+            return self._any_of(index)
+        return run.own(owner[index])
+
+    def _any_of(self, index: Value) -> Any:
+        """The item under an index that only a real input tells: each of them is tried."""
+        run, owner = self._run, self._owner
+        if isinstance(owner, dict | ModuleDict):
+            keys = list(owner)
+        elif isinstance(owner, list | tuple | ModuleList | nn.Sequential):
+            keys = list(range(len(owner)))
+        else:
+            raise run.refuse("it looks something up by a value, which is known only when it runs")
+        if not any(callable(owner[key]) for key in keys):
+            return run.unknown()
+        for key in keys[:-1]:
+            if run.paths.choose(f"{index.node.name} is {key!r}"):
+                return run.own(owner[key])
+        return run.own(owner[keys[-1]])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(self._owner, Value):
+            self._run.create_proxy("call_function", operator.setitem, (self._owner, index, value), {})
+        elif isinstance(self._owner, dict | list):
+            self._owner[index] = value
+
+    def __delitem__(self, index: Any) -> None:
+        if isinstance(self._owner, dict | list):
+            del self._owner[index]
+
+
+class Keywords(dict[str, Any]):
+    """The ``**kwargs`` of the forward itself: whether there is one of a name is explored."""
+
+    def __init__(self, run: Any) -> None:
+        super().__init__()
+        self._run = run
+
+    def __contains__(self, name: object) -> bool:
+        is_given = super().__contains__(name) or self._run.paths.choose(f"there is an argument {name}", first=False)
+        self._run.is_doubtful |= is_given
+        return bool(is_given)
+
+    def __bool__(self) -> bool:
+        return bool(self._run.paths.choose("there are keyword arguments", first=False))
+
+    def __getitem__(self, name: str) -> Any:
+        if not super().__contains__(name):
+            super().__setitem__(name, self._run.create_proxy("placeholder", name, (), {}))
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of any dict."""
+        return self[name] if name in self else default  # noqa: SIM401 - this asks
+
+    def pop(self, name: str, default: Any = None) -> Any:
+        """What ``get`` returns."""
+        return self.get(name, default)

@@ -1,0 +1,54 @@
+"""The ways through a forward: each answer to a question that only real inputs could settle is tried."""
+
+from .errors import UntraceableError
+
+_MAX_PATHS = 128
+_MAX_CHOICES = 200  # on one way, where a loop asks again and again
+
+
+class Paths:
+    """The branches that a forward takes, one way after the other, depth first.
+
+    >>> paths, ways = Paths(), []
+    >>> while paths.start():
+    ...     ways.append((paths.choose("a"), paths.choose("b"), paths.choose("a")))
+    >>> ways
+    [(True, True, True), (True, False, True), (False, True, False), (False, False, False)]
+    """
+
+    def __init__(self) -> None:
+        self._choices: list[bool] | None = None
+        self.number = 0
+        self._answers: dict[str, bool] = {}
+        self._preferred: list[bool] = []
+
+    def start(self) -> bool:
+        """Begin the next way; False when all have been walked. Raises ``UntraceableError`` for too many."""
+        if self._choices is None:
+            self._choices = []
+        else:
+            while self._choices and self._choices[-1] != self._preferred[len(self._choices) - 1]:
+                self._choices.pop()
+            if not self._choices:
+                return False
+            self._choices[-1] = not self._choices[-1]
+        del self._preferred[len(self._choices) :]
+        self._answers = {}
+        self.number += 1
+        if self.number > _MAX_PATHS:
+            raise UntraceableError(f"there are more than {_MAX_PATHS} ways through it")
+        return True
+
+    def choose(self, question: str, first: bool = True) -> bool:
+        """The answer on this way, the same each time that the question is asked; ``first`` is tried first."""
+        if question in self._answers:
+            return self._answers[question]
+        assert self._choices is not None
+        taken = len(self._answers)
+        if taken == len(self._choices):
+            if taken == _MAX_CHOICES:
+                raise UntraceableError(f"it asks more than {_MAX_CHOICES} questions that its inputs settle")
+            self._choices.append(first)
+            self._preferred.append(first)
+        self._answers[question] = self._choices[taken]
+        return self._choices[taken]

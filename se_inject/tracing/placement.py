@@ -1,0 +1,138 @@
+"""Where in the text of a block a gate goes: around what makes a value, or around its uses."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from ..source.edit import Edit, is_expression, method_of, operand
+from .capture import Capture
+from .run import Expression
+
+
+@dataclass(frozen=True)
+class Target:
+    """On one way through a forward, a value to gate, the uses of it to gate, and all its uses as data."""
+
+    way: int
+    value: fx.Node
+    users: tuple[fx.Node, ...]
+    all_users: tuple[fx.Node, ...]
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """The places in the text where the value is made."""
+        made_by: list[Expression] = self.value.meta.get("expressions", [])
+        return made_by
+
+
+class Placer:
+    """Finds places in the text of one block's methods, which hold on every way through it."""
+
+    def __init__(self, cls: type[nn.Module], capture: Capture) -> None:
+        self._cls = cls
+        self._ways = capture.ways
+        self._names = capture.looked_up
+        self._methods: dict[int, str | None] = {}
+
+    def edits(self, targets: list[Target]) -> tuple[Edit, ...]:
+        """The edits that gate these values and nothing else; none where no expressions are these values alone."""
+        return self._around_values(targets) or self._around_uses(targets)
+
+    def _around_values(self, targets: list[Target]) -> tuple[Edit, ...]:
+        if any(user not in target.users for target in targets for user in target.all_users):
+            return ()
+        names = _names_by_way((target.way, target.value) for target in targets)
+        chosen: list[Expression] = []
+        for target in targets:
+            good = [e for e in target.expressions if self._is_place(e) and self._has_only(e, names)]
+            if not good:
+                return ()
+            if not any(e in chosen for e in good):
+                chosen.append(good[0])
+        if any(sum(e in chosen for e in target.expressions) != 1 for target in targets):
+            return ()
+        return tuple(self._edit(e, e.span) for e in chosen)
+
+    def _around_uses(self, targets: list[Target]) -> tuple[Edit, ...]:
+        found: dict[Edit, None] = {}
+        names = _names_by_way((target.way, user) for target in targets for user in target.users)
+        for target in targets:
+            for user in target.users:
+                places = [e for e in user.meta.get("expressions", []) if self._can_edit(e) and self._has_only(e, names)]
+                edit = next((edit for e in places if (edit := self._around_use(target, user, e))), None)
+                if edit is None:
+                    return ()
+                found[edit] = None
+        return tuple(found)
+
+    def _around_use(self, target: Target, user: fx.Node, place: Expression) -> Edit | None:
+        """The edit that gates a value where ``place`` takes it."""
+        calls = [e.arguments for e in self._ways[target.way].evaluations if e.expression == place and e.arguments]
+        if calls:
+            # A function may use what it gets more than once.
+            is_whole = all(other in target.users for other in target.all_users)
+            positions = [i for i, name in enumerate(calls[0]) if name == target.value.name]
+            if any(call != calls[0] for call in calls) or not (is_whole or place == user.meta["expressions"][0]):
+                return None
+        else:
+            positions = [i for i, arg in enumerate(user.args) if arg is target.value]
+        part = operand(place.text, place.span, positions[0]) if len(positions) == 1 else None
+        return None if part is None else self._edit(place, *part)
+
+    def _edit(self, place: Expression, span: tuple[int, int, int, int], assigns: bool = False) -> Edit:
+        method = self._method(place)
+        assert method is not None
+        return Edit(method, span, place.text.digest, gate="", assigns=assigns)
+
+    def _is_place(self, place: Expression) -> bool:
+        return self._can_edit(place) and is_expression(place.text, place.span)
+
+    def _can_edit(self, place: Expression) -> bool:
+        return place.of_block and self._method(place) is not None
+
+    def _method(self, place: Expression) -> str | None:
+        key = id(place.text)
+        if key not in self._methods:
+            self._methods[key] = method_of(self._cls, self._names, place.text)
+        return self._methods[key]
+
+    def _has_only(self, place: Expression, names: dict[int, set[str]]) -> bool:
+        """Whether an expression is, on every way, one of the named values."""
+        return all(way.values.get(place, set()) <= names.get(i, set()) for i, way in enumerate(self._ways))
+
+
+def _names_by_way(nodes: Iterable[tuple[int, fx.Node]]) -> dict[int, set[str]]:
+    names: dict[int, set[str]] = {}
+    for way, node in nodes:
+        names.setdefault(way, set()).add(node.name)
+    return names
+
+
+def slots_fit(plain: Capture, filled: Capture, targets: list[Target], slot: str) -> bool:
+    """Whether a module in the block's own place for a gate runs exactly where the gate goes, on every way."""
+    if len(plain.ways) != len(filled.ways):
+        return False
+    by_way: dict[int, list[Target]] = {}
+    for target in targets:
+        by_way.setdefault(target.way, []).append(target)
+    for i, (before, after) in enumerate(zip(plain.ways, filled.ways, strict=True)):
+        calls = [node for node in after.graph.nodes if node.op == "call_module" and node.target == slot]
+        expected = [target.value.name for target in by_way.get(i, [])]
+        if [str(call.args[0]) for call in calls] != expected or not _without(after.graph, calls, str(before.graph)):
+            return False
+        for call, target in zip(calls, by_way.get(i, []), strict=True):
+            if {user.name for user in call.users} != {user.name for user in target.users}:
+                return False
+    return True
+
+
+def _without(graph: fx.Graph, calls: list[fx.Node], expected: str) -> bool:
+    copy = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        if node in calls:
+            copies[node] = copies[node.args[0]]  # type: ignore[index]
+        else:
+            copies[node] = copy.node_copy(node, lambda n: copies[n])
+    return str(copy) == expected

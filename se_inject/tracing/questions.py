@@ -1,0 +1,189 @@
+"""Questions that leave no mark on a value: where only a real input could answer, each answer is explored."""
+
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from .errors import InfeasiblePath, UntraceableError
+from .shadows import is_shadow
+from .values import Value, unknown
+
+if TYPE_CHECKING:
+    from .paths import Paths
+
+
+class Questions:
+    """The part of a run that answers them."""
+
+    paths: "Paths"
+    native: int
+    is_doubtful: bool
+    asked: set[str]
+
+    if TYPE_CHECKING:
+
+        def refuse(self, reason: str) -> "UntraceableError":
+            """The error to raise."""
+
+        def symbol(self, name: str, *args: Any, **kwargs: Any) -> Value:
+            """What a function of that name makes of its arguments."""
+
+    def to_bool(self, value: fx.Proxy) -> bool:
+        """Where a branch goes."""
+        if self.native:
+            raise self.refuse("code that is not instrumented branches on a value")
+        node = value.node
+        negated = node.target in (operator.ne,)
+        if node.target in (operator.eq, operator.ne) and not isinstance(node.args[1], fx.Node):
+            subject, constant = node.args
+            return self._equals(str(subject), constant) != negated
+        return self.paths.choose(f"truth of {node.name}")
+
+    def _equals(self, subject: str, constant: Any) -> bool:
+        """Whether a value is a constant: it can be but one of those that it is compared with."""
+        known = self.__dict__.setdefault("_constants", {})
+        if self.paths.number is not known.get("way"):
+            known.clear()
+            known["way"] = self.paths.number
+        if subject in known:
+            return bool(known[subject] == constant)
+        answer = self.paths.choose(f"{subject} == {constant!r}")
+        if answer:
+            known[subject] = constant
+        return answer
+
+    def is_(self, a: Any, b: Any) -> bool:
+        """``a is b``."""
+        if a is b or not (isinstance(a, Value) or isinstance(b, Value)):
+            return a is b
+        value, other = (a, b) if isinstance(a, Value) else (b, a)
+        if isinstance(other, Value):
+            return value.node is other.node or self.paths.choose(f"{value.node} is {other.node}", first=False)
+        if other is None and _is_computed(value.node):
+            return False
+        return self.paths.choose(f"{value.node} is {_told(other)}", first=False)
+
+    def is_not(self, a: Any, b: Any) -> bool:
+        """``a is not b``."""
+        return not self.is_(a, b)
+
+    def in_(self, a: Any, b: Any) -> bool:
+        """``a in b``."""
+        if isinstance(b, Value):
+            return self.paths.choose(f"{_told(a)} in {b.node}")
+        if isinstance(a, Value):
+            return self.paths.choose(f"{a.node} in {_told(b)}")
+        return a in b
+
+    def not_in(self, a: Any, b: Any) -> bool:
+        """``a not in b``."""
+        return not self.in_(a, b)
+
+    def is_instance(self, value: Any, classes: Any) -> bool:
+        """``isinstance(value, classes)``."""
+        if not isinstance(value, Value):
+            return isinstance(value, classes)
+        kinds = classes if isinstance(classes, tuple) else (classes,)
+        known = self.__dict__.setdefault("_kinds", {})
+        key = self.paths.number, value.node
+        if key in known:
+            return any(issubclass(kind, other) for kind in known[key] for other in kinds if isinstance(other, type))
+        is_tensor = any(isinstance(kind, type) and issubclass(torch.Tensor, kind) for kind in kinds)
+        names = sorted(getattr(kind, "__name__", str(kind)) for kind in kinds)
+        answer = self.paths.choose(f"{value.node} is an instance of {names}", first=is_tensor)
+        if answer:
+            known[key] = tuple(kind for kind in kinds if isinstance(kind, type))
+        return answer
+
+    def class_of(self, value: Any) -> Any:
+        """``type(value)``."""
+        if isinstance(value, Value):
+            return self.symbol("type", value)
+        if not is_shadow(value):
+            return type(value)
+        if vars(value).get("_se_path") is not None:
+            self.asked.add(vars(value)["_se_path"])
+        return vars(value).get("_se_class", type(value))
+
+    def text(self, *parts: Any) -> Any:
+        """An f-string."""
+        values = [part[0] for part in parts if isinstance(part, tuple) and isinstance(part[0], Value)]
+        if values:
+            return self.symbol("text", *values)
+        convert: dict[int, Callable[[Any], Any]] = {-1: lambda v: v, 115: str, 114: repr, 97: ascii}
+        return "".join(p if isinstance(p, str) else format(convert[p[1]](p[0]), p[2]) for p in parts)
+
+    def percent(self, template: str, values: Any) -> Any:
+        """``template % values``."""
+        held = values if isinstance(values, tuple) else (values,)
+        if any(isinstance(value, Value) for value in held):
+            return self.symbol("text", *[value for value in held if isinstance(value, Value)])
+        return template % values
+
+    def unpack(self, value: Any, shape: tuple[Any, ...]) -> Any:
+        """The items of ``a, b = value``; ``shape`` has a number for each, or the shape of a target in it."""
+        if not isinstance(value, Value):
+            if -1 in shape or not any(isinstance(part, tuple) for part in shape):
+                return value
+            value = list(value)
+            if len(value) != len(shape):
+                return value
+        items = [value[index] for index in range(len(shape))]  # one item for a name with a star
+        return [self.unpack(i, part) if isinstance(part, tuple) else i for i, part in zip(items, shape, strict=True)]
+
+    def spread(self, value: Any) -> Any:
+        """The items of ``*value`` in a call: any number of them does, as long as they only tell a shape."""
+        if not isinstance(value, Value):
+            return value
+        items = [value[index] for index in range(2)]
+        for item in items:
+            item.node.meta["shape_only"] = True
+        return items
+
+    def subject(self, value: Any) -> Any:
+        """What a match statement looks at."""
+        if isinstance(value, Value):
+            raise self.refuse("it matches a value, which is known only when it runs")
+        return value
+
+    def fails(self) -> bool:
+        """Whether what is tried raises an error, so that a handler runs instead."""
+        self._tried = getattr(self, "_tried", 0) + 1
+        failed = self.paths.choose(f"try {self._tried} fails", first=False)
+        self.is_doubtful |= failed
+        return failed
+
+    def caught(self) -> Any:
+        """The error that a handler gets."""
+        return self.symbol("error")
+
+    def mode(self, question: str, actual: bool) -> bool:
+        """The answer to a question about a mode of torch's, such as whether gradients are on."""
+        answer = self.paths.choose(question, first=actual)
+        self.is_doubtful |= answer != actual
+        return answer
+
+    @property
+    def stop(self) -> Any:
+        """What handlers of the forward's own let pass."""
+        return UntraceableError, InfeasiblePath
+
+
+def _is_computed(node: fx.Node) -> bool:
+    """Whether a value is the result of arithmetic, which is never None."""
+    if node.op == "call_method":
+        return True
+    module = getattr(node.target, "__module__", None) or ""
+    may_be_anything = node.target in (getattr, operator.getitem, unknown) or "opaque" in node.meta
+    return (
+        node.op == "call_function"
+        and not may_be_anything
+        and (not module or module.startswith(("torch", "_operator", "se_inject")))
+    )
+
+
+def _told(value: Any) -> str:
+    return str(value.node) if isinstance(value, Value) else repr(value)[:200]

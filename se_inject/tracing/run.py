@@ -1,0 +1,299 @@
+"""One run of a forward on stand-ins: the graph that it leaves, and where in the text each value was made."""
+
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx, nn
+
+from ..source.text import FunctionText, Span, text_of
+from .calls import effect, perform
+from .errors import UntraceableError
+from .instrument import HELPERS, expression_at, instrumented, is_instrumented
+from .objects import Attributes, Items, Keywords
+from .paths import Paths
+from .questions import Questions
+from .shadows import Shadows, is_shadow
+from .values import Attribute, Value, unknown
+
+
+class Expression(NamedTuple):
+    """A place in the text of a function; ``of_block`` if that runs on the block itself, not on a module below."""
+
+    text: FunctionText
+    span: Span
+    of_block: bool
+
+
+Attr = tuple[str | None, str]  # the path of a module below the block, and the name of an attribute
+
+_CONSTANTS: tuple[type, ...] = (str, int, float, bool, complex, type(None), type(Ellipsis))
+_CONSTANTS += (torch.dtype, torch.device, torch.layout, torch.memory_format)
+
+
+class Evaluation(NamedTuple):
+    """What an expression was evaluated to, if that is a value, and, if it is a call, with which values."""
+
+    expression: Expression
+    node: fx.Node | None
+    arguments: tuple[str, ...] = ()
+
+
+class Run(Questions, fx.Tracer):
+    """Answers what an instrumented forward asks, and notes what it does."""
+
+    def __init__(self, block: nn.Module, state: dict[str, Any], paths: Paths, unsettled: set[Attr]) -> None:
+        super().__init__()
+        self.graph = fx.Graph()
+        self.paths = paths
+        self.shadows = Shadows(self, block, state)
+        self.unsettled = unsettled  # attributes that the forward writes: what it reads first is anybody's guess
+        self.reads: set[Attr] = set()
+        self.writes: set[Attr] = set()
+        self.looked_up: set[str] = set()  # the methods that the forward finds by their names on the block
+        self.asked: set[str] = set()  # the modules whose class was asked for
+        self.evaluations: list[Evaluation] = []
+        self.is_doubtful = False  # whether this way was taken for completeness, and may not exist
+        self.native = 0  # how deep in code that runs as it is: what it makes is no expression of the text
+        self.silent = 0  # the same in builtins that call back
+        self._is_on_block = True
+        self.package = type(block).__module__.partition(".")[0]
+        self._overlay: dict[tuple[int, str], tuple[Any, Any]] = {}
+        self._globals: dict[int, dict[str, Any]] = {}
+        self._cells: dict[int, tuple[types.CellType, types.CellType]] = {}
+        self._helpers = {name: getattr(self, method) for name, method in HELPERS.items()}
+
+    # The graph
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """A value of the graph."""
+        return Value(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        """What stands in the graph for an argument of a call."""
+        if isinstance(a, fx.Proxy):
+            return a.node
+        if isinstance(a, list | tuple):
+            return (list if isinstance(a, list) else tuple)(map(self.create_arg, a))
+        if isinstance(a, dict):
+            return {str(key): self.create_arg(item) for key, item in dict.items(a)}
+        if isinstance(a, slice):
+            return slice(self.create_arg(a.start), self.create_arg(a.stop), self.create_arg(a.step))
+        if isinstance(a, _CONSTANTS):
+            return a
+        if isinstance(a, torch.Tensor):
+            return self.unknown().node
+        held = vars(a) if hasattr(a, "__dict__") and not isinstance(a, nn.Module | type | types.FunctionType) else {}
+        return tuple([item.node for item in held.values() if isinstance(item, Value)]) or type(a).__name__
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """A node, with the expression of the text that it is the value of."""
+        node = super().create_node(*args, **kwargs)
+        if not (self.native or self.silent) and node.target is not getattr:
+            self._note(node, expression_at(sys._getframe(1)))
+        return node
+
+    def _note(
+        self, node: fx.Node | None, place: tuple[FunctionText, Span] | None, arguments: tuple[Any, ...] = ()
+    ) -> None:
+        if place is None:
+            return
+        at = Expression(*place, self._is_on_block)
+        names = tuple(a.node.name if isinstance(a, Value) and not isinstance(a, Attribute) else "" for a in arguments)
+        self.evaluations.append(Evaluation(at, node, names))
+        if node is not None:
+            made_by = node.meta.setdefault("expressions", [])
+            if at not in made_by:
+                made_by.append(at)
+
+    def unknown(self) -> Value:
+        """A value that does not depend on the inputs, of which nothing else is known."""
+        return self.create_proxy("call_function", unknown, (), {})  # type: ignore[return-value]
+
+    def symbol(self, name: str, *args: Any, **kwargs: Any) -> Value:
+        """What a function of that name makes of its arguments."""
+
+        def function() -> None:
+            pass
+
+        function.__name__ = function.__qualname__ = name if name.isidentifier() else "call"
+        return self.create_proxy("call_function", function, args, kwargs)  # type: ignore[return-value]
+
+    def opaque(self, name: str, why: str, *args: Any, **kwargs: Any) -> Value:
+        """The same for a function into which nobody can look."""
+        value = self.symbol(name, *args, **kwargs)
+        value.node.meta["opaque"] = self.at(f"it calls {name}, into which se_inject cannot look ({why})")
+        return value
+
+    def tensor(self, path: str | None, name: str) -> Value:
+        """The value of a tensor that a module holds."""
+        if path is None:
+            return self.unknown()
+        return self.create_proxy("get_attr", f"{path}.{name}" if path else name, (), {})  # type: ignore[return-value]
+
+    def forget(self, nodes: int, evaluations: int) -> None:
+        """Take back what was noted since the graph had that many nodes."""
+        for node in reversed(list(self.graph.nodes)[nodes:]):
+            self.graph.erase_node(node)
+        del self.evaluations[evaluations:]
+
+    # Reasons
+
+    def at(self, reason: str) -> str:
+        """A reason with the file and the line that the forward is at."""
+        place = expression_at(sys._getframe(1))
+        return reason if place is None else f"{reason} ({where(place[0].filename, place[1][0])})"
+
+    def refuse(self, reason: str) -> UntraceableError:
+        """The error to raise."""
+        return UntraceableError(self.at(reason))
+
+    # What the instrumented copy calls
+
+    def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """The result of a call whose result is used."""
+        result = perform(self, function, args, kwargs)
+        node = result.node if isinstance(result, Value) and not isinstance(result, Attribute) else None
+        self._note(node, expression_at(sys._getframe(1)), args)
+        return result
+
+    def effect(self, function: Any, /, *args: Any, **kwargs: Any) -> None:
+        """A call that stands for its effect alone."""
+        effect(self, function, args, kwargs)
+
+    def load(self, owner: Any, name: str) -> Any:
+        """An attribute."""
+        return Attributes(self, owner)[name]
+
+    def attributes(self, owner: Any) -> Attributes:
+        """Attributes to set or delete."""
+        return Attributes(self, owner)
+
+    def items(self, owner: Any) -> Items:
+        """Items to get, set or delete."""
+        return Items(self, owner)
+
+    def keywords(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The ``**kwargs`` of a function: those of the forward itself may hold anything."""
+        caller = sys._getframe(1).f_back
+        return given if caller is None or expression_at(caller) is not None else Keywords(self)
+
+    def enter(self, context: Any) -> Any:
+        """A context manager; none is entered, as they are for effects alone."""
+        return _NotEntered(self, context)
+
+    # Running functions
+
+    def instrument(self, function: types.FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a function does when an instrumented copy of it runs. Raises ``UntraceableError``."""
+        if is_instrumented(function.__code__):
+            return function(*args, **kwargs)
+        text = text_of(function)
+        if text is None:
+            code = function.__code__
+            raise self.refuse(
+                f"the source of {function.__qualname__} is not at hand, or is not what runs"
+                f" ({where(code.co_filename, code.co_firstlineno)})"
+            )
+        code = instrumented(text)
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        copy = types.FunctionType(
+            code,
+            self._globals_of(function, code),
+            function.__name__,
+            self.own(function.__defaults__),
+            tuple(self._cell(cells[name]) for name in code.co_freevars),
+        )
+        copy.__kwdefaults__ = self.own(function.__kwdefaults__)
+        before = self.native, self.silent, self._is_on_block
+        self.native = self.silent = 0
+        self._is_on_block = bool(args) and is_shadow(args[0]) and vars(args[0]).get("_se_path") == ""
+        try:
+            return copy(*args, **kwargs)
+        finally:
+            self.native, self.silent, self._is_on_block = before
+
+    def is_own_code(self, function: types.FunctionType) -> bool:
+        """Whether a function belongs to the block's own package, not to a library that it uses."""
+        return (function.__module__ or "").partition(".")[0] == self.package
+
+    def call_shadow(self, shadow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Note the call of a child."""
+        path = vars(shadow)["_se_path"]
+        if path:
+            return self.create_proxy("call_module", path, args, kwargs)
+        name = vars(shadow)["_se_class"].__name__
+        if path is None:
+            return self.opaque(name, "it is not among the block's children", *args, **kwargs)
+        raise self.refuse(f"{name} calls itself")
+
+    def own(self, value: Any) -> Any:
+        """A value as the run may hold it: with stand-ins for modules, copies of containers, unknown tensors."""
+        return value if isinstance(value, Value) else self.shadows.own(value)
+
+    def _globals_of(self, function: types.FunctionType, code: types.CodeType) -> dict[str, Any]:
+        real = function.__globals__
+        copy = self._globals.setdefault(id(real), {**real, **self._helpers})
+        for name in _names(code):
+            if name in real and copy.get(name) is real[name]:
+                copy[name] = self.own(real[name])
+        return copy
+
+    def _cell(self, cell: types.CellType) -> types.CellType:
+        if id(cell) not in self._cells:
+            copy = types.CellType()
+            self._cells[id(cell)] = cell, copy
+            if not _is_empty(cell):
+                copy.cell_contents = self.own(cell.cell_contents)
+        return self._cells[id(cell)][1]
+
+    def overlay(self, owner: Any, name: str, value: Any) -> None:
+        """Note what the forward sets on an object that is not the run's own."""
+        self._overlay[id(owner), name] = owner, value
+
+    def overlaid(self, owner: Any, name: str) -> tuple[Any, Any] | None:
+        """What it set."""
+        return self._overlay.get((id(owner), name))
+
+
+class _NotEntered:
+    def __init__(self, run: Run, context: Any) -> None:
+        self._run = run
+        self._context = context
+
+    def __enter__(self) -> Any:
+        result = getattr(self._context, "enter_result", None)  # of contextlib.nullcontext
+        return self._run.unknown() if result is None else result
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def where(filename: str, line: int) -> str:
+    """A file and a line, with the file's path as one would import it.
+
+    >>> where(torch.__file__, 3)
+    'torch/__init__.py:3'
+    """
+    path = Path(filename)
+    parents = [Path(entry) for entry in sys.path if entry]
+    inside = max((p for p in parents if path.is_relative_to(p)), key=lambda p: len(p.parts), default=None)
+    return f"{path.relative_to(inside) if inside else filename}:{line}"
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _is_empty(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return True
+    return False
