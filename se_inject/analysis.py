@@ -11,7 +11,7 @@ from .channels import Feature, features
 from .children import Children, has_own_forward, leaves_block
 from .finding import Analysis, Finding, accept, called
 from .flow import Flow
-from .gating import has_gate
+from .gating import has_gate, unreadable
 from .graph_module import Call, Scopes, ungated_graph
 from .grouping import Entry, grouped
 from .naming import free_name, free_name_in_graph, numbered
@@ -74,7 +74,7 @@ class Analyst:
         if not has_own_forward(module):
             return False
         try:
-            return "" in self.children.capture(module).looped_over
+            return bool(self.children.capture(module).walks)
         except UntraceableError:
             return bool(module._modules)
 
@@ -119,7 +119,7 @@ class Analyst:
         finding = group[0].finding
         if finding.reason is not None:
             return finding
-        if "" not in captured.looped_over | captured.asked:
+        if "" not in captured.asked:
             placer = Placer(cls, captured)
             for targets in _alternatives(group, self.position):
                 if edits := placer.edits(targets):
@@ -127,7 +127,7 @@ class Analyst:
         path = self._common_producer(group, captured)
         if path is None:
             asks = "" in captured.asked
-            loops = "" in captured.looped_over
+            loops = bool(captured.walks)
             return replace(finding, reason=ASKS_FOR_CLASS if asks else LOOPS_OVER_CHILDREN if loops else NO_PLACE)
         return replace(finding, producer=path, gate=_output_gate(block.get_submodule(path)))
 
@@ -199,11 +199,11 @@ class Analyst:
         for candidate in candidates:
             if candidate.value is None:
                 finding = Finding(candidate.kind, candidate.join.name, candidate.reason).at(candidate.join)
-            elif (why := _opaque(flow, candidate.region)) is not None:
-                finding = Finding(candidate.kind, candidate.join.name, why).at(candidate.join)
             elif has_gate(flow, candidate.region & own_nodes(candidate.join), self.children):
                 inside = called(flow, candidate.region)
                 finding = Finding(candidate.kind, candidate.join.name, ALREADY_GATED, inside=inside).at(candidate.join)
+            elif (why := unreadable(flow, candidate.region, self.children)) is not None:
+                finding = Finding(candidate.kind, candidate.join.name, why).at(candidate.join)
             else:
                 finding = accept(candidate, flow, known[candidate.value]).at(candidate.value)
             yield candidate, finding
@@ -231,11 +231,6 @@ def _alternatives(group: list[Entry], position: Position) -> Iterator[list[Targe
     places = [list(entry.targets) for entry in group]
     yield from map(list, zip(*places, strict=False))
     yield [targets[-1] for targets in places]
-
-
-def _opaque(flow: Flow, region: int) -> str | None:
-    """Why nobody can tell what a region does; None where one can."""
-    return next((node.meta["opaque"] for node in flow.members(region) if "opaque" in node.meta), None)
 
 
 def _output(flow: Flow) -> Iterator[Candidate]:

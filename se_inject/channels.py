@@ -116,17 +116,27 @@ def _after_conv(module: nn.Module, sources: list[Feature | None], graphs_of: Gra
 
 
 def _moves_channels(module: nn.Module, graphs_of: GraphsOf) -> bool:
-    """Whether a convolution's own forward moves channels (NHWC), or returns some of them."""
+    """Whether a convolution's own forward moves channels (NHWC), or returns others than its convolution makes."""
     if (type(module).forward.__module__ or "").startswith("torch."):
         return False
     for graph in graphs_of(module):
         data: set[fx.Node] = set()
+        made: set[fx.Node] = set()  # what depends on the convolution
         for node in graph.nodes:
             if node.op == "placeholder" or not data.isdisjoint(node.all_input_nodes):
                 data.add(node)
-                if op_name(node) in {"permute", "transpose", "movedim", "cat"} | SPLITS:
+                moves = op_name(node) in {"permute", "transpose", "movedim", "cat"} | SPLITS
+                if moves or (op_name(node) in _OTHER_CHANNELS and not made.isdisjoint(node.all_input_nodes)):
                     return True
+            if op_name(node).startswith("conv") or not made.isdisjoint(node.all_input_nodes):
+                made.add(node)
     return False
+
+
+_OTHER_CHANNELS = frozenset(
+    "glu pixel_shuffle pixel_unshuffle max amax min amin sum mean view reshape flatten unflatten getitem einsum matmul"
+    " bmm repeat tile unfold fold stack".split()
+)
 
 
 def _after_function(node: fx.Node, known: dict[fx.Node, Feature | None], owner: nn.Module) -> Feature | None:

@@ -1,7 +1,10 @@
 """What the children of a block do inside, read off the graphs of their forwards."""
 
+import functools
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from torch import fx, nn
 
@@ -18,6 +21,21 @@ from .tracing.cache import Fingerprints
 from .tracing.capture import Capture, capture
 from .tracing.errors import UntraceableError
 
+Answer = TypeVar("Answer")
+
+
+def _asked_once(method: Callable[[Any, nn.Module], Answer]) -> Callable[[Any, nn.Module], Answer]:
+    """Keep the answers of a method, by module: blocks in blocks in blocks would ask again and again."""
+
+    @functools.wraps(method)
+    def ask(self: Any, module: nn.Module) -> Answer:
+        key = method.__name__, module
+        if key not in self._answers:
+            self._answers[key] = method(self, module)
+        return self._answers[key]  # type: ignore[no-any-return]
+
+    return ask
+
 
 @dataclass
 class Children:
@@ -25,7 +43,9 @@ class Children:
 
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
     _captures: dict[int, Capture | UntraceableError] = field(default_factory=dict)
+    _answers: dict[tuple[str, nn.Module], Any] = field(default_factory=dict)
 
+    @_asked_once
     def _flows(self, module: nn.Module) -> list[Flow]:
         return [Flow(graph, module, self.depth_of, self.starts_in_place) for graph in self.graphs_of(module)]
 
@@ -33,6 +53,7 @@ class Children:
         """A graph with what its children do; those that return several values are looked into."""
         return Flow(expanded(graph, owner, self.graphs_of), owner, self.depth_of, self.starts_in_place)
 
+    @_asked_once
     def has_own_gate(self, module: nn.Module) -> bool:
         """Whether a child is a channel gate or holds one that is not the gate of a block inside the child."""
         if is_gate(module):
@@ -47,6 +68,18 @@ class Children:
                 return True
         return False
 
+    @_asked_once
+    def is_unreadable(self, module: nn.Module) -> str | None:
+        """Why nobody can tell what a child does, if its forward or that of a module in it cannot be followed."""
+        if is_gate(module) or not any(True for _ in module.parameters()):
+            return None
+        if has_own_forward(module) and not isinstance(module, fx.GraphModule):
+            captured = self._captured(module)
+            if isinstance(captured, UntraceableError):
+                return str(captured)
+        return next(filter(None, map(self.is_unreadable, module.children())), None)
+
+    @_asked_once
     def depth_of(self, module: nn.Module) -> int:
         """How many convolutions a child runs, one after the other."""
         if is_conv(module):
@@ -60,6 +93,7 @@ class Children:
             return sum(map(is_conv, own_modules(module)))
         return max(flow.conv_depth(flow.everything) for flow in flows)
 
+    @_asked_once
     def starts_in_place(self, module: nn.Module) -> bool:
         """Whether a child changes its input."""
         if not module._modules and not has_own_forward(module):
@@ -72,6 +106,7 @@ class Children:
             return any(getattr(m, "inplace", False) for m in own_modules(module))
         return any(map(changes_input, flows))
 
+    @_asked_once
     def squeezes(self, module: nn.Module) -> bool:
         """Whether a child averages over all positions anywhere inside."""
         if not has_own_forward(module):
@@ -83,6 +118,7 @@ class Children:
             for node in flow.nodes
         )
 
+    @_asked_once
     def graphs_of(self, module: nn.Module) -> list[fx.Graph]:
         """The graphs of a module's forward without our gates; empty where it cannot be traced."""
         if isinstance(module, fx.GraphModule):
@@ -94,6 +130,13 @@ class Children:
 
     def capture(self, module: nn.Module) -> Capture:
         """All ways through a module's forward, without our gates. Raises ``UntraceableError``."""
+        captured = self._captured(module)
+        if isinstance(captured, UntraceableError):
+            raise captured
+        return captured
+
+    @_asked_once
+    def _captured(self, module: nn.Module) -> Capture | UntraceableError:
         cls, state = originally(module)
         key = self.fingerprints.of(cls, state)
         if key not in self._captures:
@@ -101,10 +144,7 @@ class Children:
                 self._captures[key] = capture(cls, state, module)
             except UntraceableError as error:
                 self._captures[key] = error
-        captured = self._captures[key]
-        if isinstance(captured, UntraceableError):
-            raise captured
-        return captured
+        return self._captures[key]
 
 
 def has_own_forward(module: nn.Module) -> bool:

@@ -41,6 +41,7 @@ class Finding:
     source: str = ""  # the child whose parameters tell the gate's device and dtype
     inside: frozenset[str] = frozenset()  # the children in the branch or on the paths
     widths: frozenset[int] = frozenset()  # of the layers in the branch; evidence for channels from an example input
+    widths_of_linear: frozenset[int] = frozenset()  # the same of linear layers, which work on the last dimension
     rank: int = 2  # the number of spatial dimensions
     handed_in: bool = False
 
@@ -74,7 +75,8 @@ def accept(candidate: Candidate, flow: Flow, feature: Feature | None) -> Finding
     inside = called(flow, candidate.region)
     layers = [m for child in inside for m in own_modules(flow.owner.get_submodule(child))]
     widths = {getattr(m, "out_channels", None) for m in layers if is_conv(m)}
-    widths |= {m.out_features for m in layers if isinstance(m, nn.Linear)}
+    linear = frozenset(m.out_features for m in layers if isinstance(m, nn.Linear))
+    widths |= linear
     if value not in flow.members(candidate.region):  # before the branch or beside it
         widths |= {getattr(m, "in_channels", None) for m in layers if is_conv(m)}
     last = feature is not None and feature.last
@@ -87,6 +89,7 @@ def accept(candidate: Candidate, flow: Flow, feature: Feature | None) -> Finding
         source=_parameter_source(flow, value),
         inside=inside,
         widths=frozenset(width for width in widths if isinstance(width, int)),
+        widths_of_linear=linear,
         rank=max(flow.spatial_ranks(candidate.region), default=2),
         handed_in=candidate.handed_in,
     )
@@ -98,8 +101,8 @@ def called(flow: Flow, region: int) -> frozenset[str]:
 
 
 def _parameter_source(flow: Flow, value: fx.Node) -> str:
-    """The last child or parameter before a value that has a floating-point dtype to tell."""
-    for node in sorted(flow.members(flow.ancestors[value]), key=flow.nodes.index, reverse=True):
+    """The last child before a value that has a floating-point dtype to tell."""
+    for node in flow.members_backwards(flow.ancestors[value]):
         module = flow.module(node)
         if module is not None and any(p.is_floating_point() for p in module.parameters()):
             return str(node.target)

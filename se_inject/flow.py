@@ -11,6 +11,7 @@ from .gate import own_modules
 from .layers import GLOBAL_POOLS, flatten, is_conv, is_one, is_upsampling_layer
 from .nodes import (
     ACTIVATIONS,
+    ADD,
     ARITHMETIC,
     ATTENTION,
     DIV,
@@ -43,6 +44,7 @@ class Flow:
         self.bit = {node: 1 << i for i, node in enumerate(self.nodes)}
         self.everything = (1 << len(self.nodes)) - 1
         self.ancestors: dict[fx.Node, int] = {}
+        self.known: dict[str, Any] = {}  # what rules found out, to be asked once
         sizes = self._sizes()
         for node in self.nodes:
             mask = 0
@@ -79,6 +81,13 @@ class Flow:
         return self._mask(self._is_upsampling)
 
     @functools.cached_property
+    def add_mask(self) -> int:
+        """The nodes that add two values."""
+        return self._mask(
+            lambda node: op_name(node) in ADD and len(list(filter(self.is_data, node.all_input_nodes))) > 1
+        )
+
+    @functools.cached_property
     def linear_mask(self) -> int:
         """The nodes that run linear layers."""
         return self._mask(lambda node: isinstance(self.module(node), nn.Linear))
@@ -113,6 +122,19 @@ class Flow:
             yield self.nodes[low.bit_length() - 1]
             mask ^= low
 
+    def members_backwards(self, mask: int) -> Iterator[fx.Node]:
+        """The nodes of a mask, the last one first."""
+        while mask:
+            last = mask.bit_length() - 1
+            yield self.nodes[last]
+            mask ^= 1 << last
+
+    def is_passed_by_all(self, node: fx.Node) -> bool:
+        """Whether all data of the forward goes through a value: what comes after takes nothing from before it."""
+        position = self.nodes.index(node)
+        before = {n for n in self.nodes[:position] if self.is_data(n)}
+        return bool(before) and not any(before.intersection(n.all_input_nodes) for n in self.nodes[position + 1 :])
+
     def is_data(self, value: Any) -> bool:
         """Whether numbers of the block's inputs flow into ``value``."""
         return isinstance(value, fx.Node) and self.ancestors[value] != 0
@@ -145,7 +167,10 @@ class Flow:
         """The numbers of spatial dimensions that the convolutions of a region work on."""
         children = [child for node in self.members(region) if (child := self.module(node)) is not None]
         convs = [m for child in children for m in own_modules(child) if isinstance(m, nn.modules.conv._ConvNd)]
-        return {len(m.kernel_size) for m in convs}
+        called = re.findall(
+            r"\bconv(?:_transpose)?([123])d\b", " ".join(op_name(node) for node in self.members(region))
+        )
+        return {len(m.kernel_size) for m in convs} | set(map(int, called))
 
     def only_scales(self, node: fx.Node) -> bool:
         """Whether a node is a constant or learned scale, dropout or stochastic depth."""
@@ -202,7 +227,7 @@ class Flow:
         return name.endswith(("pool1d", "pool2d", "pool3d")) and any(isinstance(a, fx.Node) for a in flatten(window))
 
     def _reduces_positions(self, node: fx.Node, dims: Any) -> bool:
-        """Whether a reduction over some dimensions is one over all positions, of ``(N, C, *)`` or of ``(N, H, W, C)``."""
+        """Whether a reduction over some dimensions is one over all positions: ``(N, C, *)`` or ``(N, H, W, C)``."""
         reduced = set(dims) if isinstance(dims, list | tuple) else {dims}
         if reduced == {1, 2}:
             return True

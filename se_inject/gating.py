@@ -14,6 +14,9 @@ class Gating(Protocol):
     def has_own_gate(self, module: nn.Module) -> bool:
         """Whether it is a channel gate or brings one."""
 
+    def is_unreadable(self, module: nn.Module) -> str | None:
+        """Why nobody can tell what it does, if so."""
+
     def squeezes(self, module: nn.Module) -> bool:
         """Whether it averages over all positions."""
 
@@ -40,3 +43,13 @@ def _is_gating(flow: Flow, mul: fx.Node, children: Gating) -> bool:
         flow.squeezes(node) or ((module := flow.module(node)) is not None and children.squeezes(module))
         for node in on_one_side
     )
+
+
+def unreadable(flow: Flow, region: int, children: Gating) -> str | None:
+    """Why nobody can tell whether a region holds a gate: what it calls cannot be looked into."""
+    for node in flow.members(region):
+        module = flow.module(node)
+        why = node.meta.get("opaque") if module is None else children.is_unreadable(module)
+        if why is not None:
+            return why if module is None else f"it cannot be told whether its {node.target} is a gate: {why}"
+    return None

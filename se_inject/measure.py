@@ -54,10 +54,28 @@ def measure_channels(
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     with torch.no_grad(), no_randomness():
         model(*arguments)
-    return [_channels(probe.shape, finding) for probe, (_, finding) in zip(probes, sites, strict=True)]
+        shapes = [probe.shape for probe in probes]
+        others = _shapes_of_a_larger_example(model, arguments, probes)
+    triples = zip(shapes, others, (finding for _, finding in sites), strict=True)
+    return [_channels(shape, other, finding) for shape, other, finding in triples]
 
 
-def _channels(shape: torch.Size | None, finding: Finding) -> Feature | str:
+def _shapes_of_a_larger_example(
+    model: nn.Module, arguments: tuple[Any, ...], probes: list[Probe]
+) -> list[torch.Size | None]:
+    """The shapes that probes get for twice the height and width: what grows is no channels."""
+    for probe in probes:
+        probe.shape = None
+    larger = [torch.cat([x] * 2, -1) if isinstance(x, Tensor) and x.ndim > 2 else x for x in arguments]
+    larger = [torch.cat([x] * 2, -2) if isinstance(x, Tensor) and x.ndim > 3 else x for x in larger]
+    try:
+        model(*larger)
+    except Exception:  # the model takes one size only, which its first example showed
+        return [None] * len(probes)
+    return [probe.shape for probe in probes]
+
+
+def _channels(shape: torch.Size | None, other: torch.Size | None, finding: Finding) -> Feature | str:
     if shape is None:
         return "its channels are unknown: example_inputs do not reach it"
     if len(shape) < 3:
@@ -65,9 +83,13 @@ def _channels(shape: torch.Size | None, finding: Finding) -> Feature | str:
     if finding.kind == "inception":
         return Feature(shape[1])  # the dimension of the concat
     widths = finding.widths
-    # A dimension holds the channels if a layer of the branch makes that many, and if the other could not.
-    # With more dimensions than the layers work on, as for frames, the second is not that of channels.
-    fits_second, fits_last = shape[1] in widths and len(shape) <= finding.rank + 2, shape[-1] in widths
+    # A dimension holds the channels if a layer of the branch makes that many, it does not grow with the example, and
+    # the other could not. With more dimensions than the layers work on, as for frames, the second is not theirs.
+    grows = [
+        other is not None and len(other) == len(shape) and a != b for a, b in zip(shape, other or shape, strict=False)
+    ]
+    fits_second = shape[1] in widths and len(shape) <= finding.rank + 2 and not grows[1]
+    fits_last = shape[-1] in (widths if other is not None else finding.widths_of_linear) and not grows[-1]
     if fits_second and fits_last:
         return f"its channels are unknown: all of {tuple(shape)} fits; pass example_inputs of another spatial size"
     if not (fits_second or fits_last):

@@ -80,8 +80,7 @@ def argument(node: fx.Node, position: int, *names: str, default: Any = None) -> 
 def is_part_of_split(node: fx.Node) -> bool:
     """Whether a node takes a value apart."""
     if op_name(node) == "getitem":
-        # What a child returns beside other values is no part of one value.
-        return node.args[0].op != "call_module" and any(  # type: ignore[union-attr]
-            isinstance(index, int) for index in flatten(node.args[1])
-        )
+        # What a child returns beside other values, or the forward gets in a tuple, is no part of one value.
+        is_one_of_several = node.args[0].op in ("call_module", "placeholder")  # type: ignore[union-attr]
+        return not is_one_of_several and any(isinstance(index, int) for index in flatten(node.args[1]))
     return op_name(node) in SPLITS

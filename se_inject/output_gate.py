@@ -12,7 +12,7 @@ def producer(flow: Flow, candidate: Candidate) -> str | None:
     value, users = candidate.value, candidate.users
     while value is not None and is_crop(value):
         value, users = value.all_input_nodes[0], (value,)
-    if value is None or value.op != "call_module" or "inner" in value.meta:
+    if value is None or value.op != "call_module":
         return None
     if any(flow.is_data(user) and user not in users for user in value.users):
         return None

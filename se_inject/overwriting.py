@@ -18,7 +18,7 @@ def is_overwritten(flow: Flow, value: fx.Node, users: tuple[fx.Node, ...]) -> bo
     if not any(writer in users for writer in writers):
         return False
     while True:
-        if len(value.users) > 1:
+        if len(list(filter(flow.is_data, value.users))) > 1:  # readers of its shape do not mind
             return True
         if not _may_alias(flow, value):
             return False

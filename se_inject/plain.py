@@ -19,13 +19,13 @@ def plain_candidates(flow: Flow) -> Iterator[Candidate]:
         if flow.convs(node) == 1 and (module is None or is_conv(module)):
             value = _follow(flow, node)
             if value is not None:
-                yield Candidate("plain", value, value, tuple(value.users), flow.bit[node])
+                yield Candidate("plain", value, value, tuple(filter(flow.is_data, value.users)), flow.bit[node])
 
 
 def _follow(flow: Flow, conv: fx.Node) -> fx.Node | None:
     node = conv
-    while len(node.users) == 1:
-        [node] = node.users
+    while len(users := list(filter(flow.is_data, node.users))) == 1:
+        [node] = users
         module = flow.module(node)
         if flow.is_activation(node) or (module is not None and _normalizes_and_activates(module)):
             return node if node.users else None

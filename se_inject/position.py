@@ -41,12 +41,12 @@ def positioned(flow: Flow, candidate: "Candidate", position: Position) -> "Candi
 def _after_the_add(flow: Flow, candidate: "Candidate") -> "Candidate":
     """On the sum, after its activation if one follows."""
     value = candidate.join
-    user = next(iter(value.users), None)
-    if user is not None and len(value.users) == 1 and flow.is_activation(user):
-        value = user
-    if not value.users:
+    users = tuple(filter(flow.is_data, value.users))
+    if len(users) == 1 and flow.is_activation(users[0]):
+        value, users = users[0], tuple(filter(flow.is_data, users[0].users))
+    if not users:
         return replace(candidate, value=None, users=(), reason="the result of its add is not used")
-    return replace(candidate, value=value, users=tuple(value.users))
+    return replace(candidate, value=value, users=users)
 
 
 def _before_the_branch(flow: Flow, candidate: "Candidate") -> "Candidate":

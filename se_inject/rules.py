@@ -10,13 +10,14 @@ from typing import Any, Literal
 from torch import fx, nn
 
 from .flow import Flow
-from .nodes import ADD, CAT, argument, op_name
+from .nodes import ADD, CAT, MUL, argument, op_name
 from .overwriting import is_overwritten
 from .position import Position, positioned
 
 Kind = Literal["residual", "inception", "plain", "dense", "noskip"]
 PAPERS_KINDS: tuple[Kind, ...] = ("residual", "inception")
 ALREADY_GATED = "already gated"
+SUM_OF_OUTPUTS = "ambiguous add: it sums the outputs of several layers, as WaveNet's skip connections"
 NO_COMMON_ANCESTOR = "the operands of its add have no common ancestor"
 
 
@@ -39,12 +40,18 @@ def joins(
 ) -> Iterator[Candidate]:
     """Every add and every returned concat that could be the paper's, in the order of execution."""
     placed: set[tuple[fx.Node | None, tuple[fx.Node, ...]]] = set()
-    for candidate in _candidates(flow, is_returned, kinds):
+    candidates = list(_candidates(flow, is_returned, kinds))
+    branches = [c.region for c in candidates if c.kind == "residual" and c.value is not None and not c.handed_in]
+    for candidate in candidates:
+        if candidate.handed_in and any(flow.bit[candidate.join] & branch for branch in branches):
+            candidate = _refused(candidate, NO_COMMON_ANCESTOR)  # it shifts a branch that has its own gate
         if candidate.kind == "residual":
             candidate = positioned(flow, candidate, position)
         elif position != "standard" and candidate.value is not None:
             candidate = _refused(candidate, f'position="{position}" is for residual blocks')
-        if any("inner" in node.meta for node in (candidate.value, *candidate.users) if node is not None):
+        value = candidate.value
+        is_inside = value is not None and "inner" in value.meta and value.op != "call_module"
+        if is_inside or any("inner" in user.meta for user in candidate.users):
             candidate = _refused(candidate, "the place of its gate is inside a child that returns several values")
         if candidate.value is not None:
             placement = (candidate.value, candidate.users)
@@ -61,17 +68,36 @@ def _candidates(flow: Flow, is_returned: Callable[[fx.Node], bool], kinds: Colle
         if "inner" in node.meta:
             continue
         if op_name(node) in ADD:
-            candidate = _residual(flow, node)
+            candidate = residual(flow, node)
+            if candidate is not None and candidate.value is not None and _feeds_a_sum(flow, node):
+                candidate = _refused(candidate, SUM_OF_OUTPUTS)
             if candidate is not None and any(op_name(user) in CAT and is_returned(user) for user in node.users):
                 candidate = _in_returned_concat(flow, candidate)
             if candidate is not None:
                 yield candidate
-        elif op_name(node) in CAT and is_returned(_observed(flow, node)):
+        elif op_name(node) in CAT and (is_returned(_observed(flow, node)) or node in _flat_stages(flow)):
             yield from _concat(flow, node, kinds)
+
+
+def _feeds_a_sum(flow: Flow, add: fx.Node) -> bool:
+    """Whether the only use of an add is a sum of the outputs of several layers."""
+    users = [user for user in add.users if flow.is_data(user)]
+    outer = residual(flow, users[0]) if len(users) == 1 and op_name(users[0]) in ADD else None
+    return outer is not None and (
+        outer.reason == SUM_OF_OUTPUTS or (_feeds_a_sum(flow, users[0]) and outer.value is None)
+    )
 
 
 def _refused(candidate: Candidate, reason: str) -> Candidate:
     return Candidate(candidate.kind, candidate.join, reason=reason)
+
+
+def residual(flow: Flow, add: fx.Node) -> Candidate | None:
+    """What ``_residual`` says of an add, asked once."""
+    known: dict[fx.Node, Candidate | None] = flow.known.setdefault("residual", {})
+    if add not in known:
+        known[add] = _residual(flow, add)
+    return known[add]
 
 
 def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
@@ -93,7 +119,7 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
     else:
         branch, in_branch, identity, in_identity, identity_convs = right, only_right, left, only_left, convs_left
     if _outputs(flow, only_left) & _outputs(flow, only_right):
-        return refuse("its operands come from different outputs of one child")
+        return refuse("its operands come from different items of one tuple")
     handed_in = not flow.ancestors[left] & flow.ancestors[right]
     if handed_in and identity.op != "placeholder":
         return refuse(NO_COMMON_ANCESTOR)
@@ -105,20 +131,37 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
         return refuse("ambiguous add: its identity is neither a common input nor a linear projection of it")
     if in_identity & flow.parameter_mask and not (identity_convs or in_identity & flow.linear_mask):
         return refuse("ambiguous add: its identity is normalized, but not projected")
-    if in_branch & flow.upsampling_mask and not in_identity & flow.upsampling_mask:
+    if bool(in_branch & flow.upsampling_mask) != bool(in_identity & flow.upsampling_mask):
         return refuse("ambiguous add: one operand is upsampled, as where feature maps of two scales are merged")
+    if identity_convs and (in_identity & flow.add_mask or _bypasses(flow, in_branch, in_identity)):
+        return refuse(SUM_OF_OUTPUTS)
     if in_branch & flow.attention_mask:
         return refuse("ambiguous add: its branch mixes positions by attention")
     value, users = _before_scaling(flow, branch, add, in_branch)
-    if op_name(value) in ADD and (inner := _residual(flow, value)) is not None and inner.reason is not None:
+    if op_name(value) in ADD and (inner := residual(flow, value)) is not None and inner.reason is not None:
         return refuse("ambiguous add: its branch is a sum of paths that are alike")
     return Candidate("residual", add, value, users, in_branch, identity, handed_in=handed_in)
 
 
+def _bypasses(flow: Flow, in_branch: int, in_identity: int) -> bool:
+    """Whether a branch takes a value that is older than the one which is projected for the identity."""
+    projected = _entries(flow, in_identity)
+    older = 0
+    for value in projected:
+        older |= flow.ancestors[value] & ~flow.bit[value]
+    return any(flow.bit[value] & older for value in _entries(flow, in_branch))
+
+
+def _entries(flow: Flow, region: int) -> set[fx.Node]:
+    """The values from outside that a region takes."""
+    sources = {source for node in flow.members(region) for source in node.all_input_nodes}
+    return {source for source in sources if flow.is_data(source) and not flow.bit[source] & region}
+
+
 def _outputs(flow: Flow, region: int) -> set[fx.Node]:
-    """The calls of children of which a region takes one output."""
+    """The calls of children, and the arguments, of which a region takes one item."""
     taken = [node for node in flow.members(region) if op_name(node) == "getitem" and isinstance(node.args[1], int)]
-    return {source for node in taken if (source := node.all_input_nodes[0]).op == "call_module"}
+    return {source for node in taken if (source := node.all_input_nodes[0]).op in ("call_module", "placeholder")}
 
 
 def _in_returned_concat(flow: Flow, candidate: Candidate) -> Candidate:
@@ -137,14 +180,24 @@ def _before_scaling(flow: Flow, value: fx.Node, user: fx.Node, region: int) -> t
     users: tuple[fx.Node, ...] = (user,)
     while True:
         sources = [node for node in value.all_input_nodes if flow.is_data(node)]
+        is_modulated = len(sources) == 2 and op_name(value) in ADD | MUL
+        if is_modulated:
+            sources = _modulated(flow, sources)
         if len(sources) != 1 or not flow.bit[sources[0]] & region:
             return value, users
         if _is_slice(value):
-            value, users = sources[0], tuple(sources[0].users)
-        elif flow.only_scales(value):
+            value, users = sources[0], tuple(filter(flow.is_data, sources[0].users))
+        elif is_modulated or flow.only_scales(value):
             value, users = sources[0], (value,)
         else:
             return value, users
+
+
+def _modulated(flow: Flow, sources: list[fx.Node]) -> list[fx.Node]:
+    """The operand with the convolutions, if the other comes from elsewhere, as FiLM's scale and shift do."""
+    with_convs = [node for node in sources if flow.ancestors[node] & flow.conv_mask]
+    is_independent = not flow.ancestors[sources[0]] & flow.ancestors[sources[1]]
+    return with_convs if len(with_convs) == 1 and is_independent else []
 
 
 def _unwrapped(flow: Flow, node: fx.Node) -> fx.Node:
@@ -152,6 +205,15 @@ def _unwrapped(flow: Flow, node: fx.Node) -> fx.Node:
     while type(flow.module(node)).__name__ == "Identity":
         node = node.all_input_nodes[0]
     return node
+
+
+def _flat_stages(flow: Flow) -> set[fx.Node]:
+    """The concats that all of a forward passes through, one after the other: Inception blocks without modules."""
+    if "flat" not in flow.known:
+        cats = [node for node in flow.nodes if op_name(node) in CAT and flow.is_data(node)]
+        stages = {cat for cat in cats if flow.is_passed_by_all(cat)} if len(cats) > 1 else set()
+        flow.known["flat"] = stages if len(stages) > 1 else set()
+    return flow.known["flat"]  # type: ignore[no-any-return]
 
 
 def _observed(flow: Flow, node: fx.Node) -> fx.Node:
@@ -187,7 +249,7 @@ def _concat(flow: Flow, cat: fx.Node, kinds: Collection[Kind]) -> Iterator[Candi
     with_convs = sum(1 for mask in own if mask & flow.conv_mask)
     if not with_convs:
         return
-    candidate = Candidate("inception", cat, cat, tuple(cat.users), union & ~common)
+    candidate = Candidate("inception", cat, cat, tuple(filter(flow.is_data, cat.users)), union & ~common)
     if not common:
         yield _refused(candidate, "the paths of its concat come from different inputs")
     elif any(flow.bit[a] & (flow.ancestors[b] | common) for a in paths for b in paths if a is not b):
@@ -225,7 +287,7 @@ def _dense(flow: Flow, cat: fx.Node, paths: Collection[fx.Node]) -> Iterator[Can
         region = flow.ancestors[path] & ~older
         if region & flow.conv_mask:
             value, _ = _before_scaling(flow, path, cat, region)
-            yield Candidate("dense", cat, value, tuple(value.users), region)
+            yield Candidate("dense", cat, value, tuple(filter(flow.is_data, value.users)), region)
 
 
 def _is_over_channels(flow: Flow, cat: fx.Node) -> bool:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ from torch import fx, nn
 from .analysis import CHANNELS_LAST, Analyst
 from .channels import Feature
 from .children import has_own_forward
+from .expand import joins_its_inputs
 from .finding import Finding
 from .gate import injected_channels, is_gate
 from .layers import is_conv, rank
@@ -70,6 +72,8 @@ class Survey:
             if reason is None and gated is not None:
                 reason = ALREADY_GATED
                 self.asked_again += self._selection.selects(found.site._replace(channels=gated))
+            if reason is None and self._has_asked_class(found):
+                reason = "its parent asks for its class, which a gate would change"
             if reason is None and found.finding.producer and not self._can_hold_gate(found):
                 reason = f"the child that makes its value ({found.finding.producer}) is shared or cannot hold a gate"
             if reason is None:
@@ -92,6 +96,21 @@ class Survey:
             if block
         )
         return self._places[found.block] == 1 and self._analyst.can_hold_gate(found.block) and not is_called_elsewhere
+
+    def _has_asked_class(self, found: Found) -> bool:
+        """Whether a module around a block looks at the class that a gate would change."""
+        changed = _join(found.block_path, found.finding.producer)
+        return changed in self._asked and not found.finding.in_slot and not isinstance(found.block, fx.GraphModule)
+
+    @cached_property
+    def _asked(self) -> set[str]:
+        """The modules whose class a forward of a module above asks for."""
+        asked = set()
+        for path, module in self._modules.items():
+            if has_own_forward(module) and not isinstance(module, fx.GraphModule):
+                with suppress(UntraceableError):
+                    asked |= {_join(path, child) for child in self._analyst.children.capture(module).asked - {""}}
+        return asked
 
     @cached_property
     def _calls(self) -> set[tuple[str, str]]:
@@ -121,13 +140,19 @@ class Survey:
                 blocks[path] = module
         by_path: dict[str, list[Found]] = {}
         for path, module in blocks.items():
-            if isinstance(module, fx.GraphModule) or has_own_forward(module) or _replaces_call(module):
+            if isinstance(module, fx.GraphModule) or has_own_forward(module) or self._joins(module):
                 by_path[path] = list(self._found(path, module, self._analyst.analyse))
                 yield from by_path[path]
         if "noskip" in self._selection.kinds:
             yield from self._without_identity(blocks, by_path)
         if "plain" in self._selection.kinds:
             yield from self._plain(blocks, by_path)
+
+    def _joins(self, module: nn.Module) -> bool:
+        """Whether a module of torch's has steps that join what others return, or is called in its own way."""
+        children = module.children() if type(module).forward is nn.Sequential.forward else ()
+        graphs_of = self._analyst.children.graphs_of
+        return _replaces_call(module) or any(has_own_forward(c) and joins_its_inputs(c, graphs_of) for c in children)
 
     def _found(self, path: str, module: nn.Module, analyse: Any) -> Iterator[Found]:
         try:

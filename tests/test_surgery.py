@@ -343,9 +343,25 @@ def test_unknown_channels_need_an_example_input():
     assert names(model) == ["se"]
 
 
-def test_example_input_that_leaves_the_axis_open_is_refused():
-    found = se_inject.find_sites(custom_op_block(), example_inputs=torch.randn(2, 16, 24, 24))
-    assert len(found) == 0 and any("another spatial size" in reason for _, reason in found.skipped)
+def test_example_input_that_leaves_the_axis_open_is_followed_by_a_larger_one():
+    [site] = se_inject.find_sites(custom_op_block(), example_inputs=torch.randn(2, 16, 24, 24))
+    assert site.channels == 24 and not names(custom_op_block())
+
+
+def test_width_of_an_image_is_no_number_of_channels():
+    """A pixel shuffle whose last axis happens to be as wide as a layer, as in SRVGGNetCompact."""
+
+    def forward(self, x):
+        out = F.pixel_shuffle(self.body(x), 4)
+        out += F.interpolate(x, scale_factor=4)
+        return out
+
+    body = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.PReLU(64), nn.Conv2d(64, 48, 3, padding=1))
+    for size in (16, 12, 9):
+        module = block(forward, body=copy.deepcopy(body))
+        x = torch.randn(1, 3, size, size)
+        found = se_inject.find_sites(module, example_inputs=x)
+        assert [site.channels for site in found] in ([], [3])
 
 
 def test_example_input_that_the_model_rejects_is_the_models_error():

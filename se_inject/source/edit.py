@@ -25,6 +25,7 @@ class Edit:
     gate: str
     channels_last: bool = False
     assigns: bool = False  # whether the gate's call is a statement of its own, before the name at the span is changed
+    walks: str = ""  # where children are walked through, without the gate: what an item of them is called there
 
 
 def method_of(cls: type[nn.Module], names: Iterable[str], text: FunctionText) -> str | None:
@@ -71,6 +72,21 @@ def operand(text: FunctionText, span: Span, index: int) -> tuple[Span, bool] | N
     return None
 
 
+_ITEMS = {"values": "module", "children": "module", "items": "module[1]", "named_children": "module[1]"}
+
+
+def walked(text: FunctionText, span: Span) -> tuple[Span, str] | None:
+    """The span of what is walked through at ``span``, and which part of ``module``, its item, is a module."""
+    for node in text.expressions.get(span, ()):
+        loop = node.generators[0] if isinstance(node, ast.ListComp | ast.GeneratorExp) else node
+        walk = loop.iter if isinstance(loop, ast.For | ast.comprehension) else node
+        if isinstance(walk, ast.Name):  # a Sequential goes through itself
+            return span_of(walk), "module"
+        if isinstance(walk, ast.Call) and isinstance(walk.func, ast.Attribute) and walk.func.attr in _ITEMS:
+            return span_of(walk), _ITEMS[walk.func.attr]
+    return None
+
+
 def is_expression(text: FunctionText, span: Span) -> bool:
     """Whether something can be written around a span."""
     return any(isinstance(node, ast.expr) for node in text.expressions.get(span, ()))
@@ -99,7 +115,9 @@ def edited_lines(text: FunctionText, edits: Iterable[Edit]) -> tuple[str, ...]:
         name, _, index = edit.gate.partition(".")
         gate = f'{block}.{name}["{index}"]' if index else f"{block}.{name}"
         before, after = f"{gate}(", ")"
-        if edit.channels_last:
+        if edit.walks:
+            before, after = "[module for module in ", f" if {edit.walks} is not {block}.{name}]"
+        elif edit.channels_last:
             before, after = f"{gate}((", ").movedim(-1, 1)).movedim(1, -1)"
         if edit.assigns:
             target = text.lines[line - 1].encode()[column:end_column].decode()

@@ -88,7 +88,10 @@ def _bool(run: Any, *args: Any) -> bool:
 
 
 def _range(run: Any, *args: Any) -> Any:
-    return range(2) if any(isinstance(arg, Value) for arg in args) else range(*args)
+    if any(isinstance(arg, Value) for arg in args):
+        run.note_loop()
+        return range(2)
+    return range(*args)
 
 
 def _unknown(run: Any, *args: Any, **kwargs: Any) -> Any:

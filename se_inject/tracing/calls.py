@@ -3,28 +3,25 @@
 import contextlib
 import functools
 import inspect
-import random
 import types
 import warnings
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..randomness import no_randomness
+from ..randomness import is_generator, no_randomness
 from .answers import ANSWERS
 from .errors import UntraceableError
 from .instrument import is_instrumented
 from .objects import Keywords
-from .shadows import is_shadow
+from .shadows import CONTAINERS, Lazy, is_shadow
 from .values import Value
 
 _Arguments = tuple[Any, ...]
 _Keywords = dict[str, Any]
 
-_CONTAINERS = (list, dict, set, deque)
 _QUERIES = frozenset("parameters named_parameters buffers named_buffers state_dict".split())
 _DRAWS = frozenset("rand randn randint randperm bernoulli normal multinomial rand_like randn_like empty".split())
 _UNPREDICTABLE = frozenset("random time secrets uuid".split())
@@ -65,7 +62,7 @@ def _belongs_to_run(function: Any) -> bool:
     owner = getattr(function, "__self__", None)
     is_local = isinstance(function, types.FunctionType) and is_instrumented(function.__code__)
     on_stand_in = any(isinstance(x, Value) or is_shadow(x) for x in (function, owner))
-    return on_stand_in or is_local or isinstance(owner, _CONTAINERS) or function is setattr
+    return on_stand_in or is_local or type(owner) in CONTAINERS or function is setattr
 
 
 def _may_change_values(function: Any) -> bool:
@@ -78,7 +75,7 @@ def involves(*containers: Any, depth: int = 4) -> bool:
         for item in container.values() if isinstance(container, dict) else container:
             if isinstance(item, Value) or is_shadow(item):
                 return True
-            if depth and isinstance(item, (tuple, *_CONTAINERS)) and involves(item, depth=depth - 1):
+            if depth and isinstance(item, (tuple, *CONTAINERS)) and involves(item, depth=depth - 1):
                 return True
             if isinstance(item, slice) and isinstance(item.stop, Value):
                 return True
@@ -96,9 +93,9 @@ def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywo
         return _shadows_method(run, owner, function, args, kwargs)
     if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
         return _autograd(run, owner, args)
-    if _is_random(owner):
+    if is_generator(owner):
         return run.unknown()
-    if isinstance(owner, Keywords):
+    if isinstance(owner, Keywords | Lazy):
         return method(*args, **kwargs)
     if not isinstance(function, types.FunctionType):
         return perform(run, function, (owner, *args), kwargs)
@@ -108,11 +105,13 @@ def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywo
 def _shadows_method(run: Any, shadow: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     name, path = getattr(function, "__name__", ""), vars(shadow).get("_se_path")
     if name in _QUERIES and getattr(function, "__module__", "") == "torch.nn.modules.module":
-        walked = set(run.shadows.looped_over)
-        result = list(function(shadow, *args, **kwargs)) if name != "state_dict" else function(shadow)
-        run.shadows.looped_over.clear()
-        run.shadows.looped_over.update(walked)
-        return iter(result) if name != "state_dict" else result
+        run.shadows.is_quiet = True
+        result = function(shadow, *args, **kwargs)
+        result = iter(list(result)) if isinstance(result, Iterator) else result
+        run.shadows.is_quiet = False
+        return result
+    if name in ("children", "named_children", "modules", "named_modules"):
+        return iter(list(function(shadow, *args, **kwargs)))  # at once, to see from where they are walked through
     if getattr(function, "__module__", "") == "torch.nn.modules.module" or not isinstance(function, types.FunctionType):
         return function(shadow, *args, **kwargs)
     if name == "forward" and path:
@@ -169,9 +168,9 @@ def _class(run: Any, cls: type, args: _Arguments, kwargs: _Keywords) -> Any:
 
 def _builtin(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     owner = getattr(function, "__self__", None)
-    if _is_random(owner) or getattr(function, "__module__", None) in _UNPREDICTABLE:
+    if is_generator(owner) or getattr(function, "__module__", None) in _UNPREDICTABLE:
         return run.unknown()
-    if isinstance(owner, _CONTAINERS):
+    if type(owner) in CONTAINERS:
         return function(*args, **kwargs)
     if involves(args, kwargs):
         return _native(run, function, args, kwargs)
@@ -224,7 +223,7 @@ def _as_it_is(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> A
         return run.own(result)
     if getattr(function, "__module__", None) in _PURE:
         return run.own(function(*args, **kwargs))
-    with no_randomness() as drawn, warnings.catch_warnings():
+    with no_randomness(function, *args, *kwargs.values()) as drawn, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = function(*args, **kwargs)
     return run.unknown() if drawn else run.own(result)
@@ -244,11 +243,6 @@ _TORCH = torch.__file__.rpartition("/")[0]
 
 def _is_of_torch(filename: str) -> bool:
     return filename.startswith(_TORCH)
-
-
-def _is_random(owner: Any) -> bool:
-    is_numpys = type(owner).__module__.startswith("numpy.random")
-    return is_numpys or isinstance(owner, random.Random | torch.Generator)
 
 
 def _autograd(run: Any, function: Any, args: _Arguments) -> Any:

@@ -46,7 +46,7 @@ class Capture:
     reads: frozenset[Attr]  # attributes of the block ("", name) and of modules below it
     looked_up: frozenset[str]  # the methods that it finds by their names on the block
     asked: frozenset[str]  # the modules whose class was asked for
-    looped_over: frozenset[str]  # the modules whose children were walked through
+    walks: frozenset[Expression | None]  # where it walks through the block's own children; None for somewhere
 
     @property
     def graphs(self) -> list[fx.Graph]:
@@ -81,7 +81,7 @@ def capture(block_class: type[nn.Module], state: dict[str, Any], block: nn.Modul
         frozenset().union(*(run.reads for run in runs)),
         frozenset().union(*(run.looked_up for run in runs)),
         frozenset().union(*(run.asked for run in runs)),
-        frozenset().union(*(run.shadows.looped_over for run in runs)),
+        frozenset().union(*(run.walks for run in runs)),
     )
 
 
@@ -168,7 +168,7 @@ def _judged(run: Run, error: Exception) -> BaseException:
     message = f"{_first_line(error)}{_place_of(error)}"
     if run.is_doubtful or _is_raised_by_a_check(error):
         return InfeasiblePath(message)
-    return UntraceableError(message)
+    return UntraceableError(run.loops[0] if run.loops else message)
 
 
 def _place_of(error: Exception) -> str:

@@ -16,7 +16,7 @@ HELPERS = {
     f"__se_{name}__": name
     for name in (
         "call effect load attributes items is_ is_not in_ not_in text percent unpack spread enter fails caught subject"
-        " keywords stop"
+        " keywords mapping stop"
     ).split()
 }
 _LEFT_ALONE = frozenset({"super", "locals", "vars", "eval", "exec", "dir", "globals"})
@@ -117,6 +117,9 @@ class _Instrument(ast.NodeTransformer):
         self.generic_visit(node)
         if not is_plain:
             return node
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                keyword.value = _call("mapping", keyword.value)
         return ast.copy_location(ast.Call(_name(f"__se_{helper}__"), [node.func, *node.args], node.keywords), node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.container import ModuleDict, ModuleList
 
-from .shadows import is_shadow
+from .shadows import CONTAINERS, is_shadow
 from .values import Value
 
 
@@ -111,11 +111,11 @@ class Items:
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(self._owner, Value):
             self._run.create_proxy("call_function", operator.setitem, (self._owner, index, value), {})
-        elif isinstance(self._owner, dict | list):
+        elif type(self._owner) in CONTAINERS:
             self._owner[index] = value
 
     def __delitem__(self, index: Any) -> None:
-        if isinstance(self._owner, dict | list):
+        if type(self._owner) in CONTAINERS:
             del self._owner[index]
 
 

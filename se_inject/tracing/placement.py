@@ -1,11 +1,11 @@
 """Where in the text of a block a gate goes: around what makes a value, or around its uses."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
-from ..source.edit import Edit, is_expression, method_of, operand
+from ..source.edit import Edit, is_expression, method_of, operand, walked
 from .capture import Capture
 from .run import Expression
 
@@ -31,13 +31,26 @@ class Placer:
 
     def __init__(self, cls: type[nn.Module], capture: Capture) -> None:
         self._cls = cls
+        self._capture = capture
         self._ways = capture.ways
         self._names = capture.looked_up
         self._methods: dict[int, str | None] = {}
 
     def edits(self, targets: list[Target]) -> tuple[Edit, ...]:
         """The edits that gate these values and nothing else; none where no expressions are these values alone."""
-        return self._around_values(targets) or self._around_uses(targets)
+        walks = self._walks()
+        edits = self._around_values(targets) or self._around_uses(targets)
+        return (*edits, *walks) if edits and walks is not None else ()
+
+    def _walks(self) -> tuple[Edit, ...] | None:
+        """The edits that leave the gate out where the block's children are walked through; None where none would do."""
+        edits = []
+        for walk in self._capture.walks:
+            found = walked(walk.text, walk.span) if walk is not None and self._can_edit(walk) else None
+            if walk is None or found is None:
+                return None
+            edits.append(replace(self._edit(walk, found[0]), walks=found[1]))
+        return tuple(edits)
 
     def _around_values(self, targets: list[Target]) -> tuple[Edit, ...]:
         if any(user not in target.users for target in targets for user in target.all_users):

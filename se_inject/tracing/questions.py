@@ -143,6 +143,10 @@ class Questions:
             item.node.meta["shape_only"] = True
         return items
 
+    def mapping(self, value: Any) -> Any:
+        """The items of ``**value`` in a call, of which nothing is known where it is a value."""
+        return {} if isinstance(value, Value) else value
+
     def subject(self, value: Any) -> Any:
         """What a match statement looks at."""
         if isinstance(value, Value):

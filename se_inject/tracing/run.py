@@ -56,6 +56,8 @@ class Run(Questions, fx.Tracer):
         self.looked_up: set[str] = set()  # the methods that the forward finds by their names on the block
         self.asked: set[str] = set()  # the modules whose class was asked for
         self.evaluations: list[Evaluation] = []
+        self.loops: list[str] = []
+        self.walks: set[Expression | None] = set()
         self.is_doubtful = False  # whether this way was taken for completeness, and may not exist
         self.native = 0  # how deep in code that runs as it is: what it makes is no expression of the text
         self.silent = 0  # the same in builtins that call back
@@ -150,6 +152,15 @@ class Run(Questions, fx.Tracer):
     def refuse(self, reason: str) -> UntraceableError:
         """The error to raise."""
         return UntraceableError(self.at(reason))
+
+    def note_loop(self) -> None:
+        """Note where the forward loops over a value: errors may come of not knowing how often."""
+        self.loops.append(self.at("it loops over a value, how often is known only when it runs"))
+
+    def note_walk(self) -> None:
+        """Note where the block's own children are walked through: a gate would be among them."""
+        place = expression_at(sys._getframe(1))
+        self.walks.add(None if place is None else Expression(*place, self._is_on_block))
 
     # What the instrumented copy calls
 

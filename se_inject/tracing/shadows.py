@@ -2,7 +2,7 @@
 
 import functools
 import types
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -21,6 +21,9 @@ class Run(Protocol):
     def unknown(self) -> Any:
         """A value of which nothing is known."""
 
+    def note_walk(self) -> None:
+        """Note that the block's own children are walked through."""
+
     def tensor(self, path: str | None, name: str) -> Any:
         """The value of a tensor that a module holds."""
 
@@ -28,13 +31,13 @@ class Run(Protocol):
         """What a shadow returns when it is called."""
 
 
-class _Lazy(dict[str, Any]):
+class Lazy(dict[str, Any]):
     """Children or parameters of a shadow."""
 
-    def __init__(self, real: dict[str, Any], make: Callable[[str, Any], Any], note_loop: Callable[[], None]) -> None:
+    def __init__(self, real: dict[str, Any], make: Callable[[str, Any], Any], note_walk: Callable[[], None]) -> None:
         super().__init__(real)
         self._make = make
-        self._note_loop = note_loop
+        self._note_walk = note_walk
         self._made: dict[str, Any] = {}
 
     def __getitem__(self, key: str) -> Any:
@@ -48,20 +51,28 @@ class _Lazy(dict[str, Any]):
         self._made[key] = value
 
     def get(self, key: str, default: Any = None) -> Any:
+        """As of any dict, for the stand-in."""
         return self[key] if key in self else default  # noqa: SIM401 - that would get the real one
 
     def __iter__(self) -> Iterator[str]:
-        self._note_loop()
+        self._note_walk()
         return super().__iter__()
 
+    def __len__(self) -> int:
+        self._note_walk()
+        return super().__len__()
+
     def keys(self) -> Any:
-        self._note_loop()
+        """The names, which are walked through."""
+        self._note_walk()
         return super().keys()
 
     def values(self) -> Any:
+        """The stand-ins, which are walked through."""
         return [self[key] for key in self]
 
     def items(self) -> Any:
+        """The names and the stand-ins, which are walked through."""
         return [(key, self[key]) for key in self]
 
 
@@ -72,8 +83,8 @@ class Shadows:
         self._run = run
         self._block = block
         self._state = state
+        self.is_quiet = False  # while parameters are listed, among which a gate's may be
         self._made: dict[int, tuple[Any, Any]] = {}  # what was seen, which stays alive, and what stands for it
-        self.looped_over: set[str] = set()  # the modules whose children were walked through
 
     def root(self, block_class: type[nn.Module]) -> Any:
         """The stand-in for the block itself."""
@@ -110,15 +121,15 @@ class Shadows:
         def tensor(name: str, real: Any) -> Any:
             return self._run.tensor(path, name)
 
-        def note_loop() -> None:
-            if path is not None:
-                self.looped_over.add(path)
+        def note_walk() -> None:
+            if path == "" and not self.is_quiet:
+                self._run.note_walk()
 
         for name, value in state.items():
             if name in ("_parameters", "_buffers"):
-                attributes[name] = _Lazy(value, tensor, lambda: None)
+                attributes[name] = Lazy(value, tensor, lambda: None)
             elif name == "_modules":
-                attributes[name] = _Lazy(value, lambda _, child: self.of(child), note_loop)
+                attributes[name] = Lazy(value, lambda _, child: self.of(child), note_walk)
             elif isinstance(value, torch.Tensor):
                 attributes[name] = self._run.tensor(path, name)
             elif name in MODULE_INTERNALS:
@@ -133,7 +144,7 @@ class Shadows:
         if isinstance(value, torch.Tensor):
             return self._run.unknown()
         kind = type(value)
-        if kind in (tuple, *_CONTAINERS) or isinstance(value, dict):
+        if kind in (tuple, *CONTAINERS):
             return self._own_container(value)
         if kind is types.MethodType and isinstance(value.__self__, nn.Module):
             return types.MethodType(value.__func__, self.own(value.__self__))
@@ -164,7 +175,8 @@ class Shadows:
         return self._made[id(value)][1]
 
 
-_CONTAINERS = (list, set, deque)
+# Exactly these: what others make of their subclasses is theirs.
+CONTAINERS = (list, set, deque, dict, OrderedDict, defaultdict)
 
 
 @functools.lru_cache(maxsize=512)

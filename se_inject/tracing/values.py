@@ -18,6 +18,7 @@ class Value(fx.Proxy):
 
     def __iter__(self) -> Iterator[Any]:
         # How often a loop runs is known only when it runs; twice shows what it does and what its rounds share.
+        self.tracer.note_loop()
         return iter([self[0], self[1]])
 
     def __getattr__(self, name: str) -> Any:
