@@ -2,7 +2,7 @@
 
 from . import errors
 from .gate import SqueezeExcitation
-from .inject import apply, remove
+from .inject import apply, diff, remove
 from .site import Site, Sites, Skipped
 from .sites import find_sites
 from .training import freeze_backbone, gate_parameters, gates
@@ -13,6 +13,7 @@ __all__ = [
     "Skipped",
     "SqueezeExcitation",
     "apply",
+    "diff",
     "errors",
     "find_sites",
     "freeze_backbone",

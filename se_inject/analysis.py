@@ -161,7 +161,7 @@ class Analyst:
         except UntraceableError:
             return site
         fits = slots_fit(captured, with_child, [entry.target for entry in group], "se")
-        return replace(site, in_slot=True, gate="se") if fits else site
+        return replace(site, in_slot=True, gate="se", edits=()) if fits else site
 
     def _analyse_graph_module(self, module: fx.GraphModule) -> Analysis:
         graph = ungated_graph(module)

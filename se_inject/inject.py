@@ -20,12 +20,15 @@ from .errors import (
 from .factory import Gate, GateMaker
 from .gate import Form, check_form, check_reduction, mark_injected
 from .graph_module import gate_calls, ungated_graph
-from .placing import plan
+from .placing import named_edits, plan
 from .position import Position
 from .rules import ALREADY_GATED, PAPERS_KINDS, Kind
 from .selection import Selection, Where
 from .site import Site
-from .surgery.gated_block import GatedBlock, is_gated, uninstall
+from .source.diff import Diff, patches
+from .source.edit import Edit
+from .source.place import where as place_of
+from .surgery.gated_block import GatedBlock, is_gated, originally, uninstall
 from .survey import FILTERED, Found, Survey
 from .wrapped import check_model
 
@@ -81,9 +84,7 @@ def apply(
     survey = Survey(model, selection, position, example_inputs)
     maker = GateMaker(gate, init, taken=model.modules())
     _check_reduction(reduction, maker)
-    _check_named(survey, selection.names)
-    if not survey.found:
-        raise _nothing_to_gate(survey)
+    _check_found(survey, selection)
     planned: dict[nn.Module, list[Found]] = {}
     for found in survey.found:
         planned.setdefault(found.block, []).append(found)
@@ -138,20 +139,74 @@ def _remove_from_graph(module: fx.GraphModule) -> None:
     module.graph = graph
 
 
+def diff(
+    model: nn.Module,
+    *,
+    kinds: Iterable[Kind] = PAPERS_KINDS,
+    where: Where = None,
+    position: Position = "standard",
+    example_inputs: Any = None,
+) -> Diff:
+    """Show what ``apply`` would change in the text of the model's classes, as a unified diff, each class once.
+
+    Lines before the patches name the gates that need no change of a text: in places that the author made for one, or on
+    the output of a child. The arguments are those of ``find_sites``. Notebooks show the result in colours.
+
+    Raises what ``apply`` raises where there is nothing to gate, and the errors of ``find_sites``.
+
+    >>> import torchvision
+    >>> print(diff(torchvision.models.resnet18()))
+    --- a/torchvision/models/resnet.py
+    +++ b/torchvision/models/resnet.py
+    @@ ... @@ BasicBlock.forward
+    ...
+             out = self.conv2(out)
+    -        out = self.bn2(out)
+    +        out = self.se(self.bn2(out))
+    ...
+    """
+    selection = Selection(kinds, where)
+    survey = Survey(model, selection, position, example_inputs)
+    _check_found(survey, selection)
+    edited: dict[nn.Module, tuple[Edit, ...]] = {}
+    for found in survey.found:
+        edited[found.block] = (*edited.get(found.block, ()), *named_edits(found.finding))
+    classes = [(originally(block)[0], edits) for block, edits in edited.items() if edits]
+    notes = [_note(found) for found in survey.found if not found.finding.edits]
+    return Diff("".join([*notes, *patches(classes)]))
+
+
+def _note(found: Found) -> str:
+    """The line of a patch about a gate that changes no text."""
+    site = found.site
+    place = f" ({place_of(site.file, site.line)})" if site.file else ""
+    if found.finding.in_slot:
+        return f"# {site.gate_path}: in the place that is there for a gate{place}\n"
+    return f"# {site.gate_path}: on the output of its module{place}\n"
+
+
+def _check_found(survey: Survey, selection: Selection) -> None:
+    """Raise unless there is something to gate, and all that was asked for by name is."""
+    _check_named(survey, selection.names)
+    if not survey.found:
+        raise _nothing_to_gate(survey)
+
+
 def _check_named(survey: Survey, names: list[str]) -> None:
     """A block that the user named must be gated; patterns with wildcards may match others too."""
     gated = {found.site.path for found in survey.found}
-    reasons = {path: reason for path, reason in survey.skipped if reason != FILTERED}
+    reasons = {skip.path: skip.reason for skip in survey.skipped if skip.reason != FILTERED}
     for name in names:
         if name in gated or reasons.get(name) == ALREADY_GATED:
             continue
         if name in reasons or gated:
-            why = reasons.get(name, "the model has no site of that name")
+            told = {skip.path: skip.told.reason for skip in survey.skipped if skip.reason != FILTERED}
+            why = told.get(name, "the model has no site of that name")
             raise RewriteError(f"{name}: {why}; print(se_inject.find_sites(model)) lists what can be gated")
 
 
 def _nothing_to_gate(survey: Survey) -> Exception:
-    reasons = [reason for _, reason in survey.skipped]
+    reasons = [skip.reason for skip in survey.skipped]
     if FILTERED in reasons and not survey.asked_again:
         return AllFilteredError(
             f"nothing to gate: kinds and where leave out all {reasons.count(FILTERED)} sites;"
@@ -162,7 +217,8 @@ def _nothing_to_gate(survey: Survey) -> Exception:
             f"nothing to gate: {reasons.count(ALREADY_GATED)} blocks are gated already; for other gates, call"
             " se_inject.remove(model) first (it takes out what se_inject.apply put in)"
         )
-    others = "".join(f"\n  {path or '(model)'}: {reason}" for path, reason in dict.fromkeys(survey.skipped))
+    told = dict.fromkeys(skip.told for skip in survey.skipped)
+    others = "".join(f"\n  {path or '(model)'}: {reason}" for path, reason in told)
     return NoBlockError(
         "nothing to gate: the model has no residual or Inception block that can take a gate"
         + (f"; skipped:{others}" if others else "")

@@ -9,6 +9,7 @@ from torch import fx, nn
 from .errors import RewriteError
 from .finding import Finding, Placement
 from .graph_module import gate_calls
+from .source.edit import Edit
 from .surgery.gated_block import OutputGate, Rewrite, install, mark_in_slot
 
 PlannedGate = tuple[Finding, nn.Module]
@@ -28,10 +29,15 @@ def plan(block: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], None]:
         elif finding.in_slot:
             mark_in_slot(gate)
         else:
-            edits = [replace(e, gate=finding.gate, channels_last=finding.channels_last) for e in finding.edits]
+            edits = named_edits(finding)
             displaced = {finding.gate.partition(".")[0]} & set(vars(block))
             rewrite = replace(rewrite, edits=(*rewrite.edits, *edits), displaced=rewrite.displaced | displaced)
     return install(block, rewrite, {finding.gate: gate for finding, gate in gates})
+
+
+def named_edits(finding: Finding) -> list[Edit]:
+    """The edits of a finding with its gate in them."""
+    return [replace(e, gate=finding.gate, channels_last=finding.channels_last) for e in finding.edits]
 
 
 def _plan_graph_module(module: fx.GraphModule, gates: Sequence[PlannedGate]) -> Callable[[], None]:

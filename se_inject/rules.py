@@ -250,7 +250,7 @@ def _concat(flow: Flow, cat: fx.Node, kinds: Collection[Kind]) -> Iterator[Candi
     if not with_convs:
         return
     candidate = Candidate("inception", cat, cat, tuple(filter(flow.is_data, cat.users)), union & ~common)
-    if not common:
+    if not common or any(source.op == "placeholder" for mask in own for source in _outputs(flow, mask)):
         yield _refused(candidate, "the paths of its concat come from different inputs")
     elif any(flow.bit[a] & (flow.ancestors[b] | common) for a in paths for b in paths if a is not b):
         if "dense" in kinds:

@@ -6,16 +6,7 @@ from typing import NamedTuple, overload
 from .rules import Kind
 
 
-class Site(NamedTuple):
-    """One value in a block's forward that gets a gate.
-
-    ``path`` is the block's qualified name ("" for the model itself), ``node`` the value's name in the block's graph,
-    ``channels`` its C in ``(N, C, *)``, ``gate_path`` the qualified name that the gate has or will have.
-
-    >>> Site("layer1.0", "residual", "bn3", 256, "layer1.0.se").channels
-    256
-    """
-
+class _Names(NamedTuple):
     path: str
     kind: Kind
     node: str
@@ -23,8 +14,40 @@ class Site(NamedTuple):
     gate_path: str
 
 
+class Site(_Names):
+    """One value in a block's forward that gets a gate.
+
+    ``path`` is the block's qualified name ("" for the model itself), ``node`` the value's name in the block's graph,
+    ``channels`` its C in ``(N, C, *)``, ``gate_path`` the qualified name that the gate has or will have. ``file`` and
+    ``line`` tell where the value is made (empty and 0 in a traced model, which has no text); they are no items of the
+    tuple, as they do not tell sites apart.
+
+    >>> Site("layer1.0", "residual", "bn3", 256, "layer1.0.se").channels
+    256
+    """
+
+    file: str
+    line: int
+
+    def __new__(
+        cls, path: str, kind: Kind, node: str, channels: int, gate_path: str, file: str = "", line: int = 0
+    ) -> "Site":
+        """The place is told by name."""
+        site = super().__new__(cls, path, kind, node, channels, gate_path)
+        site.file, site.line = file, line
+        return site
+
+    def with_channels(self, channels: int) -> "Site":
+        """The same site with channels that became known.
+
+        >>> Site("", "residual", "conv", 0, "se").with_channels(16).channels
+        16
+        """
+        return Site(self.path, self.kind, self.node, channels, self.gate_path, self.file, self.line)
+
+
 class Skipped(NamedTuple):
-    """A candidate that is not a site, and why.
+    """A candidate that is not a site, and why, with the file and the line.
 
     >>> Skipped("layer1.0", "already gated").reason
     'already gated'
@@ -56,7 +79,7 @@ class Sites(Sequence[Site]):
         return len(self._sites)
 
     def __repr__(self) -> str:
-        rows = [(path or "(model)", kind, str(channels), gate) for path, kind, _, channels, gate in self._sites]
+        rows = [(site.path or "(model)", site.kind, str(site.channels), site.gate_path) for site in self._sites]
         lines = _table(("block", "kind", "channels", "gate"), rows)
         lines.append(f"{len(rows)} site{'s' * (len(rows) != 1)}")
         if self.skipped:

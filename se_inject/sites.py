@@ -51,4 +51,4 @@ def find_sites(
     0        left out by kinds or where
     """
     survey = Survey(model, Selection(kinds, where), position, example_inputs)
-    return Sites((found.site for found in survey.found), survey.skipped)
+    return Sites((found.site for found in survey.found), (skip.told for skip in survey.skipped))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import fx, nn
 
@@ -21,12 +21,26 @@ from .position import Position, check_position
 from .rules import ALREADY_GATED
 from .selection import Selection
 from .site import Site, Skipped
+from .source.place import where
 from .surgery.gated_block import originally
 from .tracing.errors import UntraceableError
 from .wrapped import check_model, is_wrapped
 
 FILTERED = "left out by kinds or where"
 CHANNELS_UNKNOWN = "the graph does not tell its channels: pass example_inputs"
+
+
+class Skip(NamedTuple):
+    """A candidate that is no site, and why; ``where`` is the file and the line."""
+
+    path: str
+    reason: str
+    where: str = ""
+
+    @property
+    def told(self) -> Skipped:
+        """What users get to see."""
+        return Skipped(self.path, f"{self.reason} ({self.where})" if self.where else self.reason)
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class Survey:
         check_model(model)
         check_position(position)
         self.found: list[Found] = []
-        self.skipped: list[Skipped] = []
+        self.skipped: list[Skip] = []
         self.asked_again = 0  # selected sites that have their gate already
         self._selection = selection
         self._unreadable: set[str] = set()
@@ -58,7 +72,7 @@ class Survey:
             if selection.selects(found.site):
                 self.found.append(found)
             else:
-                self.skipped.append(Skipped(found.site.path, FILTERED))
+                self.skipped.append(Skip(found.site.path, FILTERED))
 
     def _ungated(self, candidates: list[Found]) -> Iterator[Found]:
         """The candidates that take a gate and have none; notes why the others do not."""
@@ -71,7 +85,7 @@ class Survey:
             gated = self._gated_channels(found.site.gate_path)
             if reason is None and gated is not None:
                 reason = ALREADY_GATED
-                self.asked_again += self._selection.selects(found.site._replace(channels=gated))
+                self.asked_again += self._selection.selects(found.site.with_channels(gated))
             if reason is None and self._has_asked_class(found):
                 reason = "its parent asks for its class, which a gate would change"
             if reason is None and found.finding.producer and not self._can_hold_gate(found):
@@ -79,7 +93,7 @@ class Survey:
             if reason is None:
                 yield found
             else:
-                self.skipped.append(Skipped(found.site.path, reason))
+                self.skipped.append(Skip(found.site.path, reason, _where(found)))
 
     def _gated_channels(self, gate_path: str) -> int | None:
         """The channels of a gate that is there already; in another position a block may have fewer, or more, gates."""
@@ -135,7 +149,7 @@ class Survey:
                 left_alone.append(f"{path}.")
                 if not is_gate(module):
                     reason = "it is wrapped or compiled already: apply first, then wrap"
-                    self.skipped.append(Skipped(path, reason))
+                    self.skipped.append(Skip(path, reason, _where_defined(module)))
             elif not isinstance(module, nn.modules.conv._ConvNd):
                 blocks[path] = module
         by_path: dict[str, list[Found]] = {}
@@ -163,14 +177,16 @@ class Survey:
             analysis = analyse(module)
         except UntraceableError as error:
             self._unreadable.add(path)
-            self.skipped.append(Skipped(path, f"its forward cannot be rewritten: {error}"))
+            place = "" if ".py:" in str(error) else _where_defined(module)
+            self.skipped.append(Skip(path, f"its forward cannot be followed: {error}", place))
             return
         for finding in analysis.findings:
             block_path = _join(path, finding.scope)
             gate_path = _join(_join(block_path, finding.producer), finding.gate)
             if finding.kind == "plain":  # its block is the activation, not the Sequential around it
                 block_path = _join(block_path, finding.producer)
-            site = Site(block_path, finding.kind, finding.node, finding.channels or 0, gate_path)
+            channels = finding.channels or 0
+            site = Site(block_path, finding.kind, finding.node, channels, gate_path, finding.file, finding.line)
             block = module.get_submodule(finding.producer)
             yield Found(site, path, block, finding)
 
@@ -222,12 +238,22 @@ class Survey:
             if isinstance(feature, Feature) and feature.last and isinstance(found.block, fx.GraphModule):
                 feature = CHANNELS_LAST
             if isinstance(feature, str):
-                self.skipped.append(Skipped(found.site.path, feature))
+                self.skipped.append(Skip(found.site.path, feature, _where(found)))
             elif feature is None:
                 yield found
             else:
-                site = found.site._replace(channels=feature.channels)
+                site = found.site.with_channels(feature.channels)
                 yield replace(found, site=site, finding=found.finding.with_channels(feature))
+
+
+def _where(found: Found) -> str:
+    return where(found.site.file, found.site.line) if found.site.file else ""
+
+
+def _where_defined(module: nn.Module) -> str:
+    """The file and the line of a forward, where it is a function."""
+    code = getattr(type(module).forward, "__code__", None)
+    return "" if code is None else where(code.co_filename, code.co_firstlineno)
 
 
 def _replaces_call(module: nn.Module) -> bool:

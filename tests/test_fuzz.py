@@ -11,4 +11,4 @@ def test_fuzz():
     number = {kind: sum(n for name, n in counts.items() if name.startswith(kind)) for kind in ("invalid", "refused")}
     assert counts["identity"] > CASES / 4 and number["refused"] > CASES / 10, counts
     assert counts["gates that learn"] > 5 * counts["gates without influence on the output"], counts
-    assert number["invalid"] < CASES / 10 and len([name for name in counts if name.startswith("skipped")]) > 10, counts
+    assert number["invalid"] < CASES / 10 and len([name for name in counts if name.startswith("skipped")]) > 5, counts

@@ -4,7 +4,7 @@ import ast
 import functools
 import linecache
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +25,27 @@ class Edit:
     gate: str
     channels_last: bool = False
     assigns: bool = False  # whether the gate's call is a statement of its own, before the name at the span is changed
+    owner: type | None = None  # the class above whose method it is, if the block's class calls that by super()
     walks: str = ""  # where children are walked through, without the gate: what an item of them is called there
 
 
-def method_of(cls: type[nn.Module], names: Iterable[str], text: FunctionText) -> str | None:
-    """Under which of the names a class finds the function of a text; None where it finds others."""
+def by_method(edits: Iterable[Edit]) -> dict[tuple[type | None, str], tuple[Edit, ...]]:
+    """Edits by the method that they are in, and by the class above that it belongs to, if so."""
+    found: dict[tuple[type | None, str], tuple[Edit, ...]] = {}
+    for edit in edits:
+        key = edit.owner, edit.method
+        found[key] = (*found.get(key, ()), edit)
+    return found
+
+
+def method_of(cls: type[nn.Module], names: Iterable[str], text: FunctionText) -> tuple[str, type | None] | None:
+    """Under which of the names a class, or by super() the class above that is told, finds the function of a text."""
     for name in names:
-        if any(text_of(function) is text for function in functions_in(_static(cls, name))):
-            return name if _keeps_its_first_argument(text) else None
+        owners = [base for base in cls.__mro__ if name in vars(base)]
+        for owner in owners:
+            if any(text_of(function) is text for function in functions_in(vars(owner)[name])):
+                is_cls_own = owner is owners[0]
+                return (name, None if is_cls_own else owner) if _keeps_its_first_argument(text) else None
     return None
 
 
@@ -77,14 +90,24 @@ _ITEMS = {"values": "module", "children": "module", "items": "module[1]", "named
 
 def walked(text: FunctionText, span: Span) -> tuple[Span, str] | None:
     """The span of what is walked through at ``span``, and which part of ``module``, its item, is a module."""
-    for node in text.expressions.get(span, ()):
-        loop = node.generators[0] if isinstance(node, ast.ListComp | ast.GeneratorExp) else node
-        walk = loop.iter if isinstance(loop, ast.For | ast.comprehension) else node
-        if isinstance(walk, ast.Name):  # a Sequential goes through itself
-            return span_of(walk), "module"
+    for walk in _walks(text, span):
         if isinstance(walk, ast.Call) and isinstance(walk.func, ast.Attribute) and walk.func.attr in _ITEMS:
             return span_of(walk), _ITEMS[walk.func.attr]
     return None
+
+
+def goes_through_itself(text: FunctionText, span: Span) -> bool:
+    """Whether a Sequential goes through itself at a span, or asks for its own length."""
+    return any(
+        isinstance(walk, ast.Name) or (isinstance(walk, ast.Call) and isinstance(walk.func, ast.Name))
+        for walk in _walks(text, span)
+    )
+
+
+def _walks(text: FunctionText, span: Span) -> Iterator[ast.AST]:
+    for node in text.expressions.get(span, ()):
+        loop = node.generators[0] if isinstance(node, ast.ListComp | ast.GeneratorExp) else node
+        yield loop.iter if isinstance(loop, ast.For | ast.comprehension) else node
 
 
 def is_expression(text: FunctionText, span: Span) -> bool:
@@ -92,8 +115,8 @@ def is_expression(text: FunctionText, span: Span) -> bool:
     return any(isinstance(node, ast.expr) for node in text.expressions.get(span, ()))
 
 
-def _function_for(cls: type[nn.Module], method: str, digest: str) -> tuple[types.FunctionType, FunctionText]:
-    """The function of a method that has the text that it had when an edit was planned. Raises ``RewriteError``."""
+def text_for(cls: type[nn.Module], method: str, digest: str) -> tuple[types.FunctionType, FunctionText]:
+    """A method's function, and its text as it was when an edit was planned. Raises ``RewriteError``."""
     file = "its file"
     for function in functions_in(_static(cls, method)):
         text = text_of(function)
@@ -135,7 +158,7 @@ def edited_lines(text: FunctionText, edits: Iterable[Edit]) -> tuple[str, ...]:
 def edited_method(cls: type[nn.Module], method: str, edits: tuple[Edit, ...]) -> Any:
     """A method of a class with gates in it, its decorators kept. Raises ``RewriteError``."""
     whole = _static(cls, method)
-    function, text = _function_for(cls, method, edits[0].digest)
+    function, text = text_for(cls, method, edits[0].digest)
     lines = edited_lines(text, edits)
     code = _compiled(text, lines)
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))

@@ -29,11 +29,6 @@ class FunctionText:
     class_name: str | None  # the innermost class, for private names
     code: types.CodeType
 
-    @property
-    def where(self) -> str:
-        """File and line, as a person would look them up."""
-        return f"{self.filename}:{self.node.lineno}"
-
     @functools.cached_property
     def digest(self) -> str:
         """Tells this text of the function from others."""

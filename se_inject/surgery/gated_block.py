@@ -4,7 +4,7 @@ The block object stays the same object; only its class and its children change, 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from torch import nn
 from ..errors import RewriteError
 from ..gate import injected_channels
 from ..held import HeldNorm, held_class
-from ..source.edit import Edit, edited_method
+from ..source.edit import Edit, by_method, edited_method
 from ..subclass import QuietSubclass, quiet_class, reduce_to
 
 
@@ -93,17 +93,29 @@ def gated_class(rewrite: Rewrite) -> type[nn.Module]:
         "__doc__": original.__doc__,
         "_se_rewrite": rewrite,
     }
-    for method in {edit.method: None for edit in rewrite.edits}:
-        edits = tuple(edit for edit in rewrite.edits if edit.method == method)
-        body[method] = edited_method(original, method, edits)
+    above: dict[type, dict[str, Any]] = {}
+    for (owner, method), edits in by_method(rewrite.edits).items():
+        place = body if owner is None else above.setdefault(owner, {"__module__": owner.__module__})
+        place[method] = edited_method(owner or original, method, edits)
+    if issubclass(original, nn.Sequential):
+        body |= {"__iter__": _without_gates, "__len__": lambda self: len(list(_without_gates(self)))}
     if rewrite.output is not None:
         body["forward"] = _with_output_gate(body.get("forward", original.forward), rewrite.output)
     try:
-        cls: type[nn.Module] = quiet_class(f"SE{original.__name__}", (GatedBlock, base), body)
+        # What super() finds comes before the class that its text is from.
+        owners = sorted(above, key=original.__mro__.index)
+        inherited = [quiet_class(f"SE{c.__name__}", (QuietSubclass, c), above[c]) for c in owners]
+        cls: type[nn.Module] = quiet_class(f"SE{original.__name__}", (GatedBlock, base, *inherited), body)
         object.__new__(base).__class__ = cls
     except TypeError as error:
         raise RewriteError(f"{original.__qualname__} cannot be extended by a subclass: {error}") from error
     return cls
+
+
+def _without_gates(sequential: Any) -> Iterator[nn.Module]:
+    """The steps of a Sequential, among which its gates are not."""
+    names = type(sequential)._se_rewrite.gates
+    return iter([module for name, module in sequential._modules.items() if name not in names])
 
 
 def _with_output_gate(forward: Any, output: OutputGate) -> Any:

@@ -10,11 +10,12 @@ import torch
 from torch import fx, nn
 
 from ..source.functions import functions_in
+from ..source.place import where
 from .calls import perform
 from .errors import InfeasiblePath, UntraceableError
 from .instrument import boundary, expression_at, is_instrumented
 from .paths import Paths
-from .run import Attr, Evaluation, Expression, Run, where
+from .run import Attr, Evaluation, Expression, Run
 
 
 @dataclass(frozen=True, eq=False)

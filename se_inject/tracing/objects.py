@@ -26,6 +26,8 @@ class Attributes:
             return getattr(owner, name)
         if is_shadow(owner):
             return self._of_shadow(name)
+        if type(owner) is super:
+            run.looked_up.add(name)
         written = run.overlaid(owner, name)
         if written is not None:
             return written[1]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
-from ..source.edit import Edit, is_expression, method_of, operand, walked
+from ..source.edit import Edit, goes_through_itself, is_expression, method_of, operand, walked
 from .capture import Capture
 from .run import Expression
 
@@ -34,7 +34,7 @@ class Placer:
         self._capture = capture
         self._ways = capture.ways
         self._names = capture.looked_up
-        self._methods: dict[int, str | None] = {}
+        self._methods: dict[int, tuple[str, type | None] | None] = {}
 
     def edits(self, targets: list[Target]) -> tuple[Edit, ...]:
         """The edits that gate these values and nothing else; none where no expressions are these values alone."""
@@ -46,6 +46,8 @@ class Placer:
         """The edits that leave the gate out where the block's children are walked through; None where none would do."""
         edits = []
         for walk in self._capture.walks:
+            if walk is not None and issubclass(self._cls, nn.Sequential) and goes_through_itself(walk.text, walk.span):
+                continue  # its class leaves the gate out
             found = walked(walk.text, walk.span) if walk is not None and self._can_edit(walk) else None
             if walk is None or found is None:
                 return None
@@ -96,7 +98,8 @@ class Placer:
     def _edit(self, place: Expression, span: tuple[int, int, int, int], assigns: bool = False) -> Edit:
         method = self._method(place)
         assert method is not None
-        return Edit(method, span, place.text.digest, gate="", assigns=assigns)
+        name, owner = method
+        return Edit(name, span, place.text.digest, gate="", assigns=assigns, owner=owner)
 
     def _is_place(self, place: Expression) -> bool:
         return self._can_edit(place) and is_expression(place.text, place.span)
@@ -104,7 +107,7 @@ class Placer:
     def _can_edit(self, place: Expression) -> bool:
         return place.of_block and self._method(place) is not None
 
-    def _method(self, place: Expression) -> str | None:
+    def _method(self, place: Expression) -> tuple[str, type | None] | None:
         key = id(place.text)
         if key not in self._methods:
             self._methods[key] = method_of(self._cls, self._names, place.text)

@@ -3,12 +3,12 @@
 import sys
 import types
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
+from ..source.place import where
 from ..source.text import FunctionText, Span, text_of
 from .calls import effect, perform
 from .errors import UntraceableError
@@ -281,18 +281,6 @@ class _NotEntered:
 
     def __exit__(self, *_: object) -> None:
         pass
-
-
-def where(filename: str, line: int) -> str:
-    """A file and a line, with the file's path as one would import it.
-
-    >>> where(torch.__file__, 3)
-    'torch/__init__.py:3'
-    """
-    path = Path(filename)
-    parents = [Path(entry) for entry in sys.path if entry]
-    inside = max((p for p in parents if path.is_relative_to(p)), key=lambda p: len(p.parts), default=None)
-    return f"{path.relative_to(inside) if inside else filename}:{line}"
 
 
 def _names(code: types.CodeType) -> Iterator[str]:

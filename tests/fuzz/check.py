@@ -202,4 +202,5 @@ def tensors_of(model):
 
 
 def _general(reason):
+    reason = re.sub(r" \(<case [^)]*\)", "", reason)
     return re.sub(r"\bc\d+(\.\w+)*|self\.[\w.]+|'[^']*'|\b\d+\b", "_", reason)

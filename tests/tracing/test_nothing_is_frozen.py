@@ -184,7 +184,7 @@ def test_what_can_be_called_and_who_is_who():
 def test_child_chosen_by_the_text_of_a_size():
     def forward(self, x):
         k = str(x.shape[2])
-        head = self.heads[k] if k in self.heads else self.conv  # noqa: SIM401 - this is the question
+        head = self.heads[k] if k in self.heads else self.conv  # noqa: SIM401
         return x + head(x)
 
     module = block(forward, conv=conv(), heads=nn.ModuleDict({"4": conv(), "8": conv()}))

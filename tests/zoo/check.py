@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def check(library: str, name: str, run_up_to: int) -> Result:
     result["parameters"] = sum(p.numel() for p in model.parameters())
     found = se_inject.find_sites(model)
     unresolved = any("pass example_inputs" in reason for _, reason in found.skipped)
-    result["reasons"] = Counter(reason.partition(":")[0] for _, reason in found.skipped)
+    result["reasons"] = Counter(_kind_of(reason) for _, reason in found.skipped)
     if not found and not unresolved:
         _check_untouched(model)
         return _compared(result, model, found)
@@ -58,7 +59,7 @@ def check(library: str, name: str, run_up_to: int) -> Result:
         found = se_inject.find_sites(model, **options)
         if not any("another spatial size" in reason for _, reason in found.skipped):
             break
-    result["reasons"] = Counter(reason.partition(":")[0] for _, reason in found.skipped)
+    result["reasons"] = Counter(_kind_of(reason) for _, reason in found.skipped)
     if not found:
         _check_untouched(model, **options)
         return _compared(result, model, found)
@@ -66,6 +67,10 @@ def check(library: str, name: str, run_up_to: int) -> Result:
         result["not run"] = TOO_LARGE
         return _converted(result, model, found, options)
     return _run(result, model, make, found, options)
+
+
+def _kind_of(reason: str) -> str:
+    return re.sub(r" \([^()]*:\d+\)", "", reason).partition(":")[0]
 
 
 def _seeded(library: str, name: str) -> nn.Module:
