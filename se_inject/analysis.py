@@ -14,6 +14,7 @@ from .flow import Flow
 from .gating import has_gate, unreadable
 from .graph_module import Call, Scopes, ungated_graph
 from .grouping import Entry, grouped
+from .layers import is_sequential
 from .naming import free_name, free_name_in_graph, numbered
 from .output_gate import producer
 from .plain import activations, plain_candidates
@@ -54,7 +55,7 @@ class Analyst:
 
     def analyse_plain(self, block: nn.Module) -> Analysis:
         """The activations after a block's convolutions and norms. Raises ``UntraceableError``."""
-        if type(block).forward is nn.Sequential.forward:
+        if is_sequential(block):
             return Analysis(tuple(activations(block)))
         return self._once("plain", block, plain_candidates)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from torch import fx, nn
 
 
-def change_all(modules: Iterable[nn.Module], changes: Iterable[Callable[[], None]]) -> None:
+def change_all(modules: Iterable[nn.Module], changes: Iterable[Callable[[], object]]) -> None:
     """Make all changes to these modules and their children, or, if one is interrupted, none of them.
 
     >>> model = nn.Sequential(nn.ReLU())

@@ -9,7 +9,7 @@ from torch import fx, nn
 from torch.nn.modules import activation, batchnorm, dropout, instancenorm, padding, pooling, upsampling
 from torch.nn.parameter import is_lazy
 
-from .layers import is_conv
+from .layers import is_conv, is_sequential
 from .nodes import ACTIVATIONS, ADD, CAT, DIV, MUL, SPLITS, argument, first_channels, is_crop, op_name
 
 
@@ -99,7 +99,7 @@ def _after_module(module: nn.Module, sources: list[Feature | None], graphs_of: G
         return source
     if isinstance(module, _SPATIAL_MODULES):
         return source if source and not source.last else None
-    if type(module).forward is nn.Sequential.forward:
+    if is_sequential(module):
         for child in module.children():
             source = _after_module(child, [source], graphs_of)
         return source
@@ -226,7 +226,7 @@ def _demanded_by(module: nn.Module, graphs_of: GraphsOf) -> Feature | None:
         return Feature(channels) if isinstance(channels, int) and channels else None  # 0: lazy
     if isinstance(module, batchnorm._BatchNorm):
         return _after_module(module, [], graphs_of)
-    if type(module).forward is nn.Sequential.forward:
+    if is_sequential(module):
         for child in module.children():
             found = _demanded_by(child, graphs_of)
             if found is not None or not isinstance(child, _KEEPING_MODULES):

@@ -13,7 +13,7 @@ from .flow import Flow
 from .gate import is_gate, own_modules
 from .gating import has_gate
 from .graph_module import ungated_graph
-from .layers import is_conv
+from .layers import is_conv, is_sequential
 from .overwriting import changes_input, keeps_memory
 from .rules import PAPERS_KINDS, joins
 from .surgery.gated_block import originally
@@ -84,7 +84,7 @@ class Children:
         """How many convolutions a child runs, one after the other."""
         if is_conv(module):
             return 1
-        if type(module).forward is nn.Sequential.forward:
+        if is_sequential(module):
             return sum(map(self.depth_of, module.children()))
         if not any(map(is_conv, own_modules(module))):
             return 0
@@ -98,7 +98,7 @@ class Children:
         """Whether a child changes its input."""
         if not module._modules and not has_own_forward(module):
             return bool(getattr(module, "inplace", False))
-        if type(module).forward is nn.Sequential.forward:
+        if is_sequential(module):
             changing = (child for child in module.children() if not keeps_memory(child))
             return any(map(self.starts_in_place, itertools.islice(changing, 1)))
         flows = self._flows(module)
@@ -149,8 +149,8 @@ class Children:
 
 def has_own_forward(module: nn.Module) -> bool:
     """Whether a module's forward is more than that of a layer or container of torch."""
-    forward = type(module).forward
-    return not (getattr(forward, "__module__", None) or "").startswith("torch.nn.")
+    forward = getattr(type(module), "forward", None)  # a scripted module's class has none
+    return forward is not None and not (getattr(forward, "__module__", None) or "").startswith("torch.nn.")
 
 
 def leaves_block(node: fx.Node) -> bool:

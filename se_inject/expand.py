@@ -10,6 +10,7 @@ from typing import Any
 from torch import fx, nn
 from torch.fx.node import map_arg
 
+from .layers import is_sequential
 from .nodes import ADD, CAT, op_name
 
 GraphsOf = Callable[[nn.Module], Sequence[fx.Graph]]
@@ -50,7 +51,7 @@ def expanded(graph: fx.Graph, owner: nn.Module, graphs_of: GraphsOf) -> fx.Graph
 
 def joins_its_inputs(module: nn.Module, graphs_of: GraphsOf) -> bool:
     """Whether a module does nothing but add or concatenate what it gets."""
-    if any(True for _ in module.parameters()) or type(module).forward is nn.Sequential.forward:
+    if any(True for _ in module.parameters()) or is_sequential(module):
         return False
     return any(map(_is_join, graphs_of(module)))
 

@@ -229,7 +229,9 @@ def _make_gate(found: Found, reduction: int | Callable[[Site], int], maker: Gate
     width = reduction(found.site) if callable(reduction) else reduction
     check_reduction(width)
     module = found.block if found.finding.producer else found.block.get_submodule(found.finding.source)
-    like = next((p for p in module.parameters() if p.is_floating_point()), None)
+    like: torch.Tensor | None = next((p for p in module.parameters() if p.is_floating_point()), None)
+    if like is not None and like.dtype.itemsize == 1:  # float8 is for weights that others made; nothing learns in it
+        like = torch.empty(0, device=like.device)
     with torch.inference_mode(False):  # parameters made in inference mode could never be trained
         gate = maker.make(found.site.channels, width, like=like, rank=found.finding.rank)
     mark_injected(gate, found.site.channels)

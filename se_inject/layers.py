@@ -16,8 +16,19 @@ def is_conv(module: nn.Module) -> bool:
     """
     if isinstance(module, nn.modules.conv._ConvNd):
         return True
+    if isinstance(module, torch.jit.ScriptModule):
+        return False  # nobody can tell what it computes
     weight = module._parameters.get("weight")
     return not module._modules and rank(weight) >= 3 and weight.numel() > max(weight.shape)  # type: ignore[union-attr]
+
+
+def is_sequential(module: nn.Module) -> bool:
+    """Whether a module runs its children one after the other, as ``nn.Sequential`` does.
+
+    >>> is_sequential(nn.Sequential()), is_sequential(nn.ReLU())
+    (True, False)
+    """
+    return getattr(type(module), "forward", None) is nn.Sequential.forward  # a scripted module's class has none
 
 
 def rank(tensor: torch.Tensor | None) -> int:
@@ -31,7 +42,7 @@ def rank(tensor: torch.Tensor | None) -> int:
 
 def is_upsampling_layer(module: nn.Module) -> bool:
     """Whether a layer enlarges a feature map; not a block that reduces it, too."""
-    if type(module).forward is nn.Sequential.forward:
+    if is_sequential(module):
         return any(map(is_upsampling_layer, module.children()))
     if module._modules:
         below = [m for m in module.modules() if not m._modules]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .channels import Feature
+from .errors import InvalidArgumentError
 from .finding import Finding
 from .graph_module import ungated_graph
 from .placing import plan
@@ -38,7 +39,7 @@ def measure_channels(
     Errors of the model on the example input are the caller's to see.
     """
     sites = list(sites)
-    model = copy.deepcopy(model).eval()
+    model = _copied(model).eval()
     blocks: dict[str, list[tuple[Finding, Probe]]] = {}
     probes = []
     for path, finding in sites:
@@ -58,6 +59,19 @@ def measure_channels(
         others = _shapes_of_a_larger_example(model, arguments, probes)
     triples = zip(shapes, others, (finding for _, finding in sites), strict=True)
     return [_channels(shape, other, finding) for shape, other, finding in triples]
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy of a model; of the activations that its modules keep, which cannot be copied, their numbers."""
+    kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    memo = {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
+    try:
+        return copy.deepcopy(model, memo)  # type: ignore[arg-type]
+    except Exception as error:  # whatever the model holds
+        raise InvalidArgumentError(
+            f"example_inputs are run through a copy of the model, which cannot be copied ({error}): take away what"
+            " stands in the way, or leave example_inputs out"
+        ) from error
 
 
 def _shapes_of_a_larger_example(

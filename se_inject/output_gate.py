@@ -1,8 +1,7 @@
 """Gates on what a child returns, for values that no one expression of the block's own text makes."""
 
-from torch import nn
-
 from .flow import Flow
+from .layers import is_sequential
 from .nodes import is_crop
 from .rules import Candidate
 
@@ -22,7 +21,7 @@ def producer(flow: Flow, candidate: Candidate) -> str | None:
     if related != [path]:
         return None
     module = flow.owner.get_submodule(path)
-    while type(module).forward is nn.Sequential.forward and len(module._modules):
+    while is_sequential(module) and len(module._modules):
         # A gate among the children of a Sequential would become a step of it.
         last = next(reversed(module._modules))
         path, module = f"{path}.{last}", module.get_submodule(last)

@@ -3,6 +3,7 @@
 from torch import fx, nn
 
 from .flow import Flow
+from .layers import is_sequential
 from .nodes import op_name
 
 
@@ -57,6 +58,6 @@ def keeps_memory(module: nn.Module) -> bool:
     >>> keeps_memory(nn.Sequential()), keeps_memory(nn.ReLU())
     (True, False)
     """
-    if type(module).forward is nn.Sequential.forward:
+    if is_sequential(module):
         return all(map(keeps_memory, module.children()))
     return isinstance(module, nn.Identity | nn.Flatten | nn.Unflatten | nn.modules.dropout._DropoutNd)

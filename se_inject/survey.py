@@ -15,7 +15,7 @@ from .children import has_own_forward
 from .expand import joins_its_inputs
 from .finding import Finding
 from .gate import injected_channels, is_gate
-from .layers import is_conv, rank
+from .layers import is_conv, is_sequential, rank
 from .measure import measure_channels
 from .position import Position, check_position
 from .rules import ALREADY_GATED
@@ -164,7 +164,7 @@ class Survey:
 
     def _joins(self, module: nn.Module) -> bool:
         """Whether a module of torch's has steps that join what others return, or is called in its own way."""
-        children = module.children() if type(module).forward is nn.Sequential.forward else ()
+        children = module.children() if is_sequential(module) else ()
         graphs_of = self._analyst.children.graphs_of
         return _replaces_call(module) or any(has_own_forward(c) and joins_its_inputs(c, graphs_of) for c in children)
 
@@ -212,9 +212,9 @@ class Survey:
                 continue
             if self._analyst.children.has_own_gate(module):
                 inside.add(path)
-            elif type(module).forward is nn.Sequential.forward and self._is_run_by_others(path):
+            elif is_sequential(module) and self._is_run_by_others(path):
                 continue  # the forward that runs its children one by one has these sites
-            elif has_own_forward(module) or type(module).forward is nn.Sequential.forward:
+            elif has_own_forward(module) or is_sequential(module):
                 yield from self._found(path, module, self._analyst.analyse_plain)
 
     def _is_run_by_others(self, sequential: str) -> bool:
@@ -252,7 +252,7 @@ def _where(found: Found) -> str:
 
 def _where_defined(module: nn.Module) -> str:
     """The file and the line of a forward, where it is a function."""
-    code = getattr(type(module).forward, "__code__", None)
+    code = getattr(getattr(type(module), "forward", None), "__code__", None)
     return "" if code is None else where(code.co_filename, code.co_firstlineno)
 
 
@@ -282,6 +282,6 @@ def _with_convolutions(model: nn.Module) -> set[str]:
     """The paths of all modules that hold a convolution, or the weight of one, shared with others or not."""
     paths: set[str] = set()
     for path, module in model.named_modules(remove_duplicate=False):
-        if is_conv(module) or any(rank(p) >= 3 for p in module._parameters.values()):
+        if is_conv(module) or any(rank(p) >= 3 for p in module.parameters(recurse=False)):
             paths.update(("", *_with_parents(path)))
     return paths

@@ -1,10 +1,12 @@
 """Training the gates: finding them, their parameters for an optimizer, and holding everything else still."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 from torch import nn
 
+from .change import change_all
 from .errors import NoGateError, NotAModuleError, RewriteError
 from .gate import is_gate
 from .held import HeldNorm, held_class
@@ -76,13 +78,21 @@ def freeze_backbone(model: Model) -> Model:
         for path, module in model.named_modules()
         if module not in in_gates and _has_statistics(module) and not isinstance(module, HeldNorm)
     ]
-    for parameter in model.parameters():
-        if parameter not in trained:
-            parameter.requires_grad_(False)
-    for module, cls in held:
-        module.__class__ = cls
-        module.train(module.training)
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    changes: list[Callable[[], object]] = [partial(_hold, module, cls) for module, cls in held]
+    changes += [partial(p.requires_grad_, False) for p in model.parameters() if p not in trained]
+    try:
+        change_all(model.modules(), changes)
+    except BaseException:
+        for parameter, flag in flags:
+            parameter.requires_grad = flag
+        raise
     return model
+
+
+def _hold(norm: nn.Module, cls: type[nn.Module]) -> None:
+    norm.__class__ = cls
+    norm.train(norm.training)
 
 
 def _class_that_holds(path: str, norm: nn.Module) -> type[nn.Module]:

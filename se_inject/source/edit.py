@@ -4,7 +4,7 @@ import ast
 import functools
 import linecache
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,14 +38,19 @@ def by_method(edits: Iterable[Edit]) -> dict[tuple[type | None, str], tuple[Edit
     return found
 
 
-def method_of(cls: type[nn.Module], names: Iterable[str], text: FunctionText) -> tuple[str, type | None] | None:
-    """Under which of the names a class, or by super() the class above that is told, finds the function of a text."""
-    for name in names:
+def method_of(
+    cls: type[nn.Module], looked_up: Set[str], inherited: Set[str], text: FunctionText
+) -> tuple[str, type | None] | None:
+    """Under which name a class finds the function of a text, and in which class above it, if by super()."""
+    for name in sorted(looked_up | inherited):
         owners = [base for base in cls.__mro__ if name in vars(base)]
         for owner in owners:
             if any(text_of(function) is text for function in functions_in(vars(owner)[name])):
-                is_cls_own = owner is owners[0]
-                return (name, None if is_cls_own else owner) if _keeps_its_first_argument(text) else None
+                is_found_first = owner is owners[0] and name not in inherited
+                is_found = is_found_first or (name in inherited and owner is not cls)
+                return (
+                    (name, None if is_found_first else owner) if is_found and _keeps_its_first_argument(text) else None
+                )
     return None
 
 

@@ -100,7 +100,7 @@ def _text(code: types.CodeType, filename: str, lines: tuple[str, ...]) -> Functi
         for known in (imports, tuple(s for s in imports if getattr(s, "module", None) == "__future__")):
             compiled = compile(_module(known, classes, statement), filename, "exec", dont_inherit=True)
             for found in _of_name(compiled, code):
-                if _is_same(found, code) or _is_same_but_for_asserts(found, code, node):
+                if _is_of(found, node) and (_is_same(found, code) or _is_same_but_for_asserts(found, code, node)):
                     return FunctionText(filename, lines, known, classes, statement, node, class_name, found)
     return None
 
@@ -177,6 +177,16 @@ def _of_name(code: types.CodeType, like: types.CodeType) -> Iterator[types.CodeT
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _of_name(constant, like)
+
+
+def _is_of(code: types.CodeType, node: Function) -> bool:
+    """Whether a code is that of a lambda, where a line has several of them; functions have names."""
+    if not isinstance(node, ast.Lambda):
+        return True
+    spans = [(line, column, end, last) for line, end, column, last in code.co_positions() if column is not None]
+    starts, ends = {(line, column) for line, column, _, _ in spans}, {(end, last) for _, _, end, last in spans}
+    body = span_of(node.body)
+    return body[:2] in starts and body[2:] in ends
 
 
 def _is_same(a: types.CodeType, b: types.CodeType) -> bool:

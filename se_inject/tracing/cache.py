@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from .shadows import MODULE_INTERNALS
+from .shadows import MODULE_INTERNALS, own_state
 
 
 class Fingerprints:
@@ -42,7 +42,7 @@ class Fingerprints:
 
     def _of_child(self, module: nn.Module) -> int:
         if module not in self._of_module:
-            self._of_module[module] = self.of(type(module), vars(module))
+            self._of_module[module] = self.of(type(module), own_state(module))
         return self._of_module[module]
 
 

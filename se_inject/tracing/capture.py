@@ -46,6 +46,7 @@ class Capture:
     ways: tuple[Way, ...]
     reads: frozenset[Attr]  # attributes of the block ("", name) and of modules below it
     looked_up: frozenset[str]  # the methods that it finds by their names on the block
+    inherited: frozenset[str]  # the methods that it finds by super()
     asked: frozenset[str]  # the modules whose class was asked for
     walks: frozenset[Expression | None]  # where it walks through the block's own children; None for somewhere
 
@@ -81,6 +82,7 @@ def capture(block_class: type[nn.Module], state: dict[str, Any], block: nn.Modul
         tuple(ways),
         frozenset().union(*(run.reads for run in runs)),
         frozenset().union(*(run.looked_up for run in runs)),
+        frozenset().union(*(run.inherited for run in runs)),
         frozenset().union(*(run.asked for run in runs)),
         frozenset().union(*(run.walks for run in runs)),
     )

@@ -27,7 +27,7 @@ class Attributes:
         if is_shadow(owner):
             return self._of_shadow(name)
         if type(owner) is super:
-            run.looked_up.add(name)
+            run.inherited.add(name)
         written = run.overlaid(owner, name)
         if written is not None:
             return written[1]

@@ -33,7 +33,6 @@ class Placer:
         self._cls = cls
         self._capture = capture
         self._ways = capture.ways
-        self._names = capture.looked_up
         self._methods: dict[int, tuple[str, type | None] | None] = {}
 
     def edits(self, targets: list[Target]) -> tuple[Edit, ...]:
@@ -110,7 +109,7 @@ class Placer:
     def _method(self, place: Expression) -> tuple[str, type | None] | None:
         key = id(place.text)
         if key not in self._methods:
-            self._methods[key] = method_of(self._cls, self._names, place.text)
+            self._methods[key] = method_of(self._cls, self._capture.looked_up, self._capture.inherited, place.text)
         return self._methods[key]
 
     def _has_only(self, place: Expression, names: dict[int, set[str]]) -> bool:

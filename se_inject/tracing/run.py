@@ -54,6 +54,7 @@ class Run(Questions, fx.Tracer):
         self.reads: set[Attr] = set()
         self.writes: set[Attr] = set()
         self.looked_up: set[str] = set()  # the methods that the forward finds by their names on the block
+        self.inherited: set[str] = set()  # the methods that it finds by super()
         self.asked: set[str] = set()  # the modules whose class was asked for
         self.evaluations: list[Evaluation] = []
         self.loops: list[str] = []

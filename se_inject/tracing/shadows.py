@@ -105,9 +105,9 @@ class Shadows:
         if "_modules" not in vars(module):  # a back reference that is being unpickled
             return module
         path = self._paths.get(module)
-        shadow = self._make(path, type(module), vars(module))
+        shadow = self._make(path, type(module), own_state(module))
         self._made[id(module)] = module, shadow
-        self._fill(shadow, path, vars(module))
+        self._fill(shadow, path, own_state(module))
         return shadow
 
     def _make(self, path: str | None, module_class: type[nn.Module], state: dict[str, Any]) -> Any:
@@ -173,6 +173,12 @@ class Shadows:
             self._made[id(value)] = value, made
             self._made[id(made)] = made, made
         return self._made[id(value)][1]
+
+
+def own_state(module: nn.Module) -> dict[str, Any]:
+    """The attributes of a module; of one that is scripted or compiled, which keeps them elsewhere, as good as none."""
+    is_plain = not isinstance(module, torch.jit.ScriptModule) and "training" in vars(module)
+    return vars(module) if is_plain else vars(nn.Module())
 
 
 # Exactly these: what others make of their subclasses is theirs.
