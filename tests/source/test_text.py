@@ -201,3 +201,67 @@ def test_notebook_cells_have_text():
     namespace = {"nn": nn, "conv": conv, "__name__": "__main__"}
     exec(compile(cell, name, "exec"), namespace)
     assert_works(namespace["Cell"]())
+
+
+def test_asserts_that_pytest_rewrites_do_not_hide_a_text():
+    def forward(self, x):
+        assert x.ndim == 4, f"got {x.shape}"
+        y = self.conv(x)
+        assert y.shape == x.shape
+        return x + y
+
+    assert text_of(forward) is not None
+    assert_works(block(forward, conv=conv()))
+
+
+def test_no_text_is_refused_with_the_place():
+    namespace = {"nn": nn, "conv": conv, "__name__": "hidden"}
+    source = (
+        "class Hidden(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.conv = conv()\n"
+    )
+    exec(source + "    def forward(self, x):\n        return x + self.conv(x)\n", namespace)
+    [(_, reason)] = se_inject.find_sites(namespace["Hidden"]()).skipped
+    assert "source" in reason and "<string>:5" in reason
+
+
+def test_diff_is_a_patch(module, tmp_path):
+    import subprocess
+
+    loaded, path = module
+    diff = se_inject.diff(nn.Sequential(loaded.Block(), loaded.Block()))
+    assert diff.count("+++") == 1 and "Block.forward" in diff
+    assert "<span" in diff._repr_html_() and "&lt;" not in diff._repr_html_()
+    (tmp_path / "gates.patch").write_text(diff, encoding="utf-8")
+    subprocess.run(["git", "apply", "gates.patch"], cwd=tmp_path, check=True)
+    assert "y = self.se(self.conv(x)) * self.__scale" in path.read_text(encoding="utf-8")
+    with pytest.raises(se_inject.errors.AllGatedError):
+        se_inject.diff(se_inject.apply(torchvision.models.resnet18()))
+
+
+def test_diff_of_places_that_are_there_and_of_outputs():
+    import timm
+
+    diff = se_inject.diff(timm.create_model("resnet10t"))
+    assert "layer1.0.se: in the place" in diff and "timm/models/resnet.py:" in diff and "@@" not in diff
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = x + layer(x)
+        return x
+
+    diff = se_inject.diff(block(forward, layers=nn.ModuleList([conv(), conv()])))
+    assert diff.count("on the output") == 2 and "layers.1.se" in diff
+
+
+def test_class_of_a_block_stays_where_the_author_made_a_place():
+    import timm
+
+    model = timm.create_model("resnet10t")
+    plain = {name: type(m) for name, m in model.named_modules()}
+    se_inject.apply(model)
+    assert {name: type(m) for name, m in model.named_modules() if name in plain} == plain
+    copied = timm.create_model("resnet10t")
+    copied.load_state_dict(model.state_dict(), strict=False)
+    x = torch.randn(1, 3, 32, 32)
+    assert_same(model.eval()(x), copied.eval()(x))
+    assert se_inject.remove(model).layer1[0].se is None
