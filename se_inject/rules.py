@@ -120,6 +120,9 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
         branch, in_branch, identity, in_identity, identity_convs = right, only_right, left, only_left, convs_left
     if _outputs(flow, only_left) & _outputs(flow, only_right):
         return refuse("its operands come from different items of one tuple")
+    items = {source for source in _outputs(flow, in_identity) if source.op == "placeholder"}
+    if items and not _is_one_of_several_outputs(flow, add):
+        return refuse("ambiguous add: its branch aggregates several values, one of which is added")
     handed_in = not flow.ancestors[left] & flow.ancestors[right]
     if handed_in and identity.op != "placeholder":
         return refuse(NO_COMMON_ANCESTOR)
@@ -141,6 +144,12 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
     if op_name(value) in ADD and (inner := residual(flow, value)) is not None and inner.reason is not None:
         return refuse("ambiguous add: its branch is a sum of paths that are alike")
     return Candidate("residual", add, value, users, in_branch, identity, handed_in=handed_in)
+
+
+def _is_one_of_several_outputs(flow: Flow, add: fx.Node) -> bool:
+    """Whether a block returns a sum beside other values, as dual path networks do, which take such pairs."""
+    returned = flow.nodes[-1].args[0]
+    return isinstance(returned, list | tuple) and len(returned) > 1 and add in returned
 
 
 def _bypasses(flow: Flow, in_branch: int, in_identity: int) -> bool:

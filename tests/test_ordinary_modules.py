@@ -27,6 +27,7 @@ class Scaled(nn.Module):
         return x + self.conv(x) * self.gamma
 
 
+@pytest.mark.skipif(not hasattr(torch.cpu.Stream, "record_event"), reason="this torch cannot shard on a CPU")
 def test_sharded_block_with_a_parameter_of_its_own(tmp_path):
     from torch.distributed.fsdp import fully_shard
 

@@ -165,7 +165,10 @@ def edited_method(cls: type[nn.Module], method: str, edits: tuple[Edit, ...]) ->
     whole = _static(cls, method)
     function, text = text_for(cls, method, edits[0].digest)
     lines = edited_lines(text, edits)
-    code = _compiled(text, lines)
+    # Under linecache the text shows in tracebacks, debuggers and inspect.getsource.
+    filename = f"<se_inject {text.filename} {abs(hash(lines)):x}>"
+    linecache.cache[filename] = (sum(map(len, lines)), None, list(lines), filename)
+    code = _compiled(text, lines, filename)
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     new = types.FunctionType(
         code,
@@ -181,9 +184,5 @@ def edited_method(cls: type[nn.Module], method: str, edits: tuple[Edit, ...]) ->
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(text: FunctionText, lines: tuple[str, ...]) -> types.CodeType:
-    # Under linecache the text shows in tracebacks, debuggers and inspect.getsource.
-    filename = f"<se_inject {text.filename} {abs(hash(lines)):x}>"
-    linecache.cache[filename] = (sum(map(len, lines)), None, list(lines), filename)
-    statement, _ = text.parse(lines)
-    return text.compile(statement, filename)
+def _compiled(text: FunctionText, lines: tuple[str, ...], filename: str) -> types.CodeType:
+    return text.compile(text.parse(lines)[0], filename)
