@@ -280,3 +280,25 @@ def test_walks_through_children_leave_the_gate_out():
         return x + y
 
     assert_works(block(named, a=conv(), b=conv()))
+
+
+def test_class_that_is_looked_up_but_makes_no_difference():
+    """Decorators read attributes of a block's class, and blocks make others of their class."""
+
+    def forward(self, x):
+        assert type(self).training is not None if hasattr(type(self), "training") else True
+        return x + self.conv(x) * type(self).factor
+
+    module = block(forward, conv=conv())
+    type(module).factor = 2.0
+    assert_works(module)
+
+    def by_name(self, x):
+        return x + self.conv(x) * (1.0 if self.__class__.__name__ == "Block" else 2.0)
+
+    module = block(by_name, conv=conv())
+    plain = copy.deepcopy(module)
+    found = se_inject.find_sites(module)
+    assert [site.gate_path for site in found] in ([], ["conv.se"])
+    if found:
+        assert_same(se_inject.apply(module)(X), plain(X))

@@ -30,6 +30,7 @@ _PURE = frozenset("builtins math operator _operator functools itertools typing c
 
 def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     """The result of ``function(*args, **kwargs)``, as a value where it depends on one."""
+    run.note_classes(*args)
     if isinstance(function, Value):
         return function(*args, **kwargs)
     if is_shadow(function):

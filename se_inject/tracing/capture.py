@@ -47,7 +47,7 @@ class Capture:
     reads: frozenset[Attr]  # attributes of the block ("", name) and of modules below it
     looked_up: frozenset[str]  # the methods that it finds by their names on the block
     inherited: frozenset[str]  # the methods that it finds by super()
-    asked: frozenset[str]  # the modules whose class was asked for
+    asked: frozenset[str]  # the modules whose class makes a difference
     walks: frozenset[Expression | None]  # where it walks through the block's own children; None for somewhere
 
     @property

@@ -15,7 +15,7 @@ from ..source.text import FunctionText, Span
 HELPERS = {
     f"__se_{name}__": name
     for name in (
-        "call effect load attributes items is_ is_not in_ not_in text percent unpack spread enter fails caught subject"
+        "call effect load attributes items is_ is_not in_ not_in equals differs text percent unpack spread enter fails caught subject"
         " keywords mapping stop"
     ).split()
 }
@@ -73,6 +73,16 @@ def boundary(function: Any) -> Any:
     """Mark the function that runs forwards: nothing that calls it is a part of one."""
     _boundary["code"] = function.__code__
     return function
+
+
+_COMPARISONS: dict[type[ast.cmpop], str] = {
+    ast.Is: "is_",
+    ast.IsNot: "is_not",
+    ast.In: "in_",
+    ast.NotIn: "not_in",
+    ast.Eq: "equals",
+    ast.NotEq: "differs",
+}
 
 
 def _name(name: str) -> ast.Name:
@@ -147,8 +157,7 @@ class _Instrument(ast.NodeTransformer):
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
         self.generic_visit(node)
-        helpers: dict[type[ast.cmpop], str] = {ast.Is: "is_", ast.IsNot: "is_not", ast.In: "in_", ast.NotIn: "not_in"}
-        helper = helpers.get(type(node.ops[0]))
+        helper = _COMPARISONS.get(type(node.ops[0]))
         if len(node.ops) > 1 or helper is None:
             return node
         return ast.copy_location(_call(helper, node.left, node.comparators[0]), node)

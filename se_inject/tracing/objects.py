@@ -10,6 +10,8 @@ from torch.nn.modules.container import ModuleDict, ModuleList
 from .shadows import CONTAINERS, is_shadow
 from .values import Value
 
+_WHAT_A_CLASS_IS = frozenset("__name__ __qualname__ __mro__ __bases__ __base__ __dict__ mro".split())
+
 
 class Attributes:
     """The attributes of one object, by name."""
@@ -26,6 +28,8 @@ class Attributes:
             return getattr(owner, name)
         if is_shadow(owner):
             return self._of_shadow(name)
+        if name in _WHAT_A_CLASS_IS:
+            run.note_classes(owner)
         if type(owner) is super:
             run.inherited.add(name)
         written = run.overlaid(owner, name)

@@ -22,6 +22,7 @@ class Questions:
     native: int
     is_doubtful: bool
     asked: set[str]
+    classes: dict[type, set[str]]  # of modules of the block, by those who were asked for them
 
     if TYPE_CHECKING:
 
@@ -57,6 +58,7 @@ class Questions:
 
     def is_(self, a: Any, b: Any) -> bool:
         """``a is b``."""
+        self.note_classes(a, b)
         if a is b or not (isinstance(a, Value) or isinstance(b, Value)):
             return a is b
         value, other = (a, b) if isinstance(a, Value) else (b, a)
@@ -72,6 +74,7 @@ class Questions:
 
     def in_(self, a: Any, b: Any) -> bool:
         """``a in b``."""
+        self.note_classes(a)
         if isinstance(b, Value):
             return self.paths.choose(f"{_told(a)} in {b.node}")
         if isinstance(a, Value):
@@ -82,8 +85,19 @@ class Questions:
         """``a not in b``."""
         return not self.in_(a, b)
 
+    def equals(self, a: Any, b: Any) -> Any:
+        """``a == b``."""
+        self.note_classes(a, b)
+        return a == b
+
+    def differs(self, a: Any, b: Any) -> Any:
+        """``a != b``."""
+        self.note_classes(a, b)
+        return a != b
+
     def is_instance(self, value: Any, classes: Any) -> bool:
         """``isinstance(value, classes)``."""
+        self.note_classes(*(classes if isinstance(classes, tuple) else (classes,)))
         if not isinstance(value, Value):
             return isinstance(value, classes)
         kinds = classes if isinstance(classes, tuple) else (classes,)
@@ -104,9 +118,16 @@ class Questions:
             return self.symbol("type", value)
         if not is_shadow(value):
             return type(value)
+        cls = vars(value).get("_se_class", type(value))
         if vars(value).get("_se_path") is not None:
-            self.asked.add(vars(value)["_se_path"])
-        return vars(value).get("_se_class", type(value))
+            self.classes.setdefault(cls, set()).add(vars(value)["_se_path"])
+        return cls
+
+    def note_classes(self, *values: Any) -> None:
+        """Note where what a class is, and not only what it has, makes a difference: a gate changes classes."""
+        for value in values:
+            if isinstance(value, type) and value in self.classes:
+                self.asked |= self.classes[value]
 
     def text(self, *parts: Any) -> Any:
         """An f-string."""

@@ -55,7 +55,8 @@ class Run(Questions, fx.Tracer):
         self.writes: set[Attr] = set()
         self.looked_up: set[str] = set()  # the methods that the forward finds by their names on the block
         self.inherited: set[str] = set()  # the methods that it finds by super()
-        self.asked: set[str] = set()  # the modules whose class was asked for
+        self.asked: set[str] = set()  # the modules whose class makes a difference
+        self.classes: dict[type, set[str]] = {}
         self.evaluations: list[Evaluation] = []
         self.loops: list[str] = []
         self.walks: set[Expression | None] = set()
