@@ -15,8 +15,8 @@ from ..source.text import FunctionText, Span
 HELPERS = {
     f"__se_{name}__": name
     for name in (
-        "call effect load attributes items is_ is_not in_ not_in equals differs text percent unpack spread enter fails caught subject"
-        " keywords mapping stop"
+        "call effect load attributes items is_ is_not in_ not_in equals differs text percent unpack spread enter fails"
+        " caught subject keywords mapping stop"
     ).split()
 }
 _LEFT_ALONE = frozenset({"super", "locals", "vars", "eval", "exec", "dir", "globals"})

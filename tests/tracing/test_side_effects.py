@@ -1,9 +1,12 @@
 """What finding must not touch, and what a trace would freeze without a mark."""
 
+import collections
 import contextlib
 import copy
 import functools
 import itertools
+import logging
+import warnings
 from collections import OrderedDict
 from types import SimpleNamespace
 
@@ -296,3 +299,87 @@ def test_a_tied_block_tells_nothing_of_an_equal_one_that_is_not():
         plain.load_state_dict(state, assign=True)
         model.load_state_dict(state, assign=True, strict=False)
         assert_same(model(X), plain(X))
+
+
+COUNT = 0
+TABLE = {"a": [1]}
+
+
+class Meter:
+    total = 0
+
+    def __init__(self):
+        self.sum, self.history = 0, []
+
+    def update(self, value):
+        self.sum += 1
+        self.history.append(value)
+        Meter.total += 1
+
+
+class Busy(nn.Module):
+    """Writes wherever a forward can write to."""
+
+    calls = 0
+
+    def __init__(self, path):
+        super().__init__()
+        self.conv, self.path = conv(), path
+        self.meter, self.box = Meter(), SimpleNamespace(n=0, by={"x": []})
+        self.array, self.hooks, self.lists = np.zeros(3), [], collections.defaultdict(list)
+
+    def helper(self, y):
+        n = 0
+
+        def count():
+            nonlocal n
+            n += 1
+
+        count()
+        return y * n
+
+    def forward(self, x):
+        global COUNT
+        COUNT += 1
+        Busy.calls += 1
+        type(self).calls += 1
+        TABLE["a"].append(1)
+        TABLE["b"] = 2
+        SEEN.append(x)
+        self.meter.update(x.mean())
+        self.meter.sum += 1
+        self.box.n += 1
+        self.box.by["x"].append(x)
+        self.array[0] += 1
+        self.array += 1
+        self.lists["k"].append(x)
+        self.hooks.append(lambda: x)
+        print("shape", x.shape)
+        logging.warning("shape %s", x.shape)
+        warnings.warn("shape", stacklevel=2)
+        with open(self.path, "w") as file:  # noqa: PTH123
+            file.write("shape")
+        y = self.helper(self.conv(x))
+        if (mean := y.mean()) is not None and not torch.isnan(mean):
+            y = y + 0 * mean
+        self.last = y
+        return x + y
+
+    def written(self):
+        lists = [len(TABLE["a"]), len(SEEN), len(self.meter.history), len(self.box.by["x"]), len(self.hooks)]
+        numbers = [COUNT, Busy.calls, self.meter.sum, Meter.total, self.box.n, *self.array.tolist()]
+        return lists, numbers, list(TABLE), list(self.lists), hasattr(self, "last"), self.path.exists()
+
+
+def test_finding_writes_nothing_anywhere(tmp_path, capsys, caplog):
+    SEEN.clear()
+    module = Busy(tmp_path / "file")
+    before = module.written()
+    assert len(se_inject.find_sites(module)) == 1
+    assert module.written() == before and not caplog.records and capsys.readouterr().out == ""
+    se_inject.apply(module)
+    assert module.written() == before
+    with pytest.warns(UserWarning, match="shape"):
+        module(X)
+    after = module.written()
+    assert all(a > b for a, b in zip(after[0] + after[1], before[0] + before[1], strict=True)) and module.path.exists()
