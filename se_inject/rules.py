@@ -120,8 +120,8 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
         branch, in_branch, identity, in_identity, identity_convs = right, only_right, left, only_left, convs_left
     if _outputs(flow, only_left) & _outputs(flow, only_right):
         return refuse("its operands come from different items of one tuple")
-    items = {source for source in _outputs(flow, in_identity) if source.op == "placeholder"}
-    if items and not _is_one_of_several_outputs(flow, add):
+    is_item = any(source.op == "placeholder" for source in _outputs(flow, in_identity))
+    if (is_item or _joins_a_list(flow, in_branch)) and not _is_one_of_several_outputs(flow, add):
         return refuse("ambiguous add: its branch aggregates several values, one of which is added")
     handed_in = not flow.ancestors[left] & flow.ancestors[right]
     if handed_in and identity.op != "placeholder":
@@ -144,6 +144,11 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
     if op_name(value) in ADD and (inner := residual(flow, value)) is not None and inner.reason is not None:
         return refuse("ambiguous add: its branch is a sum of paths that are alike")
     return Candidate("residual", add, value, users, in_branch, identity, handed_in=handed_in)
+
+
+def _joins_a_list(flow: Flow, region: int) -> bool:
+    """Whether a region concatenates as many values as it is given."""
+    return any(op_name(n) in CAT and isinstance(argument(n, 0, "tensors"), fx.Node) for n in flow.members(region))
 
 
 def _is_one_of_several_outputs(flow: Flow, add: fx.Node) -> bool:
