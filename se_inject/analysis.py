@@ -71,11 +71,12 @@ class Analyst:
         return is_called and not (changes_class or is_container or is_wrapped(module) or self._loops(module))
 
     def _loops(self, module: nn.Module) -> bool:
-        """Whether a gate among a module's children would be run as one of them."""
+        """Whether a gate would be run as one of a module's children, or its class makes a difference."""
         if not has_own_forward(module):
             return False
         try:
-            return bool(self.children.capture(module).walks)
+            captured = self.children.capture(module)
+            return bool(captured.walks) or "" in captured.asked
         except UntraceableError:
             return bool(module._modules)
 
@@ -105,7 +106,7 @@ class Analyst:
         cls, state = originally(block)
         placed = [self._placed(group, captured, cls, state, block) for group in groups]
         sites = [finding for finding in placed if finding.reason is None]
-        reads = {name for path, name in captured.reads if path == ""}
+        reads = {name for path, name in captured.reads | captured.writes if path == ""}
         if len([s for s in sites if not s.producer]) == 1:
             sites = [self._in_slot(s, groups[placed.index(s)], captured, cls, state, block) for s in sites]
         written = [site for site in sites if not (site.producer or site.in_slot)]

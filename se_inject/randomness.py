@@ -75,12 +75,14 @@ def _generators(values: Any, seen: set[int], depth: int = 4) -> Iterator[Any]:
             yield from _generators((value.__self__, value.__func__), seen, depth)
         elif depth and isinstance(value, types.FunctionType):
             yield from _generators(_reached(value), seen, depth - 1)
+        elif depth and isinstance(value, dict | list | tuple):
+            yield from _generators(value.values() if isinstance(value, dict) else value, seen, depth - 1)
         elif depth and not isinstance(value, type | types.ModuleType | torch.Tensor):
             yield from _generators(list(getattr(value, "__dict__", {}).values()), seen, depth - 1)
 
 
 def _reached(function: types.FunctionType) -> list[Any]:
-    named = [function.__globals__[name] for name in function.__code__.co_names if name in function.__globals__]
+    named = [function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__]
     closed_over = []
     for cell in function.__closure__ or ():
         try:
@@ -88,6 +90,13 @@ def _reached(function: types.FunctionType) -> list[Any]:
         except ValueError:  # the variable has no value yet
             continue
     return [*named, *closed_over, *(function.__defaults__ or ())]
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
 
 
 def _is_same(a: Any, b: Any) -> bool:

@@ -23,6 +23,7 @@ from .selection import Selection
 from .site import Site, Skipped
 from .source.place import where
 from .surgery.gated_block import originally
+from .tracing.capture import Capture
 from .tracing.errors import UntraceableError
 from .wrapped import check_model, is_wrapped
 
@@ -88,6 +89,10 @@ class Survey:
                 self.asked_again += self._selection.selects(found.site.with_channels(gated))
             if reason is None and self._has_asked_class(found):
                 reason = "its parent asks for its class, which a gate would change"
+            if reason is None and self._is_walked(found):
+                reason = "a module around it walks through its children, among which the gate would be"
+            if reason is None and self._is_bypassed(found):
+                reason = "its forward is not what runs: a module around it calls what is in it"
             if reason is None and found.finding.producer and not self._can_hold_gate(found):
                 reason = f"the child that makes its value ({found.finding.producer}) is shared or cannot hold a gate"
             if reason is None:
@@ -116,15 +121,34 @@ class Survey:
         changed = _join(found.block_path, found.finding.producer)
         return changed in self._asked and not found.finding.in_slot and not isinstance(found.block, fx.GraphModule)
 
+    def _is_walked(self, found: Found) -> bool:
+        """Whether a forward around a block walks through the block's children."""
+        return not isinstance(found.block, fx.GraphModule) and _join(found.block_path, found.finding.producer) in {
+            _join(path, child) for path, captured in self._captured for child in captured.walked
+        }
+
+    def _is_bypassed(self, found: Found) -> bool:
+        """Whether a forward around a block calls its children, and none calls the block."""
+        path = found.block_path
+        if not path or isinstance(found.block, fx.GraphModule):
+            return False
+        others = {called for called, caller in self._calls if not _is_at_or_below(caller, path)}
+        return path not in others and any(called.startswith(f"{path}.") for called in others)
+
     @cached_property
-    def _asked(self) -> set[str]:
-        """The modules whose class a forward of a module above asks for."""
-        asked = set()
+    def _captured(self) -> list[tuple[str, Capture]]:
+        """All that forwards do, by their modules."""
+        captured = []
         for path, module in self._modules.items():
             if has_own_forward(module) and not isinstance(module, fx.GraphModule):
                 with suppress(UntraceableError):
-                    asked |= {_join(path, child) for child in self._analyst.children.capture(module).asked - {""}}
-        return asked
+                    captured.append((path, self._analyst.children.capture(module)))
+        return captured
+
+    @cached_property
+    def _asked(self) -> set[str]:
+        """The modules whose class a forward of a module above asks for."""
+        return {_join(path, child) for path, captured in self._captured for child in captured.asked - {""}}
 
     @cached_property
     def _calls(self) -> set[tuple[str, str]]:

@@ -45,9 +45,9 @@ def patches(edits: Iterable[tuple[type[nn.Module], tuple[Edit, ...]]]) -> Iterat
 
 def _patch(filename: str, before: tuple[str, ...], after: tuple[str, ...], name: str) -> str:
     path = short(filename)
-    lines = difflib.unified_diff(_whole(before), _whole(after), f"a/{path}", f"b/{path}")
-    return "".join(f"{line.rstrip()} {name}\n" if line.startswith("@@") else line for line in lines)
+    lines = difflib.unified_diff(before, after, f"a/{path}", f"b/{path}")
+    return "".join(map(_whole, (f"{line.rstrip()} {name}\n" if line.startswith("@@") else line for line in lines)))
 
 
-def _whole(lines: tuple[str, ...]) -> list[str]:
-    return [line if line.endswith("\n") else f"{line}\n" for line in lines]
+def _whole(line: str) -> str:
+    return line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"

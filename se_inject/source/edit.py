@@ -20,13 +20,22 @@ class Edit:
     """One place of a gate's call in a method of a class: around an expression, or before a statement."""
 
     method: str
-    span: Span
+    span: Span  # its lines counted from the method's first, which may move in its file
     digest: str  # of the method's text
     gate: str
     channels_last: bool = False
     assigns: bool = False  # whether the gate's call is a statement of its own, before the name at the span is changed
     owner: type | None = None  # the class above whose method it is, if the block's class calls that by super()
     walks: str = ""  # where children are walked through, without the gate: what an item of them is called there
+
+
+def moved(span: Span, lines: int) -> Span:
+    """A span that many lines further down.
+
+    >>> moved((1, 4, 2, 8), 10)
+    (11, 4, 12, 8)
+    """
+    return span[0] + lines, span[1], span[2] + lines, span[3]
 
 
 def by_method(edits: Iterable[Edit]) -> dict[tuple[type | None, str], tuple[Edit, ...]]:
@@ -38,19 +47,24 @@ def by_method(edits: Iterable[Edit]) -> dict[tuple[type | None, str], tuple[Edit
     return found
 
 
-def method_of(
-    cls: type[nn.Module], looked_up: Set[str], inherited: Set[str], text: FunctionText
-) -> tuple[str, type | None] | None:
-    """Under which name a class finds the function of a text, and in which class above it, if by super()."""
-    for name in sorted(looked_up | inherited):
-        owners = [base for base in cls.__mro__ if name in vars(base)]
-        for owner in owners:
-            if any(text_of(function) is text for function in functions_in(vars(owner)[name])):
-                is_found_first = owner is owners[0] and name not in inherited
-                is_found = is_found_first or (name in inherited and owner is not cls)
-                return (
-                    (name, None if is_found_first else owner) if is_found and _keeps_its_first_argument(text) else None
-                )
+Reach = tuple[str, bool]  # the name by which a method is found on a block, and whether super() finds it
+
+
+def method_of(cls: type[nn.Module], reached: Set[Reach | None], text: FunctionText) -> tuple[str, type | None] | None:
+    """Under which name a class finds the function of a text, and in which class above it, if by super().
+
+    None if the function is reached in any other way too, as a bound method that is kept, where an edit would not show.
+    """
+    names = {reach[0] for reach in reached if reach is not None}
+    if None in reached or len(names) != 1 or not _keeps_its_first_argument(text):
+        return None
+    [name] = names
+    owners = [base for base in cls.__mro__ if name in vars(base)]
+    for owner in owners:
+        for function in functions_in(vars(owner)[name]):
+            if text_of(function) is text and exchanged(vars(owner)[name], function, function) is not None:
+                is_found_first = owner is owners[0] and (name, True) not in reached
+                return (name, None if is_found_first else owner) if is_found_first or owner is not cls else None
     return None
 
 
@@ -68,7 +82,9 @@ def _keeps_its_first_argument(text: FunctionText) -> bool:
     name = _first_argument(text)
     nodes = list(ast.walk(text.node))
     stored = any(isinstance(n, ast.Name) and n.id == name and not isinstance(n.ctx, ast.Load) for n in nodes)
-    return name is not None and not stored and [n.arg for n in nodes if isinstance(n, ast.arg)].count(name) == 1
+    bound = any(name in (getattr(n, "name", None), getattr(n, "asname", None)) for n in nodes if n is not text.node)
+    arguments = [n.arg for n in nodes if isinstance(n, ast.arg)]
+    return name is not None and not stored and not bound and arguments.count(name) == 1
 
 
 def operand(text: FunctionText, span: Span, index: int) -> tuple[Span, bool] | None:
@@ -139,12 +155,12 @@ def edited_lines(text: FunctionText, edits: Iterable[Edit]) -> tuple[str, ...]:
     block = _first_argument(text)
     inserted: list[tuple[int, int, int, str]] = []  # line, column, order, what is written there
     for edit in edits:
-        line, column, end_line, end_column = edit.span
+        line, column, end_line, end_column = moved(edit.span, text.first)
         name, _, index = edit.gate.partition(".")
         gate = f'{block}.{name}["{index}"]' if index else f"{block}.{name}"
         before, after = f"{gate}(", ")"
         if edit.walks:
-            before, after = "[module for module in ", f" if {edit.walks} is not {block}.{name}]"
+            before, after = "iter([module for module in ", f" if {edit.walks} is not {block}.{name}])"
         elif edit.channels_last:
             before, after = f"{gate}((", ").movedim(-1, 1)).movedim(1, -1)"
         if edit.assigns:

@@ -1,6 +1,6 @@
 """Functions behind decorators: found, and exchanged with the decorators kept."""
 
-import copy
+import functools
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -25,6 +25,8 @@ def functions_in(value: Any, seen: frozenset[int] = frozenset()) -> Iterator[typ
 def exchanged(value: Any, old: types.FunctionType, new: types.FunctionType, seen: frozenset[int] = frozenset()) -> Any:
     """``value`` with ``new`` in the place of ``old``, which it may be or be around; None where ``old`` is not found.
 
+    None, too, where a decorator is an object: it may have a state, which a copy would not share.
+
     >>> def decorated(function):
     ...     return lambda: function() + 1
     >>> one, two = lambda: 1, lambda: 2
@@ -33,23 +35,38 @@ def exchanged(value: Any, old: types.FunctionType, new: types.FunctionType, seen
     """
     if value is old:
         return new
-    for inner in _inside(value):
-        replacement = exchanged(inner, old, new, seen | {id(value)}) if id(inner) not in seen else None
-        if replacement is not None:
-            return _copy(value, inner, replacement)
-    return None
+    if id(value) in seen:
+        return None
+    seen = seen | {id(value)}
+    if isinstance(value, functools.partial | functools.partialmethod):
+        inner = exchanged(value.func, old, new, seen)
+        return None if inner is None else type(value)(inner, *value.args, **value.keywords)
+    if not isinstance(value, types.FunctionType):
+        return None
+    contents = [None if _is_empty(cell) else cell.cell_contents for cell in value.__closure__ or ()]
+    replacements = [exchanged(content, old, new, seen) for content in contents]
+    if all(replacement is None for replacement in replacements):
+        return None
+    pairs = zip(value.__closure__ or (), replacements, strict=True)
+    cells = tuple(cell if replacement is None else types.CellType(replacement) for cell, replacement in pairs)
+    copy = types.FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, cells)
+    wrapped = getattr(value, "__wrapped__", None)
+    return like(copy, value, wrapped=exchanged(wrapped, old, new, seen) if wrapped is not None else None)
 
 
-def _inside(value: Any) -> Iterator[types.FunctionType]:
+def _inside(value: Any) -> Iterator[Any]:
     """What functools.wraps noted on a function, what it closes over, or what an object holds."""
     wrapped = getattr(value, "__wrapped__", None)
     if isinstance(wrapped, types.FunctionType):
         yield wrapped
     if isinstance(value, types.FunctionType):
         held = [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
+    elif isinstance(value, functools.partial | functools.partialmethod):
+        held = [value.func]
     else:
         held = list(getattr(value, "__dict__", {}).values())
-    yield from (item for item in held if isinstance(item, types.FunctionType) and item is not wrapped)
+    kinds = (types.FunctionType, functools.partial, functools.partialmethod)
+    yield from (item for item in held if isinstance(item, kinds) and item is not wrapped)
 
 
 def _is_empty(cell: types.CellType) -> bool:
@@ -58,19 +75,6 @@ def _is_empty(cell: types.CellType) -> bool:
     except ValueError:
         return True
     return False
-
-
-def _copy(value: Any, inner: types.FunctionType, replacement: types.FunctionType) -> Any:
-    if not isinstance(value, types.FunctionType):
-        holder = copy.copy(value)
-        vars(holder).update({name: replacement for name, item in vars(value).items() if item is inner})
-        return holder
-    cells = [
-        types.CellType(replacement) if not _is_empty(cell) and cell.cell_contents is inner else cell
-        for cell in value.__closure__ or ()
-    ]
-    new = types.FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, tuple(cells))
-    return like(new, value, wrapped=replacement)
 
 
 def like(new: types.FunctionType, function: types.FunctionType, wrapped: Any = None) -> types.FunctionType:

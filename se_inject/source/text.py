@@ -50,10 +50,16 @@ class FunctionText:
 
     def parse(self, lines: tuple[str, ...]) -> tuple[ast.stmt, Function]:
         """The function's statement, and the function in it, anew from ``lines`` that are the file's or edited ones."""
-        first, indented = _first_line(self.statement), self.statement.col_offset > 0
-        padding = "\n" * (first - 1 - indented) + "if 1:\n" * indented
-        [*_, parsed] = ast.parse(padding + "".join(lines[first - 1 : self.statement.end_lineno])).body
-        statement: ast.stmt = parsed.body[0] if indented else parsed  # type: ignore[attr-defined]
+        first, column = _first_line(self.statement), self.statement.col_offset
+        is_first = not self.lines[first - 1].encode()[:column].strip()
+        if is_first:
+            padding = "\n" * (first - 1 - (column > 0)) + "if 1:\n" * (column > 0)
+            tree = ast.parse(padding + "".join(lines[first - 1 : self.statement.end_lineno]))
+        else:
+            tree = ast.parse("".join(lines))
+        place = self.statement.lineno, column
+        statements = (n for n in ast.walk(tree) if isinstance(n, type(self.statement)))
+        statement = next(n for n in statements if (n.lineno, n.col_offset) == place)
         return statement, self._alike(statement)[self._alike(self.statement).index(self.node)]
 
     def _alike(self, statement: ast.stmt) -> list[Function]:

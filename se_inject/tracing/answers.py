@@ -35,7 +35,7 @@ def _called_back(function: Any) -> Callable[..., Any]:
     def answer(run: Any, *args: Any, **kwargs: Any) -> Any:
         run.silent += 1  # what is made on the way is no expression of the text
         try:
-            return function(*args, **kwargs)
+            return function(*map(run.answering, args), **kwargs)
         finally:
             run.silent -= 1
 
@@ -87,6 +87,10 @@ def _bool(run: Any, *args: Any) -> bool:
     return bool(*args)
 
 
+def _vars(run: Any, *owner: Any) -> Any:
+    return run.load(owner[0], "__dict__") if owner and is_shadow(owner[0]) else dict(vars(*owner))
+
+
 def _range(run: Any, *args: Any) -> Any:
     if any(isinstance(arg, Value) for arg in args):
         run.note_loop()
@@ -113,6 +117,7 @@ ANSWERS: dict[int, Callable[..., Any]] = {
     id(type): _type,
     id(bool): _bool,
     id(range): _range,
+    id(vars): _vars,
     id(open): _unknown,
     id(input): _unknown,
     id(print): _nothing,

@@ -80,7 +80,14 @@ def involves(*containers: Any, depth: int = 4) -> bool:
                 return True
             if isinstance(item, slice) and isinstance(item.stop, Value):
                 return True
+            if depth and _is_plain_object(item) and involves(vars(item), depth=depth - 1):
+                return True
     return False
+
+
+def _is_plain_object(item: Any) -> bool:
+    has_parts = isinstance(item, nn.Module | type | types.FunctionType | types.MethodType | types.ModuleType)
+    return hasattr(item, "__dict__") and not has_parts
 
 
 def _only_tells(function: types.FunctionType) -> bool:
@@ -91,7 +98,7 @@ def _only_tells(function: types.FunctionType) -> bool:
 def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywords) -> Any:
     owner, function = method.__self__, method.__func__
     if is_shadow(owner):
-        return _shadows_method(run, owner, function, args, kwargs)
+        return run.reaching(method, lambda: _shadows_method(run, owner, function, args, kwargs))
     if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
         return _autograd(run, owner, args)
     if is_generator(owner):
@@ -125,6 +132,16 @@ def _function(
 ) -> Any:
     if is_instrumented(function.__code__):
         return function(*args, **kwargs)
+    if args and is_shadow(args[0]):
+        path = vars(args[0]).get("_se_path")
+        if path and function is inspect.getattr_static(type(args[0]), "forward", None):
+            run.asked.add(path)  # it runs the forward of that class, not that of one with gates
+            return run.call_shadow(args[0], args[1:], kwargs)
+        return run.reaching(function, lambda: _plain_function(run, function, args, kwargs, involved))
+    return _plain_function(run, function, args, kwargs, involved)
+
+
+def _plain_function(run: Any, function: types.FunctionType, args: _Arguments, kwargs: _Keywords, involved: bool) -> Any:
     special = _SPECIAL.get((function.__module__, function.__name__))
     if special is not None:
         return special(run, args, kwargs)
@@ -163,7 +180,8 @@ def _class(run: Any, cls: type, args: _Arguments, kwargs: _Keywords) -> Any:
     if cls.__module__ in _UNPREDICTABLE:
         return run.unknown()
     if not involves(args, kwargs):
-        return run.own(cls(*args, **kwargs))
+        with no_randomness():
+            return run.own(cls(*args, **kwargs))
     return _native(run, cls, args, kwargs)
 
 
@@ -172,10 +190,23 @@ def _builtin(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> An
     if is_generator(owner) or getattr(function, "__module__", None) in _UNPREDICTABLE:
         return run.unknown()
     if type(owner) in CONTAINERS:
-        return function(*args, **kwargs)
+        return _of_container(run, function, args, kwargs)
+    if isinstance(owner, str) and involves(args, kwargs):
+        return run.symbol("text", *args, **kwargs)
     if involves(args, kwargs):
+        is_foreign = owner is not None and not isinstance(owner, type | types.ModuleType | tuple)
+        if is_foreign and not _is_torch_function(function):
+            return run.opaque(function.__name__, "it would change what is not the forward's own", *args, **kwargs)
         return _native(run, function, args, kwargs)
     return _as_it_is(run, function, args, kwargs)
+
+
+def _of_container(run: Any, method: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    """A method of a list, dictionary or the like; keys that are values are looked up as items are."""
+    if method.__name__ in ("get", "pop", "setdefault") and args and isinstance(args[0], Value):
+        is_there = run.paths.choose(f"{args[0].node.name} is a key")
+        return run.items(method.__self__)[args[0]] if is_there else (*args, None)[1]
+    return method(*args, **kwargs)
 
 
 def _object(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
@@ -199,7 +230,7 @@ def _native(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
     name = getattr(function, "__name__", type(function).__name__)
     run.native += 1
     try:
-        result = function(*args, **kwargs)
+        result = function(*map(run.answering, args), **kwargs)
         return run.paths.choose(f"{name} of {args}") if isinstance(result, bool) else result
     except UntraceableError as error:
         why = str(error)
@@ -218,7 +249,8 @@ def _as_it_is(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> A
     if _is_torch_function(function):
         if getattr(function, "__name__", "") in _DRAWS:
             return run.unknown()
-        result = function(*args, **kwargs)
+        with no_randomness():
+            result = function(*args, **kwargs)
         if isinstance(result, bool) and not args and function.__name__ != "is_scripting":
             return run.mode(f"{function.__name__}()", result)
         return run.own(result)

@@ -3,14 +3,17 @@
 import ast
 import functools
 import inspect
+import types
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from ..source.edit import Reach
 from ..source.functions import functions_in
 from ..source.place import where
+from ..source.text import FunctionText
 from .calls import perform
 from .errors import InfeasiblePath, UntraceableError
 from .instrument import boundary, expression_at, is_instrumented
@@ -45,8 +48,10 @@ class Capture:
 
     ways: tuple[Way, ...]
     reads: frozenset[Attr]  # attributes of the block ("", name) and of modules below it
-    looked_up: frozenset[str]  # the methods that it finds by their names on the block
-    inherited: frozenset[str]  # the methods that it finds by super()
+    writes: frozenset[Attr]
+    reached: dict[FunctionText, set[Reach | None]]  # how the methods of the block are found
+    is_partial: bool  # whether there are ways that were not walked
+    walked: frozenset[str]  # the modules below whose children are walked through
     asked: frozenset[str]  # the modules whose class makes a difference
     walks: frozenset[Expression | None]  # where it walks through the block's own children; None for somewhere
 
@@ -81,8 +86,10 @@ def capture(block_class: type[nn.Module], state: dict[str, Any], block: nn.Modul
     return Capture(
         tuple(ways),
         frozenset().union(*(run.reads for run in runs)),
-        frozenset().union(*(run.looked_up for run in runs)),
-        frozenset().union(*(run.inherited for run in runs)),
+        frozenset().union(*(run.writes for run in runs)),
+        {text: set().union(*(run.reached.get(text, ()) for run in runs)) for run in runs for text in run.reached},
+        any(run.is_partial for run in runs),
+        frozenset().union(*(run.walked for run in runs)),
         frozenset().union(*(run.asked for run in runs)),
         frozenset().union(*(run.walks for run in runs)),
     )
@@ -146,10 +153,12 @@ def _run_forward(run: Run, block_class: type[nn.Module], parameters: list[inspec
         else:
             args.append(value)
     try:
-        run.looked_up.add("forward")
-        result = perform(run, shadow.forward, tuple(args), kwargs)
+        forward = shadow.forward
+        if isinstance(forward, types.MethodType):
+            run.bind(forward, "forward", False)
+        result = perform(run, forward, tuple(args), kwargs)
         run.create_node("output", "output", (run.create_arg(result),), {})
-    except Exception as error:  # the user's forward runs here, so anything can be raised
+    except (Exception, SystemExit, GeneratorExit) as error:  # the user's forward runs here
         raise _judged(run, error) from error
     if any(user.target not in _SHAPING for n in run.graph.nodes if "shape_only" in n.meta for user in n.users):
         raise UntraceableError("it unpacks a value into arguments (data-dependent control flow)")
@@ -166,7 +175,7 @@ def _extra(run: Run, parameter: inspect.Parameter, most: int) -> list[Any]:
     return [run.create_proxy("placeholder", f"{parameter.name}_{i}", (), {}) for i in range(count)]
 
 
-def _judged(run: Run, error: Exception) -> BaseException:
+def _judged(run: Run, error: BaseException) -> BaseException:
     """Whether a forward's error means that such inputs do not occur, or that stand-ins would not do."""
     message = f"{_first_line(error)}{_place_of(error)}"
     if run.is_doubtful or _is_raised_by_a_check(error):
@@ -174,7 +183,7 @@ def _judged(run: Run, error: Exception) -> BaseException:
     return UntraceableError(run.loops[0] if run.loops else message)
 
 
-def _place_of(error: Exception) -> str:
+def _place_of(error: BaseException) -> str:
     place, trace = "", error.__traceback__
     while trace is not None:
         if is_instrumented(trace.tb_frame.f_code):
@@ -183,7 +192,7 @@ def _place_of(error: Exception) -> str:
     return place
 
 
-def _is_raised_by_a_check(error: Exception) -> bool:
+def _is_raised_by_a_check(error: BaseException) -> bool:
     """Whether the user's own code raises it, as an assert on shapes does."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -199,6 +208,6 @@ def _is_raised_by_a_check(error: Exception) -> bool:
     return is_error_of_use and not raised_in.startswith(("torch.", "se_inject."))
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -19,7 +19,7 @@ HELPERS = {
         " caught subject keywords mapping stop"
     ).split()
 }
-_LEFT_ALONE = frozenset({"super", "locals", "vars", "eval", "exec", "dir", "globals"})
+_OF_FRAMES = frozenset({"super", "locals", "vars", "dir", "globals", "eval", "exec"})  # without arguments, or always
 
 
 @functools.lru_cache(maxsize=1024)
@@ -98,7 +98,10 @@ def _assign(name: str, value: ast.expr) -> ast.Assign:
 
 
 def _is_plain_call(node: ast.expr) -> bool:
-    return isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in _LEFT_ALONE)
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        return isinstance(node, ast.Call)
+    name = node.func.id
+    return name not in _OF_FRAMES or (bool(node.args) and name not in ("eval", "exec"))
 
 
 def _shape(target: ast.expr) -> ast.expr:
@@ -139,6 +142,12 @@ class _Instrument(ast.NodeTransformer):
         self.generic_visit(node)
         return node
 
+    def visit_Dict(self, node: ast.Dict) -> ast.Dict:
+        self.generic_visit(node)
+        pairs = zip(node.keys, node.values, strict=True)
+        node.values = [value if key is not None else _call("mapping", value) for key, value in pairs]
+        return node
+
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         self.generic_visit(node)
         name = ast.Constant(self._mangled(node.attr))
@@ -158,9 +167,19 @@ class _Instrument(ast.NodeTransformer):
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
         self.generic_visit(node)
         helper = _COMPARISONS.get(type(node.ops[0]))
+        if len(node.ops) > 1 and any(type(op) in _COMPARISONS for op in node.ops):
+            return self._chain(node)
         if len(node.ops) > 1 or helper is None:
             return node
         return ast.copy_location(_call(helper, node.left, node.comparators[0]), node)
+
+    def _chain(self, node: ast.Compare) -> ast.expr:
+        """``a is b is c`` as ``a is b and b is c``, where ``b`` is as good as the same the second time."""
+        operands = [node.left, *node.comparators]
+        parts = [ast.Compare(operands[i], [op], [operands[i + 1]]) for i, op in enumerate(node.ops)]
+        helpers = [(_COMPARISONS.get(type(op)), part) for op, part in zip(node.ops, parts, strict=True)]
+        values: list[ast.expr] = [_call(h, p.left, p.comparators[0]) if h else p for h, p in helpers]
+        return ast.copy_location(ast.BoolOp(ast.And(), values), node)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.expr:
         parts: list[ast.expr] = []

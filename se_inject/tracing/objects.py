@@ -25,18 +25,19 @@ class Attributes:
     def __getitem__(self, name: str) -> Any:
         run, owner = self._run, self._owner
         if isinstance(owner, Value):
-            return getattr(owner, name)
+            return run.class_of(owner) if name == "__class__" else getattr(owner, name)
         if is_shadow(owner):
             return self._of_shadow(name)
         if name in _WHAT_A_CLASS_IS:
             run.note_classes(owner)
         if type(owner) is super:
-            run.inherited.add(name)
+            value = getattr(owner, name)
+            return run.bind(value, name, True) if isinstance(value, types.MethodType) else run.own(value)
         written = run.overlaid(owner, name)
         if written is not None:
             return written[1]
         value = getattr(owner, name)
-        return value if isinstance(owner, types.ModuleType) and callable(value) else run.own(value)
+        return value if isinstance(owner, types.ModuleType) and callable(value) else run.held(value)
 
     def _of_shadow(self, name: str) -> Any:
         run, shadow = self._run, self._owner
@@ -55,8 +56,8 @@ class Attributes:
         if isinstance(found, property) and isinstance(found.fget, types.FunctionType):
             return run.instrument(found.fget, (shadow,), {})
         value = run.own(getattr(shadow, name))
-        if path == "" and isinstance(value, types.MethodType):
-            run.looked_up.add(name)
+        if path == "" and isinstance(value, types.MethodType) and name not in attributes:
+            run.bind(value, name, False)
         return value
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -139,6 +140,14 @@ class Keywords(dict[str, Any]):
 
     def __bool__(self) -> bool:
         return bool(self._run.paths.choose("there are keyword arguments", first=False))
+
+    def __len__(self) -> int:
+        return super().__len__() or int(bool(self))
+
+    def __iter__(self) -> Any:
+        raise self._run.refuse("it looks through its keyword arguments, whatever they are")
+
+    keys = values = items = __iter__  # type: ignore[assignment]
 
     def __getitem__(self, name: str) -> Any:
         if not super().__contains__(name):

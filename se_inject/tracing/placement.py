@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
-from ..source.edit import Edit, goes_through_itself, is_expression, method_of, operand, walked
+from ..source.edit import Edit, goes_through_itself, is_expression, method_of, moved, operand, walked
 from .capture import Capture
 from .run import Expression
 
@@ -38,7 +38,9 @@ class Placer:
     def edits(self, targets: list[Target]) -> tuple[Edit, ...]:
         """The edits that gate these values and nothing else; none where no expressions are these values alone."""
         walks = self._walks()
-        edits = self._around_values(targets) or self._around_uses(targets)
+        # Where not all ways are known, what another one does with the value is anybody's guess.
+        around_values = () if self._capture.is_partial else self._around_values(targets)
+        edits = around_values or self._around_uses(targets)
         return (*edits, *walks) if edits and walks is not None else ()
 
     def _walks(self) -> tuple[Edit, ...] | None:
@@ -98,7 +100,7 @@ class Placer:
         method = self._method(place)
         assert method is not None
         name, owner = method
-        return Edit(name, span, place.text.digest, gate="", assigns=assigns, owner=owner)
+        return Edit(name, moved(span, -place.text.first), place.text.digest, gate="", assigns=assigns, owner=owner)
 
     def _is_place(self, place: Expression) -> bool:
         return self._can_edit(place) and is_expression(place.text, place.span)
@@ -109,7 +111,7 @@ class Placer:
     def _method(self, place: Expression) -> tuple[str, type | None] | None:
         key = id(place.text)
         if key not in self._methods:
-            self._methods[key] = method_of(self._cls, self._capture.looked_up, self._capture.inherited, place.text)
+            self._methods[key] = method_of(self._cls, self._capture.reached.get(place.text, frozenset()), place.text)
         return self._methods[key]
 
     def _has_only(self, place: Expression, names: dict[int, set[str]]) -> bool:

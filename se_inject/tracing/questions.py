@@ -166,11 +166,14 @@ class Questions:
 
     def mapping(self, value: Any) -> Any:
         """The items of ``**value`` in a call, of which nothing is known where it is a value."""
-        return {} if isinstance(value, Value) else value
+        if isinstance(value, Value):
+            return {}
+        return dict(dict.items(value)) if isinstance(value, dict) else value
 
     def subject(self, value: Any) -> Any:
         """What a match statement looks at."""
-        if isinstance(value, Value):
+        held = value if isinstance(value, tuple | list) else (value,)
+        if any(isinstance(item, Value) for item in held):
             raise self.refuse("it matches a value, which is known only when it runs")
         return value
 

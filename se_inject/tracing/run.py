@@ -1,13 +1,17 @@
 """One run of a forward on stand-ins: the graph that it leaves, and where in the text each value was made."""
 
+import contextlib
+import functools
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
+from ..source.edit import Reach
+from ..source.functions import functions_in
 from ..source.place import where
 from ..source.text import FunctionText, Span, text_of
 from .calls import effect, perform
@@ -16,7 +20,7 @@ from .instrument import HELPERS, expression_at, instrumented, is_instrumented
 from .objects import Attributes, Items, Keywords
 from .paths import Paths
 from .questions import Questions
-from .shadows import Shadows, is_shadow
+from .shadows import Shadows, Unread, is_shadow
 from .values import Attribute, Value, unknown
 
 
@@ -53,8 +57,13 @@ class Run(Questions, fx.Tracer):
         self.unsettled = unsettled  # attributes that the forward writes: what it reads first is anybody's guess
         self.reads: set[Attr] = set()
         self.writes: set[Attr] = set()
-        self.looked_up: set[str] = set()  # the methods that the forward finds by their names on the block
-        self.inherited: set[str] = set()  # the methods that it finds by super()
+        self.reached: dict[FunctionText, set[Reach | None]] = {}  # how methods of the block were found
+        self.is_partial = (
+            False  # whether there are ways that nobody walks: loops that go on, errors that are suppressed
+        )
+        self.walked: set[str] = set()  # the modules below whose children are walked through
+        self._bound: dict[int, tuple[types.MethodType, Reach]] = {}
+        self._reach: Reach | None = ("forward", False)
         self.asked: set[str] = set()  # the modules whose class makes a difference
         self.classes: dict[type, set[str]] = {}
         self.evaluations: list[Evaluation] = []
@@ -64,6 +73,7 @@ class Run(Questions, fx.Tracer):
         self.native = 0  # how deep in code that runs as it is: what it makes is no expression of the text
         self.silent = 0  # the same in builtins that call back
         self._is_on_block = True
+        self.block_class: type[nn.Module] = type(block)
         self.package = type(block).__module__.partition(".")[0]
         self._overlay: dict[tuple[int, str], tuple[Any, Any]] = {}
         self._globals: dict[int, dict[str, Any]] = {}
@@ -157,6 +167,7 @@ class Run(Questions, fx.Tracer):
 
     def note_loop(self) -> None:
         """Note where the forward loops over a value: errors may come of not knowing how often."""
+        self.is_partial = True
         self.loops.append(self.at("it loops over a value, how often is known only when it runs"))
 
     def note_walk(self) -> None:
@@ -196,6 +207,7 @@ class Run(Questions, fx.Tracer):
 
     def enter(self, context: Any) -> Any:
         """A context manager; none is entered, as they are for effects alone."""
+        self.is_partial |= isinstance(context, contextlib.suppress)
         return _NotEntered(self, context)
 
     # Running functions
@@ -221,13 +233,48 @@ class Run(Questions, fx.Tracer):
             tuple(self._cell(cells[name]) for name in code.co_freevars),
         )
         copy.__kwdefaults__ = self.own(function.__kwdefaults__)
-        before = self.native, self.silent, self._is_on_block
+        before = self.native, self.silent, self._is_on_block, self._reach
         self.native = self.silent = 0
         self._is_on_block = bool(args) and is_shadow(args[0]) and vars(args[0]).get("_se_path") == ""
+        if self._is_on_block:
+            self.reached.setdefault(text, set()).add(self._reach)
         try:
             return copy(*args, **kwargs)
         finally:
-            self.native, self.silent, self._is_on_block = before
+            self.native, self.silent, self._is_on_block, self._reach = before
+
+    def bind(self, method: types.MethodType, name: str, by_super: bool) -> types.MethodType:
+        """A method that was found by its name on the block."""
+        self._bound[id(method)] = method, (name, by_super)
+        return method
+
+    def reach(self, function: Any) -> None:
+        """Note how the function that runs next was found: by a name, inside what was found by one, or otherwise."""
+        if isinstance(function, types.MethodType):
+            known = self._bound.get(id(function))
+            self._reach = None if known is None else known[1]
+        elif self._reach is not None and not self._is_within(function, self._reach[0]):
+            self._reach = None
+
+    def reaching(self, function: Any, run: Callable[[], Any]) -> Any:
+        """What ``run`` returns, with a note of how the function that it runs was found."""
+        before = self._reach
+        self.reach(function)
+        try:
+            return run()
+        finally:
+            self._reach = before
+
+    def answering(self, value: Any) -> Any:
+        """A function that code which is not instrumented may call: it is answered as any call of the forward's."""
+        if not isinstance(value, types.FunctionType | types.MethodType | functools.partial):
+            return value
+        return lambda *args, **kwargs: perform(self, value, args, kwargs)
+
+    def _is_within(self, function: types.FunctionType, name: str) -> bool:
+        return any(
+            function is f for c in self.block_class.__mro__ if name in vars(c) for f in functions_in(vars(c)[name])
+        )
 
     def is_own_code(self, function: types.FunctionType) -> bool:
         """Whether a function belongs to the block's own package, not to a library that it uses."""
@@ -247,12 +294,17 @@ class Run(Questions, fx.Tracer):
         """A value as the run may hold it: with stand-ins for modules, copies of containers, unknown tensors."""
         return value if isinstance(value, Value) else self.shadows.own(value)
 
+    def held(self, value: Any) -> Any:
+        """The same for what was there before: an iterator is not read, as nothing could put it back."""
+        is_iterator = isinstance(value, Iterator) and not isinstance(value, Value | Unread)
+        return Unread(self) if is_iterator else self.own(value)
+
     def _globals_of(self, function: types.FunctionType, code: types.CodeType) -> dict[str, Any]:
         real = function.__globals__
         copy = self._globals.setdefault(id(real), {**real, **self._helpers})
         for name in _names(code):
             if name in real and copy.get(name) is real[name]:
-                copy[name] = self.own(real[name])
+                copy[name] = self.held(real[name])
         return copy
 
     def _cell(self, cell: types.CellType) -> types.CellType:
@@ -260,7 +312,7 @@ class Run(Questions, fx.Tracer):
             copy = types.CellType()
             self._cells[id(cell)] = cell, copy
             if not _is_empty(cell):
-                copy.cell_contents = self.own(cell.cell_contents)
+                copy.cell_contents = self.held(cell.cell_contents)
         return self._cells[id(cell)][1]
 
     def overlay(self, owner: Any, name: str, value: Any) -> None:

@@ -18,6 +18,8 @@ MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}
 class Run(Protocol):
     """What shadows need from the run that they are made for."""
 
+    walked: set[str]
+
     def unknown(self) -> Any:
         """A value of which nothing is known."""
 
@@ -124,6 +126,8 @@ class Shadows:
         def note_walk() -> None:
             if path == "" and not self.is_quiet:
                 self._run.note_walk()
+            elif path and not self.is_quiet:
+                self._run.walked.add(path)
 
         for name, value in state.items():
             if name in ("_parameters", "_buffers"):
@@ -135,7 +139,7 @@ class Shadows:
             elif name in MODULE_INTERNALS:
                 attributes[name] = _copied(value)
             else:
-                attributes[name] = _Unread(self._run) if isinstance(value, Iterator) else self.own(value)
+                attributes[name] = Unread(self._run) if isinstance(value, Iterator) else self.own(value)
 
     def own(self, value: Any) -> Any:
         """A value with shadows for modules that it holds, and with containers that are the run's own."""
@@ -220,14 +224,14 @@ def is_shadow(value: Any) -> bool:
     return isinstance(value, nn.Module) and hasattr(type(value), "_se_is_shadow")
 
 
-class _Unread:
+class Unread:
     """Stands for an iterator, which nothing could put back."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._left = 2
 
-    def __iter__(self) -> "_Unread":
+    def __iter__(self) -> "Unread":
         return self
 
     def __next__(self) -> Any:

@@ -123,6 +123,39 @@ def test_pickle_of_another_text_is_an_error_that_names_the_file(module):
         pickle.loads(saved)
 
 
+def test_pickle_of_a_text_that_moved_in_its_file(module):
+    import pickle
+
+    loaded, path = module
+    gated = se_inject.apply(loaded.Block()).eval()
+    saved, expected = pickle.dumps(gated), gated(X)
+    path.write_text("# one\n\n\n" + MODULE, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("strangers_blocks", path)
+    sys.modules["strangers_blocks"] = moved = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(moved)
+    again = pickle.loads(saved)
+    assert_same(again(X), expected)
+    assert "y = self.se(self.conv(x)) * self.__scale" in inspect.getsource(
+        type(again).forward.__closure__[0].cell_contents
+    )
+
+
+def test_one_line_bodies_and_semicolons(tmp_path):
+    source = "from torch import nn\nfrom tests.blocks import conv\n"
+    source += "class One(nn.Module): forward = lambda self, x: x + self.conv(x)\n"
+    source += "class Two(nn.Module):\n    kind = 1; forward = lambda self, x: x + self.conv(x)"
+    (tmp_path / "lines.py").write_text(source)
+    spec = importlib.util.spec_from_file_location("lines", tmp_path / "lines.py")
+    lines = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lines)
+    for cls in (lines.One, lines.Two):
+        built = cls()
+        built.conv = conv()
+        assert "self.se(self.conv(x))" in se_inject.diff(built)
+        assert_works(built)
+    assert "\\ No newline at end of file" in se_inject.diff(se_inject.remove(built))
+
+
 def test_decorators_defaults_and_annotations_stay():
     seen = []
 
