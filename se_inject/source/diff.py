@@ -3,6 +3,7 @@
 import difflib
 import html
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from torch import nn
 
@@ -44,7 +45,10 @@ def patches(edits: Iterable[tuple[type[nn.Module], tuple[Edit, ...]]]) -> Iterat
 
 
 def _patch(filename: str, before: tuple[str, ...], after: tuple[str, ...], name: str) -> str:
-    path = short(filename)
+    path = short(filename).lstrip("/")
+    file = Path(filename)
+    if file.is_file() and not file.read_bytes().endswith((b"\n", b"\r")):  # linecache ends each line
+        before, after = (*before[:-1], before[-1].rstrip("\n")), (*after[:-1], after[-1].rstrip("\n"))
     lines = difflib.unified_diff(before, after, f"a/{path}", f"b/{path}")
     return "".join(map(_whole, (f"{line.rstrip()} {name}\n" if line.startswith("@@") else line for line in lines)))
 
