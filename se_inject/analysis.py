@@ -7,6 +7,7 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
+from .candidate import ALREADY_GATED, NO_COMMON_ANCESTOR, PAPERS_KINDS, Candidate, Kind
 from .channels import Feature, features
 from .children import Children, has_own_forward, leaves_block
 from .finding import Analysis, Finding, accept, called
@@ -19,7 +20,7 @@ from .naming import free_name, free_name_in_graph, numbered
 from .output_gate import producer
 from .plain import activations, plain_candidates
 from .position import Position
-from .rules import ALREADY_GATED, NO_COMMON_ANCESTOR, PAPERS_KINDS, Candidate, Kind, block_output, joins
+from .rules import block_output, joins
 from .surgery.gated_block import originally
 from .tracing.capture import Capture, capture
 from .tracing.errors import UntraceableError

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from torch import fx, nn
 
+from .candidate import PAPERS_KINDS
 from .expand import expanded
 from .flow import Flow
 from .gate import is_gate, own_modules
@@ -15,7 +16,7 @@ from .gating import has_gate
 from .graph_module import ungated_graph
 from .layers import is_conv, is_sequential
 from .overwriting import changes_input, keeps_memory
-from .rules import PAPERS_KINDS, joins
+from .rules import joins
 from .surgery.gated_block import originally
 from .tracing.cache import Fingerprints
 from .tracing.capture import Capture, capture

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
+from .candidate import Candidate, Kind
 from .channels import Feature
 from .flow import Flow
 from .gate import own_modules
 from .layers import is_conv
-from .rules import Candidate, Kind
 from .source.edit import Edit
 from .tracing.run import Expression
 

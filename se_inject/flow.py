@@ -82,10 +82,11 @@ class Flow:
 
     @functools.cached_property
     def add_mask(self) -> int:
-        """The nodes that add two values."""
-        return self._mask(
-            lambda node: op_name(node) in ADD and len(list(filter(self.is_data, node.all_input_nodes))) > 1
-        )
+        """The nodes that add two values, in the block itself."""
+        return self._mask(lambda node: op_name(node) in ADD and "inner" not in node.meta and self._is_binary(node))
+
+    def _is_binary(self, node: fx.Node) -> bool:
+        return len(list(filter(self.is_data, node.all_input_nodes))) > 1
 
     @functools.cached_property
     def linear_mask(self) -> int:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from .candidate import NO_COMMON_ANCESTOR, Candidate
 from .finding import Finding
 from .flow import Flow
-from .rules import NO_COMMON_ANCESTOR, Candidate
 from .tracing.placement import Target
 
 DEPENDS = "its sites depend on which way its forward takes"

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import fx, nn
 
+from .candidate import ALREADY_GATED, PAPERS_KINDS, Kind
 from .change import change_all
 from .errors import (
     AllFilteredError,
@@ -22,7 +23,6 @@ from .gate import Form, check_form, check_reduction, mark_injected
 from .graph_module import gate_calls, ungated_graph
 from .placing import named_edits, plan
 from .position import Position
-from .rules import ALREADY_GATED, PAPERS_KINDS, Kind
 from .selection import Selection, Where
 from .site import Site
 from .source.diff import Diff, patches

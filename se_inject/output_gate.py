@@ -1,9 +1,9 @@
 """Gates on what a child returns, for values that no one expression of the block's own text makes."""
 
+from .candidate import Candidate
 from .flow import Flow
 from .layers import is_sequential
 from .nodes import is_crop
-from .rules import Candidate
 
 
 def producer(flow: Flow, candidate: Candidate) -> str | None:

@@ -12,7 +12,7 @@ from .errors import InvalidArgumentError
 from .flow import Flow
 
 if TYPE_CHECKING:
-    from .rules import Candidate
+    from .candidate import Candidate
 
 Position = Literal["standard", "pre", "post", "identity"]
 

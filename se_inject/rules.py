@@ -4,35 +4,15 @@ Hu, Shen, Sun, "Squeeze-and-Excitation Networks", section 3.3 and figures 2 (SE-
 """
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import fx, nn
 
+from .candidate import NO_COMMON_ANCESTOR, SUM_OF_OUTPUTS, Candidate, Kind, refused
 from .flow import Flow
 from .nodes import ADD, CAT, MUL, argument, op_name
 from .overwriting import is_overwritten
 from .position import Position, positioned
-
-Kind = Literal["residual", "inception", "plain", "dense", "noskip"]
-PAPERS_KINDS: tuple[Kind, ...] = ("residual", "inception")
-ALREADY_GATED = "already gated"
-SUM_OF_OUTPUTS = "ambiguous add: it sums the outputs of several layers, as WaveNet's skip connections"
-NO_COMMON_ANCESTOR = "the operands of its add have no common ancestor"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An add or a returned concat: the value to gate and the uses of it to redirect, or the reason why not."""
-
-    kind: Kind
-    join: fx.Node
-    value: fx.Node | None = None
-    users: tuple[fx.Node, ...] = ()
-    region: int = 0  # the branch, or all paths of the concat, as a mask of its Flow
-    identity: fx.Node | None = None  # the other operand of a residual add
-    reason: str | None = None
-    handed_in: bool = False  # whether the identity is an argument of its own, which only another case can vouch for
 
 
 def joins(
@@ -44,21 +24,21 @@ def joins(
     branches = [c.region for c in candidates if c.kind == "residual" and c.value is not None and not c.handed_in]
     for candidate in candidates:
         if candidate.handed_in and any(flow.bit[candidate.join] & branch for branch in branches):
-            candidate = _refused(candidate, NO_COMMON_ANCESTOR)  # it shifts a branch that has its own gate
+            candidate = refused(candidate, NO_COMMON_ANCESTOR)  # it shifts a branch that has its own gate
         if candidate.kind == "residual":
             candidate = positioned(flow, candidate, position)
         elif position != "standard" and candidate.value is not None:
-            candidate = _refused(candidate, f'position="{position}" is for residual blocks')
+            candidate = refused(candidate, f'position="{position}" is for residual blocks')
         value = candidate.value
         is_inside = value is not None and "inner" in value.meta and value.op != "call_module"
         if is_inside or any("inner" in user.meta for user in candidate.users):
-            candidate = _refused(candidate, "the place of its gate is inside a child that returns several values")
+            candidate = refused(candidate, "the place of its gate is inside a child that returns several values")
         if candidate.value is not None:
             placement = (candidate.value, candidate.users)
             if is_overwritten(flow, *placement):
-                candidate = _refused(candidate, "its value is changed in place and also used elsewhere")
+                candidate = refused(candidate, "its value is changed in place and also used elsewhere")
             elif placement in placed:
-                candidate = _refused(candidate, "its branch has its gate for another add")
+                candidate = refused(candidate, "its branch has its gate for another add")
             placed.add(placement)
         yield candidate
 
@@ -70,7 +50,7 @@ def _candidates(flow: Flow, is_returned: Callable[[fx.Node], bool], kinds: Colle
         if op_name(node) in ADD:
             candidate = residual(flow, node)
             if candidate is not None and candidate.value is not None and _feeds_a_sum(flow, node):
-                candidate = _refused(candidate, SUM_OF_OUTPUTS)
+                candidate = refused(candidate, SUM_OF_OUTPUTS)
             if candidate is not None and any(op_name(user) in CAT and is_returned(user) for user in node.users):
                 candidate = _in_returned_concat(flow, candidate)
             if candidate is not None:
@@ -86,10 +66,6 @@ def _feeds_a_sum(flow: Flow, add: fx.Node) -> bool:
     return outer is not None and (
         outer.reason == SUM_OF_OUTPUTS or (_feeds_a_sum(flow, users[0]) and outer.value is None)
     )
-
-
-def _refused(candidate: Candidate, reason: str) -> Candidate:
-    return Candidate(candidate.kind, candidate.join, reason=reason)
 
 
 def residual(flow: Flow, add: fx.Node) -> Candidate | None:
@@ -183,7 +159,7 @@ def _in_returned_concat(flow: Flow, candidate: Candidate) -> Candidate:
     operands = [argument(candidate.join, 0, "input"), argument(candidate.join, 1, "other")]
     if any(map(_is_slice, operands)):
         return candidate
-    return _refused(candidate, "ambiguous add: it is a part of a concat that the block returns")
+    return refused(candidate, "ambiguous add: it is a part of a concat that the block returns")
 
 
 def _before_scaling(flow: Flow, value: fx.Node, user: fx.Node, region: int) -> tuple[fx.Node, tuple[fx.Node, ...]]:
@@ -265,16 +241,16 @@ def _concat(flow: Flow, cat: fx.Node, kinds: Collection[Kind]) -> Iterator[Candi
         return
     candidate = Candidate("inception", cat, cat, tuple(filter(flow.is_data, cat.users)), union & ~common)
     if not common or any(source.op == "placeholder" for mask in own for source in _outputs(flow, mask)):
-        yield _refused(candidate, "the paths of its concat come from different inputs")
+        yield refused(candidate, "the paths of its concat come from different inputs")
     elif any(flow.bit[a] & (flow.ancestors[b] | common) for a in paths for b in paths if a is not b):
         if "dense" in kinds:
             yield from _dense(flow, cat, [path for path in paths if not flow.bit[path] & common])
         else:
-            yield _refused(candidate, "dense concat: it contains the input of one of its own paths")
+            yield refused(candidate, "dense concat: it contains the input of one of its own paths")
     elif any(mask & flow.split_mask for mask in own) or any(map(_is_slice, paths)):
-        yield _refused(candidate, "its concat puts the parts of a split value together again")
+        yield refused(candidate, "its concat puts the parts of a split value together again")
     elif with_convs < 2:
-        yield _refused(candidate, "fewer than two paths of its concat have convolutions")
+        yield refused(candidate, "fewer than two paths of its concat have convolutions")
     else:
         yield candidate
 
@@ -287,7 +263,7 @@ def block_output(flow: Flow) -> Candidate | None:
     value, users = _before_scaling(flow, returned, flow.nodes[-1], flow.everything)
     candidate = Candidate("noskip", returned, value, users, flow.ancestors[returned])
     if is_overwritten(flow, value, users):
-        return _refused(candidate, "its value is changed in place and also used elsewhere")
+        return refused(candidate, "its value is changed in place and also used elsewhere")
     return candidate
 
 

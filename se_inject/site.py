@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, overload
 
-from .rules import Kind
+from .candidate import Kind
 
 
 class _Names(NamedTuple):

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from .candidate import PAPERS_KINDS, Kind
 from .position import Position
-from .rules import PAPERS_KINDS, Kind
 from .selection import Selection, Where
 from .site import Sites
 from .survey import Survey

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import fx, nn
 
 from .analysis import CHANNELS_LAST, Analyst
+from .candidate import ALREADY_GATED
 from .channels import Feature
 from .children import has_own_forward
 from .expand import joins_its_inputs
@@ -18,7 +19,7 @@ from .gate import injected_channels, is_gate
 from .layers import is_conv, is_sequential, rank
 from .measure import measure_channels
 from .position import Position, check_position
-from .rules import ALREADY_GATED
+from .qualified import is_at_or_below, join, with_parents
 from .selection import Selection
 from .site import Site, Skipped
 from .source.place import where
@@ -77,11 +78,11 @@ class Survey:
 
     def _ungated(self, candidates: list[Found]) -> Iterator[Found]:
         """The candidates that take a gate and have none; notes why the others do not."""
-        inside = {_join(found.block_path, child) for found in candidates for child in found.finding.inside}
+        inside = {join(found.block_path, child) for found in candidates for child in found.finding.inside}
         for found in candidates:
             reason = found.finding.reason
             is_concat = found.site.kind in ("inception", "dense")
-            if reason is None and is_concat and not inside.isdisjoint(_with_parents(found.site.path)):
+            if reason is None and is_concat and not inside.isdisjoint(with_parents(found.site.path)):
                 reason = "its concat is a part of a larger block"
             gated = self._gated_channels(found.site.gate_path)
             if reason is None and gated is not None:
@@ -108,9 +109,9 @@ class Survey:
 
     def _can_hold_gate(self, found: Found) -> bool:
         """Whether the child that makes a value serves its block alone."""
-        block, path = found.block_path, _join(found.block_path, found.finding.producer)
+        block, path = found.block_path, join(found.block_path, found.finding.producer)
         is_called_elsewhere = any(
-            called.startswith(f"{block}.") and _is_at_or_below(path, called) and not _is_at_or_below(caller, block)
+            called.startswith(f"{block}.") and is_at_or_below(path, called) and not is_at_or_below(caller, block)
             for called, caller in self._calls
             if block
         )
@@ -118,13 +119,13 @@ class Survey:
 
     def _has_asked_class(self, found: Found) -> bool:
         """Whether a module around a block looks at the class that a gate would change."""
-        changed = _join(found.block_path, found.finding.producer)
+        changed = join(found.block_path, found.finding.producer)
         return changed in self._asked and not found.finding.in_slot and not isinstance(found.block, fx.GraphModule)
 
     def _is_walked(self, found: Found) -> bool:
         """Whether a forward around a block walks through the block's children."""
-        return not isinstance(found.block, fx.GraphModule) and _join(found.block_path, found.finding.producer) in {
-            _join(path, child) for path, captured in self._captured for child in captured.walked
+        return not isinstance(found.block, fx.GraphModule) and join(found.block_path, found.finding.producer) in {
+            join(path, child) for path, captured in self._captured for child in captured.walked
         }
 
     def _is_bypassed(self, found: Found) -> bool:
@@ -132,7 +133,7 @@ class Survey:
         path = found.block_path
         if not path or isinstance(found.block, fx.GraphModule):
             return False
-        others = {called for called, caller in self._calls if not _is_at_or_below(caller, path)}
+        others = {called for called, caller in self._calls if not is_at_or_below(caller, path)}
         return path not in others and any(called.startswith(f"{path}.") for called in others)
 
     @cached_property
@@ -148,13 +149,13 @@ class Survey:
     @cached_property
     def _asked(self) -> set[str]:
         """The modules whose class a forward of a module above asks for."""
-        return {_join(path, child) for path, captured in self._captured for child in captured.asked - {""}}
+        return {join(path, child) for path, captured in self._captured for child in captured.asked - {""}}
 
     @cached_property
     def _calls(self) -> set[tuple[str, str]]:
         """Which child each forward calls: the paths of the child and of the caller."""
         return {
-            (_join(path, str(node.target)), path)
+            (join(path, str(node.target)), path)
             for path, module in self._modules.items()
             if has_own_forward(module) and not isinstance(module, fx.GraphModule)
             for graph in self._analyst.children.graphs_of(module)
@@ -205,10 +206,10 @@ class Survey:
             self.skipped.append(Skip(path, f"its forward cannot be followed: {error}", place))
             return
         for finding in analysis.findings:
-            block_path = _join(path, finding.scope)
-            gate_path = _join(_join(block_path, finding.producer), finding.gate)
+            block_path = join(path, finding.scope)
+            gate_path = join(join(block_path, finding.producer), finding.gate)
             if finding.kind == "plain":  # its block is the activation, not the Sequential around it
-                block_path = _join(block_path, finding.producer)
+                block_path = join(block_path, finding.producer)
             channels = finding.channels or 0
             site = Site(block_path, finding.kind, finding.node, channels, gate_path, finding.file, finding.line)
             block = module.get_submodule(finding.producer)
@@ -229,10 +230,10 @@ class Survey:
     def _plain(self, blocks: dict[str, nn.Module], by_path: dict[str, list[Found]]) -> Iterator[Found]:
         """The activations of plain networks: outside of all blocks and of modules with gates of their own."""
         founds = [found for founds in by_path.values() for found in founds]
-        inside = {_join(found.block_path, child) for found in founds for child in found.finding.inside}
+        inside = {join(found.block_path, child) for found in founds for child in found.finding.inside}
         inside |= self._unreadable - {""}
         for path, module in blocks.items():
-            if by_path.get(path) or isinstance(module, fx.GraphModule) or not inside.isdisjoint(_with_parents(path)):
+            if by_path.get(path) or isinstance(module, fx.GraphModule) or not inside.isdisjoint(with_parents(path)):
                 continue
             if self._analyst.children.has_own_gate(module):
                 inside.add(path)
@@ -243,7 +244,7 @@ class Survey:
 
     def _is_run_by_others(self, sequential: str) -> bool:
         return any(
-            called.startswith(f"{sequential}.") and not _is_at_or_below(caller, sequential)
+            called.startswith(f"{sequential}.") and not is_at_or_below(caller, sequential)
             for called, caller in self._calls
         )
 
@@ -253,7 +254,7 @@ class Survey:
         if unknown and example_inputs is None:
             measured = {found.site: CHANNELS_UNKNOWN for found in unknown}
         elif unknown:
-            paths = [_join(found.block_path, found.finding.producer) for found in unknown]
+            paths = [join(found.block_path, found.finding.producer) for found in unknown]
             wanted = [(path, found.finding) for path, found in zip(paths, unknown, strict=True)]
             features = measure_channels(model, wanted, example_inputs)
             measured = dict(zip([found.site for found in unknown], features, strict=True))
@@ -288,24 +289,10 @@ def _original_class(module: nn.Module) -> type[nn.Module]:
     return originally(module)[0]
 
 
-def _is_at_or_below(path: str, above: str) -> bool:
-    return f"{path}.".startswith(f"{above}.")
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix and name else prefix or name
-
-
-def _with_parents(path: str) -> Iterator[str]:
-    while path:
-        yield path
-        path = path.rpartition(".")[0]
-
-
 def _with_convolutions(model: nn.Module) -> set[str]:
     """The paths of all modules that hold a convolution, or the weight of one, shared with others or not."""
     paths: set[str] = set()
     for path, module in model.named_modules(remove_duplicate=False):
         if is_conv(module) or any(rank(p) >= 3 for p in module.parameters(recurse=False)):
-            paths.update(("", *_with_parents(path)))
+            paths.update(("", *with_parents(path)))
     return paths

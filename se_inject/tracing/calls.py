@@ -5,7 +5,7 @@ import functools
 import inspect
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from .errors import UntraceableError
 from .instrument import is_instrumented
 from .objects import Keywords
 from .shadows import CONTAINERS, Lazy, is_shadow
+from .torch_calls import SPECIAL, autograd, is_of_torch, is_torch_function
 from .values import Value
 
 _Arguments = tuple[Any, ...]
@@ -67,7 +68,7 @@ def _belongs_to_run(function: Any) -> bool:
 
 
 def _may_change_values(function: Any) -> bool:
-    return _is_torch_function(function) or (isinstance(function, types.FunctionType) and not _only_tells(function))
+    return is_torch_function(function) or (isinstance(function, types.FunctionType) and not _only_tells(function))
 
 
 def involves(*containers: Any, depth: int = 4) -> bool:
@@ -100,7 +101,7 @@ def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywo
     if is_shadow(owner):
         return run.reaching(method, lambda: _shadows_method(run, owner, function, args, kwargs))
     if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
-        return _autograd(run, owner, args)
+        return autograd(run, owner, args)
     if is_generator(owner):
         return run.unknown()
     if isinstance(owner, Keywords | Lazy):
@@ -142,14 +143,14 @@ def _function(
 
 
 def _plain_function(run: Any, function: types.FunctionType, args: _Arguments, kwargs: _Keywords, involved: bool) -> Any:
-    special = _SPECIAL.get((function.__module__, function.__name__))
+    special = SPECIAL.get((function.__module__, function.__name__))
     if special is not None:
         return special(run, args, kwargs)
     if not (involved or involves(args, kwargs) or _closes_over_modules(function)):
         return _as_it_is(run, function, args, kwargs)
     wrapped = getattr(function, "__wrapped__", None)
-    if _is_of_torch(function.__code__.co_filename):
-        if isinstance(wrapped, types.FunctionType) and not _is_of_torch(wrapped.__code__.co_filename):
+    if is_of_torch(function.__code__.co_filename):
+        if isinstance(wrapped, types.FunctionType) and not is_of_torch(wrapped.__code__.co_filename):
             return _function(run, wrapped, args, kwargs, involved=True)  # its modes are for effect alone
         return _native(run, function, args, kwargs)
     return _look_inside(run, function, args, kwargs)
@@ -195,7 +196,7 @@ def _builtin(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> An
         return run.symbol("text", *args, **kwargs)
     if involves(args, kwargs):
         is_foreign = owner is not None and not isinstance(owner, type | types.ModuleType | tuple)
-        if is_foreign and not _is_torch_function(function):
+        if is_foreign and not is_torch_function(function):
             return run.opaque(function.__name__, "it would change what is not the forward's own", *args, **kwargs)
         return _native(run, function, args, kwargs)
     return _as_it_is(run, function, args, kwargs)
@@ -219,7 +220,7 @@ def _object(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
         return _look_inside(run, wrapped, args, kwargs)
     if not involves(args, kwargs):
         return _as_it_is(run, function, args, kwargs)
-    if isinstance(call, types.FunctionType) and not _is_of_torch(call.__code__.co_filename):
+    if isinstance(call, types.FunctionType) and not is_of_torch(call.__code__.co_filename):
         return _look_inside(run, call, (function, *args), kwargs)
     return _native(run, function, args, kwargs)
 
@@ -246,7 +247,7 @@ def _native(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
 
 def _as_it_is(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     """The real result of a call that gets nothing of the run; unknown where it draws random numbers."""
-    if _is_torch_function(function):
+    if is_torch_function(function):
         if getattr(function, "__name__", "") in _DRAWS:
             return run.unknown()
         with no_randomness():
@@ -260,45 +261,3 @@ def _as_it_is(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> A
         warnings.simplefilter("ignore")
         result = function(*args, **kwargs)
     return run.unknown() if drawn else run.own(result)
-
-
-def _is_torch_function(function: Any) -> bool:
-    module = getattr(function, "__module__", None) or getattr(
-        type(getattr(function, "__self__", None)), "__module__", ""
-    )
-    if isinstance(getattr(function, "__self__", None), type):
-        module = function.__self__.__module__
-    return not isinstance(function, type) and (module or "").partition(".")[0] == "torch"
-
-
-_TORCH = torch.__file__.rpartition("/")[0]
-
-
-def _is_of_torch(filename: str) -> bool:
-    return filename.startswith(_TORCH)
-
-
-def _autograd(run: Any, function: Any, args: _Arguments) -> Any:
-    context = types.SimpleNamespace(save_for_backward=lambda *_: None, mark_dirty=lambda *_: None)
-    context.needs_input_grad = (True,) * len(args)
-    return _look_inside(run, function.forward, (context, *args), {})
-
-
-def _checkpoint(run: Any, args: _Arguments, kwargs: _Keywords) -> Any:
-    function, *rest = args
-    own = {"use_reentrant", "preserve_rng_state", "context_fn", "determinism_check", "debug", "early_stop"}
-    return perform(run, function, tuple(rest), {key: value for key, value in kwargs.items() if key not in own})
-
-
-def _checkpoint_sequential(run: Any, args: _Arguments, kwargs: _Keywords) -> Any:
-    functions, _, x = (*args, *kwargs.values())[:3]
-    for function in functions:
-        x = perform(run, function, (x,), {})
-    return x
-
-
-_SPECIAL: dict[tuple[str, str], Callable[..., Any]] = {
-    ("torch.utils.checkpoint", "checkpoint"): _checkpoint,
-    ("torch.utils.checkpoint", "checkpoint_sequential"): _checkpoint_sequential,
-    ("torch", "_assert"): lambda run, args, kwargs: None,
-}

@@ -4,23 +4,22 @@ import contextlib
 import functools
 import sys
 import types
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
-from ..source.edit import Reach
-from ..source.functions import functions_in
 from ..source.place import where
 from ..source.text import FunctionText, Span, text_of
 from .calls import effect, perform
+from .environment import Environment
 from .errors import UntraceableError
-from .instrument import HELPERS, expression_at, instrumented, is_instrumented
+from .instrument import expression_at, instrumented, is_instrumented
+from .methods import Methods
 from .objects import Attributes, Items, Keywords
 from .paths import Paths
 from .questions import Questions
-from .shadows import Shadows, Unread, is_shadow
+from .shadows import Shadows, is_shadow
 from .values import Attribute, Value, unknown
 
 
@@ -46,24 +45,21 @@ class Evaluation(NamedTuple):
     arguments: tuple[str, ...] = ()
 
 
-class Run(Questions, fx.Tracer):
+class Run(Questions, Methods, Environment, fx.Tracer):
     """Answers what an instrumented forward asks, and notes what it does."""
 
     def __init__(self, block: nn.Module, state: dict[str, Any], paths: Paths, unsettled: set[Attr]) -> None:
-        super().__init__()
+        fx.Tracer.__init__(self)
+        Methods.__init__(self, type(block))
+        Environment.__init__(self)
         self.graph = fx.Graph()
         self.paths = paths
         self.shadows = Shadows(self, block, state)
         self.unsettled = unsettled  # attributes that the forward writes: what it reads first is anybody's guess
         self.reads: set[Attr] = set()
         self.writes: set[Attr] = set()
-        self.reached: dict[FunctionText, set[Reach | None]] = {}  # how methods of the block were found
-        self.is_partial = (
-            False  # whether there are ways that nobody walks: loops that go on, errors that are suppressed
-        )
+        self.is_partial = False  # whether there are ways that nobody walks: loops that go on, suppressed errors
         self.walked: set[str] = set()  # the modules below whose children are walked through
-        self._bound: dict[int, tuple[types.MethodType, Reach]] = {}
-        self._reach: Reach | None = ("forward", False)
         self.asked: set[str] = set()  # the modules whose class makes a difference
         self.classes: dict[type, set[str]] = {}
         self.evaluations: list[Evaluation] = []
@@ -73,12 +69,8 @@ class Run(Questions, fx.Tracer):
         self.native = 0  # how deep in code that runs as it is: what it makes is no expression of the text
         self.silent = 0  # the same in builtins that call back
         self._is_on_block = True
-        self.block_class: type[nn.Module] = type(block)
         self.package = type(block).__module__.partition(".")[0]
         self._overlay: dict[tuple[int, str], tuple[Any, Any]] = {}
-        self._globals: dict[int, dict[str, Any]] = {}
-        self._cells: dict[int, tuple[types.CellType, types.CellType]] = {}
-        self._helpers = {name: getattr(self, method) for name, method in HELPERS.items()}
 
     # The graph
 
@@ -227,10 +219,10 @@ class Run(Questions, fx.Tracer):
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         copy = types.FunctionType(
             code,
-            self._globals_of(function, code),
+            self.globals_of(function, code),
             function.__name__,
             self.own(function.__defaults__),
-            tuple(self._cell(cells[name]) for name in code.co_freevars),
+            tuple(self.cell(cells[name]) for name in code.co_freevars),
         )
         copy.__kwdefaults__ = self.own(function.__kwdefaults__)
         before = self.native, self.silent, self._is_on_block, self._reach
@@ -243,38 +235,15 @@ class Run(Questions, fx.Tracer):
         finally:
             self.native, self.silent, self._is_on_block, self._reach = before
 
-    def bind(self, method: types.MethodType, name: str, by_super: bool) -> types.MethodType:
-        """A method that was found by its name on the block."""
-        self._bound[id(method)] = method, (name, by_super)
-        return method
-
-    def reach(self, function: Any) -> None:
-        """Note how the function that runs next was found: by a name, inside what was found by one, or otherwise."""
-        if isinstance(function, types.MethodType):
-            known = self._bound.get(id(function))
-            self._reach = None if known is None else known[1]
-        elif self._reach is not None and not self._is_within(function, self._reach[0]):
-            self._reach = None
-
-    def reaching(self, function: Any, run: Callable[[], Any]) -> Any:
-        """What ``run`` returns, with a note of how the function that it runs was found."""
-        before = self._reach
-        self.reach(function)
-        try:
-            return run()
-        finally:
-            self._reach = before
+    def perform(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of a call that is no expression of the text."""
+        return perform(self, function, args, kwargs)
 
     def answering(self, value: Any) -> Any:
         """A function that code which is not instrumented may call: it is answered as any call of the forward's."""
         if not isinstance(value, types.FunctionType | types.MethodType | functools.partial):
             return value
-        return lambda *args, **kwargs: perform(self, value, args, kwargs)
-
-    def _is_within(self, function: types.FunctionType, name: str) -> bool:
-        return any(
-            function is f for c in self.block_class.__mro__ if name in vars(c) for f in functions_in(vars(c)[name])
-        )
+        return lambda *args, **kwargs: self.perform(value, args, kwargs)
 
     def is_own_code(self, function: types.FunctionType) -> bool:
         """Whether a function belongs to the block's own package, not to a library that it uses."""
@@ -289,31 +258,6 @@ class Run(Questions, fx.Tracer):
         if path is None:
             return self.opaque(name, "it is not among the block's children", *args, **kwargs)
         raise self.refuse(f"{name} calls itself")
-
-    def own(self, value: Any) -> Any:
-        """A value as the run may hold it: with stand-ins for modules, copies of containers, unknown tensors."""
-        return value if isinstance(value, Value) else self.shadows.own(value)
-
-    def held(self, value: Any) -> Any:
-        """The same for what was there before: an iterator is not read, as nothing could put it back."""
-        is_iterator = isinstance(value, Iterator) and not isinstance(value, Value | Unread)
-        return Unread(self) if is_iterator else self.own(value)
-
-    def _globals_of(self, function: types.FunctionType, code: types.CodeType) -> dict[str, Any]:
-        real = function.__globals__
-        copy = self._globals.setdefault(id(real), {**real, **self._helpers})
-        for name in _names(code):
-            if name in real and copy.get(name) is real[name]:
-                copy[name] = self.held(real[name])
-        return copy
-
-    def _cell(self, cell: types.CellType) -> types.CellType:
-        if id(cell) not in self._cells:
-            copy = types.CellType()
-            self._cells[id(cell)] = cell, copy
-            if not _is_empty(cell):
-                copy.cell_contents = self.held(cell.cell_contents)
-        return self._cells[id(cell)][1]
 
     def overlay(self, owner: Any, name: str, value: Any) -> None:
         """Note what the forward sets on an object that is not the run's own."""
@@ -335,18 +279,3 @@ class _NotEntered:
 
     def __exit__(self, *_: object) -> None:
         pass
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)
-
-
-def _is_empty(cell: types.CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return True
-    return False

@@ -1,0 +1,62 @@
+"""What a copy of a function finds around it: globals and cells of its own, with stand-ins and copies in them."""
+
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from .instrument import HELPERS
+from .shadows import Shadows, Unread
+from .values import Value
+
+
+class Environment:
+    """The part of a run that makes it."""
+
+    shadows: Shadows
+
+    def __init__(self) -> None:
+        self._globals: dict[int, dict[str, Any]] = {}
+        self._cells: dict[int, tuple[types.CellType, types.CellType]] = {}
+        self._helpers = {name: getattr(self, method) for name, method in HELPERS.items()}
+
+    def own(self, value: Any) -> Any:
+        """A value as the run may hold it: with stand-ins for modules, copies of containers, unknown tensors."""
+        return value if isinstance(value, Value) else self.shadows.own(value)
+
+    def held(self, value: Any) -> Any:
+        """The same for what was there before: an iterator is not read, as nothing could put it back."""
+        is_iterator = isinstance(value, Iterator) and not isinstance(value, Value | Unread)
+        return Unread(self) if is_iterator else self.own(value)  # type: ignore[arg-type]
+
+    def globals_of(self, function: types.FunctionType, code: types.CodeType) -> dict[str, Any]:
+        """The globals that a copy of a function has: what it writes into them stays there."""
+        real = function.__globals__
+        copy = self._globals.setdefault(id(real), {**real, **self._helpers})
+        for name in _names(code):
+            if name in real and copy.get(name) is real[name]:
+                copy[name] = self.held(real[name])
+        return copy
+
+    def cell(self, cell: types.CellType) -> types.CellType:
+        """The same for a variable that it closes over."""
+        if id(cell) not in self._cells:
+            copy = types.CellType()
+            self._cells[id(cell)] = cell, copy
+            if not _is_empty(cell):
+                copy.cell_contents = self.held(cell.cell_contents)
+        return self._cells[id(cell)][1]
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _is_empty(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return True
+    return False
