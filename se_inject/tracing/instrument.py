@@ -16,7 +16,7 @@ HELPERS = {
     f"__se_{name}__": name
     for name in (
         "call effect load attributes items is_ is_not in_ not_in equals differs text percent unpack spread enter fails"
-        " caught subject keywords mapping stop"
+        " caught subject keywords mapping augmented stop"
     ).split()
 }
 _OF_FRAMES = frozenset({"super", "locals", "vars", "dir", "globals", "eval", "exec"})  # without arguments, or always
@@ -212,6 +212,13 @@ class _Instrument(ast.NodeTransformer):
         if shape is not None:
             node.value = ast.copy_location(_call("unpack", node.value, shape), node.value)
         return node
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> list[ast.stmt]:
+        name = node.target.id if isinstance(node.target, ast.Name) else None
+        self.generic_visit(node)
+        if name is None:
+            return [node]
+        return [ast.copy_location(_assign(name, _call("augmented", _name(name))), node), node]
 
     def visit_For(self, node: ast.For) -> ast.For:
         shape = _shape(node.target) if isinstance(node.target, ast.Tuple | ast.List) else None

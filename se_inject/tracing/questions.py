@@ -1,5 +1,6 @@
 """Questions that leave no mark on a value: where only a real input could answer, each answer is explored."""
 
+import copy
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ import torch
 from torch import fx
 
 from .errors import InfeasiblePath, UntraceableError
-from .shadows import is_shadow
+from .shadows import CONTAINERS, is_shadow
 from .values import Value, unknown
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ class Questions:
 
         def refuse(self, reason: str) -> "UntraceableError":
             """The error to raise."""
+
+        def own(self, value: Any) -> Any:
+            """A value as the run may hold it."""
 
         def symbol(self, name: str, *args: Any, **kwargs: Any) -> Value:
             """What a function of that name makes of its arguments."""
@@ -147,6 +151,7 @@ class Questions:
     def unpack(self, value: Any, shape: tuple[Any, ...]) -> Any:
         """The items of ``a, b = value``; ``shape`` has a number for each, or the shape of a target in it."""
         if not isinstance(value, Value):
+            value = [self.own(item) for item in value] if isinstance(value, tuple | list) else value
             if -1 in shape or not any(isinstance(part, tuple) for part in shape):
                 return value
             value = list(value)
@@ -154,6 +159,16 @@ class Questions:
                 return value
         items = [value[index] for index in range(len(shape))]  # one item for a name with a star
         return [self.unpack(i, part) if isinstance(part, tuple) else i for i, part in zip(items, shape, strict=True)]
+
+    def augmented(self, value: Any) -> Any:
+        """What ``value += ...`` may change: a copy of an object that is not the run's own."""
+        is_own = isinstance(value, Value | torch.Tensor | torch.nn.Module) or type(value) in (*CONTAINERS, tuple)
+        if is_own or value is None or isinstance(value, int | float | complex | str | bytes):
+            return value
+        try:
+            return copy.deepcopy(value)
+        except Exception as error:  # whatever the object is
+            raise self.refuse(f"it changes a {type(value).__name__} in place, which cannot be copied") from error
 
     def spread(self, value: Any) -> Any:
         """The items of ``*value`` in a call: any number of them does, as long as they only tell a shape."""

@@ -6,6 +6,8 @@ import copy
 import functools
 import itertools
 import random
+from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +22,17 @@ from ..promises import assert_same
 CACHE = type("Cache", (dict,), {})()
 WIDTH = contextvars.ContextVar("width", default=16)
 COUNTER, RNG = itertools.count(), random.Random(0)
+
+
+class Meter:
+    total = 0
+
+    def __iadd__(self, value):
+        self.total = self.total + value
+        return self
+
+
+METER, PAIR, SETTINGS = Meter(), namedtuple("Pair", "log other")([], 1), SimpleNamespace()
 
 
 class Base(nn.Module):
@@ -292,10 +305,20 @@ def test_stand_ins_stay_out_of_real_objects_and_real_iterators_stay_where_they_a
     def counting(self, x):
         return x + self.conv(x) * (next(COUNTER) + 1)
 
-    for forward in (cached, context, counting):
+    def metered(self, x):
+        global METER
+        h = self.conv(x)
+        METER += h.mean()
+        log, _ = PAIR
+        log.append(h)
+        vars(SETTINGS)["last"] = h
+        return x + h
+
+    for forward in (cached, context, counting, metered):
         module = block(forward, conv=conv())
         se_inject.find_sites(module)
         assert not CACHE and WIDTH.get() == 16 and repr(COUNTER) == "count(0)"
+        assert METER.total == 0 and PAIR.log == [] and vars(SETTINGS) == {}
     assert type(block(cached, conv=conv())(X)) is torch.Tensor
 
 
