@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from .source.functions import is_empty
+
 Stream = tuple[str, Callable[[], Any], Callable[[Any], Any]]  # its name, and how its state is read and set
 
 
@@ -83,12 +85,7 @@ def _generators(values: Any, seen: set[int], depth: int = 4) -> Iterator[Any]:
 
 def _reached(function: types.FunctionType) -> list[Any]:
     named = [function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__]
-    closed_over = []
-    for cell in function.__closure__ or ():
-        try:
-            closed_over.append(cell.cell_contents)
-        except ValueError:  # the variable has no value yet
-            continue
+    closed_over = [cell.cell_contents for cell in function.__closure__ or () if not is_empty(cell)]
     return [*named, *closed_over, *(function.__defaults__ or ())]
 
 

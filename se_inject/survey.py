@@ -1,5 +1,6 @@
 """Reading a whole model: every block's findings, as sites with qualified names and known channels."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -42,7 +43,8 @@ class Skip(NamedTuple):
     @property
     def told(self) -> Skipped:
         """What users get to see."""
-        return Skipped(self.path, f"{self.reason} ({self.where})" if self.where else self.reason)
+        has_place = not self.where or re.search(r":\d+\)$", self.reason)
+        return Skipped(self.path, self.reason if has_place else f"{self.reason} ({self.where})")
 
 
 @dataclass(frozen=True)
@@ -202,8 +204,7 @@ class Survey:
             analysis = analyse(module)
         except UntraceableError as error:
             self._unreadable.add(path)
-            place = "" if ".py:" in str(error) else _where_defined(module)
-            self.skipped.append(Skip(path, f"its forward cannot be followed: {error}", place))
+            self.skipped.append(Skip(path, f"its forward cannot be followed: {error}", _where_defined(module)))
             return
         for finding in analysis.findings:
             block_path = join(path, finding.scope)

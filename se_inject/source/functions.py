@@ -43,7 +43,7 @@ def exchanged(value: Any, old: types.FunctionType, new: types.FunctionType, seen
         return None if inner is None else type(value)(inner, *value.args, **value.keywords)
     if not isinstance(value, types.FunctionType):
         return None
-    contents = [None if _is_empty(cell) else cell.cell_contents for cell in value.__closure__ or ()]
+    contents = [None if is_empty(cell) else cell.cell_contents for cell in value.__closure__ or ()]
     replacements = [exchanged(content, old, new, seen) for content in contents]
     if all(replacement is None for replacement in replacements):
         return None
@@ -60,7 +60,7 @@ def _inside(value: Any) -> Iterator[Any]:
     if isinstance(wrapped, types.FunctionType):
         yield wrapped
     if isinstance(value, types.FunctionType):
-        held = [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
+        held = [cell.cell_contents for cell in value.__closure__ or () if not is_empty(cell)]
     elif isinstance(value, functools.partial | functools.partialmethod):
         held = [value.func]
     else:
@@ -69,7 +69,12 @@ def _inside(value: Any) -> Iterator[Any]:
     yield from (item for item in held if isinstance(item, kinds) and item is not wrapped)
 
 
-def _is_empty(cell: types.CellType) -> bool:
+def is_empty(cell: types.CellType) -> bool:
+    """Whether a variable that a function closes over has no value yet.
+
+    >>> is_empty(types.CellType()), is_empty(types.CellType(1))
+    (True, False)
+    """
     try:
         cell.cell_contents  # noqa: B018
     except ValueError:

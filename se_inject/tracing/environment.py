@@ -4,6 +4,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from ..source.functions import is_empty
 from .instrument import HELPERS
 from .shadows import Shadows, Unread
 from .values import Value
@@ -42,7 +43,7 @@ class Environment:
         if id(cell) not in self._cells:
             copy = types.CellType()
             self._cells[id(cell)] = cell, copy
-            if not _is_empty(cell):
+            if not is_empty(cell):
                 copy.cell_contents = self.held(cell.cell_contents)
         return self._cells[id(cell)][1]
 
@@ -52,11 +53,3 @@ def _names(code: types.CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _names(constant)
-
-
-def _is_empty(cell: types.CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return True
-    return False

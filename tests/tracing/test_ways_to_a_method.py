@@ -210,7 +210,7 @@ def test_ways_that_nobody_walked_keep_what_they_return():
     assert_same(module(X), plain(X))
 
 
-def refused_or_right(module, *arguments):
+def assert_refused_or_right(module, *arguments):
     plain = copy.deepcopy(module)
     try:
         se_inject.apply(module)
@@ -246,7 +246,7 @@ def test_questions_in_other_words():
 
     for forward in (matched, of_class, looked_up, formatted, chained):
         heads = nn.ModuleDict({"c16": conv()})
-        refused_or_right(block(forward, a=conv(), b=conv(), heads=heads).eval(), X)
+        assert_refused_or_right(block(forward, a=conv(), b=conv(), heads=heads).eval(), X)
 
 
 def test_blocks_whose_forward_does_not_run_or_runs_by_its_class():
