@@ -126,17 +126,21 @@ class Survey:
 
     def _is_walked(self, found: Found) -> bool:
         """Whether a forward around a block walks through the block's children."""
-        return not isinstance(found.block, fx.GraphModule) and join(found.block_path, found.finding.producer) in {
-            join(path, child) for path, captured in self._captured for child in captured.walked
-        }
+        return join(found.block_path, found.finding.producer) in self._walked
+
+    @cached_property
+    def _walked(self) -> set[str]:
+        """The modules whose children a forward around them walks through."""
+        return {join(path, child) for path, captured in self._captured for child in captured.walked}
 
     def _is_bypassed(self, found: Found) -> bool:
         """Whether a forward around a block calls its children, and none calls the block."""
         path = found.block_path
         if not path or isinstance(found.block, fx.GraphModule):
             return False
-        others = {called for called, caller in self._calls if not is_at_or_below(caller, path)}
-        return path not in others and any(called.startswith(f"{path}.") for called in others)
+        if any(called == path for called, _ in self._calls):
+            return False
+        return any(called.startswith(f"{path}.") and not is_at_or_below(by, path) for called, by in self._calls)
 
     @cached_property
     def _captured(self) -> list[tuple[str, Capture]]:
