@@ -60,7 +60,8 @@ class Children:
         if is_gate(module):
             return True
         if not has_own_forward(module):
-            return any(map(self.has_own_gate, module.children()))
+            children = originally(module)[1]["_modules"].values()  # without a gate of ours on its output
+            return any(self.has_own_gate(child) for child in children if child is not None)
         for graph in self.graphs_of(module):
             flow = self.flow(graph, module)
             if any(candidate.value is not None for candidate in joins(flow, leaves_block, PAPERS_KINDS, "standard")):

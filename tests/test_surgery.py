@@ -756,3 +756,21 @@ def test_gates_do_not_count_among_the_layers_of_a_block():
     model = se_inject.apply(Parts())
     with pytest.raises(se_inject.errors.AllGatedError):
         se_inject.apply(model)
+
+
+def test_gates_on_outputs_inside_a_branch_do_not_count_as_its_own():
+    """A second apply sees the same sites, under the same names, where a branch has an output gate of ours in it."""
+
+    def forward(self, x):
+        x = x + self.first(x)
+        y = self.conv(x)
+        for layer in self.layers:
+            y = y + layer(y)
+        x = x + torch.fft.fft(y).real  # of a width that is not known
+        return x + self.last(x)
+
+    layers = nn.ModuleList([nn.BatchNorm2d(16), conv()])
+    module = block(forward, first=conv(), conv=conv(), last=conv(), layers=layers)
+    assert names(se_inject.apply(module))
+    with pytest.raises(errors.AllGatedError):
+        se_inject.apply(module)

@@ -9,12 +9,14 @@ from collections import Counter
 
 import torch
 from torch.nn.parameter import is_lazy
+from torch.utils.checkpoint import set_checkpoint_early_stop
 
 import se_inject
 
 from ..promises import assert_same, tensors
 
 
+@set_checkpoint_early_stop(False)  # else statistics move with the last value that the backward pass needs
 def check(source):
     """Count how the case ended, and why blocks were skipped; whatever it raises is a broken promise."""
     case = {"__name__": "case"}
@@ -58,9 +60,9 @@ def check(source):
             _compare(grads, learned)
         if ending == "identity":
             se_inject.remove(model)
-        # In the backward pass, checkpointing computes again what is up to the last value that it needs, and so moves
-        # statistics once more: with a gate behind a norm that is another value, and a plain backward pass may fail.
-        if " checkpoint(" not in source:
+        # Checkpointing computes values again in the backward pass, and so moves statistics once more: not in a plain one
+        # that fails on the way, where a gate's new value is changed in place instead.
+        if (grads is None) == (learned is None):
             assert_equal(outputs(model, case), outputs(plain, case), "the outputs in the end")
     return counts + Counter({ending: 1})
 
