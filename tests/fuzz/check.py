@@ -60,7 +60,7 @@ def check(source):
             _compare(grads, learned)
         if ending == "identity":
             se_inject.remove(model)
-        # Checkpointing computes values again in the backward pass, and so moves statistics once more: not in a plain one
+        # Checkpointing computes values again in the backward pass and so moves statistics once more: not in a plain one
         # that fails on the way, where a gate's new value is changed in place instead.
         if (grads is None) == (learned is None):
             assert_equal(outputs(model, case), outputs(plain, case), "the outputs in the end")
