@@ -122,12 +122,16 @@ class Analyst:
         finding = group[0].finding
         if finding.reason is not None:
             return finding
+        placer = Placer(cls, captured)
         if "" not in captured.asked:
-            placer = Placer(cls, captured)
             for targets in _alternatives(group, self.position):
                 if edits := placer.edits(targets):
                     return replace(finding, edits=edits)
         path = self._common_producer(group, captured)
+        if path is None and "" not in captured.asked:
+            for targets in _alternatives(group, self.position):
+                if edits := placer.edits_in_rounds(targets):
+                    return replace(finding, edits=edits)
         if path is None:
             asks = "" in captured.asked
             loops = bool(captured.walks)

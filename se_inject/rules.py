@@ -165,22 +165,24 @@ def _in_returned_concat(flow: Flow, candidate: Candidate) -> Candidate:
 def _before_scaling(flow: Flow, value: fx.Node, user: fx.Node, region: int) -> tuple[fx.Node, tuple[fx.Node, ...]]:
     """Walk up a branch past constant scaling, layer scale, dropout and stochastic depth.
 
-    Where only some channels take part in the add, also past that choice: the gate then serves all of them.
+    Where only some channels take part in the add, also past that choice: the gate then serves all of them. Not past
+    what is used for other things too, which the gate would change.
     """
     users: tuple[fx.Node, ...] = (user,)
-    while True:
+    while all(other in users for other in value.users if flow.is_data(other)):
         sources = [node for node in value.all_input_nodes if flow.is_data(node)]
         is_modulated = len(sources) == 2 and op_name(value) in ADD | MUL
         if is_modulated:
             sources = _modulated(flow, sources)
         if len(sources) != 1 or not flow.bit[sources[0]] & region:
-            return value, users
+            break
         if _is_slice(value):
             value, users = sources[0], tuple(filter(flow.is_data, sources[0].users))
         elif is_modulated or flow.only_scales(value):
             value, users = sources[0], (value,)
         else:
-            return value, users
+            break
+    return value, users
 
 
 def _modulated(flow: Flow, sources: list[fx.Node]) -> list[fx.Node]:

@@ -44,7 +44,8 @@ def seeded(model, arguments, keywords):
 def own(module):
     """The modules that are no gates, nor hold some."""
     gates = {m for _, gate in se_inject.gates(module) for m in gate.modules()}
-    return [m for m in module.modules() if m not in gates]
+    holders = {m for m in module.modules() if isinstance(m, nn.ModuleDict) and gates.issuperset(m.children())}
+    return [m for m in module.modules() if m not in gates | holders]
 
 
 def attributes(module):

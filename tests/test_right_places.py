@@ -32,6 +32,19 @@ def test_time_embedding_and_film_do_not_make_a_second_branch():
     assert "gamma*self.se(self.conv(x))+beta" in text(block(film, conv=conv()))
 
 
+def test_scaled_value_that_is_used_elsewhere_is_gated_just_at_the_add():
+    def kept(self, x):
+        h = self.conv(x) * 0.5
+        return x + h, self.other(h)
+
+    model = block(kept, conv=conv(), other=conv())
+    assert "returnx+self.se(h),self.other(h)" in text(model)
+    other = model(X)[1]
+    [(_, gate)] = se_inject.gates(model)
+    nn.init.normal_(gate.fc2.weight)
+    assert_same(model(X)[1], other)
+
+
 def test_skip_sums_of_wavenet_are_no_identity_adds():
     class WaveNet(nn.Module):
         def __init__(self, layers):

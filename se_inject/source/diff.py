@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from .edit import Edit, by_method, edited_lines, text_for
+from .edit import Edit, by_method
+from .gated_text import edited_lines, text_for
 from .place import short
 
 _COLOURS = {"+": "#116329", "-": "#82071e", "@": "#0550ae"}

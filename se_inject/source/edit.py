@@ -1,17 +1,13 @@
-"""Gates written into the author's text, and the functions that come of it."""
+"""Places of gates in the author's text: an edit, and what an expression offers to one."""
 
 import ast
-import functools
-import linecache
-import types
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from ..errors import RewriteError
-from .functions import exchanged, functions_in, like
+from .functions import exchanged, functions_in
 from .text import FunctionText, Span, span_of, text_of
 
 
@@ -27,6 +23,8 @@ class Edit:
     assigns: bool = False  # whether the gate's call is a statement of its own, before the name at the span is changed
     owner: type | None = None  # the class above whose method it is, if the block's class calls that by super()
     walks: str = ""  # where children are walked through, without the gate: what an item of them is called there
+    loop: Span | None = None  # the for statement around the span, if its rounds have gates of their own
+    turn: int = 0  # the round of the loop that has this one
 
 
 def moved(span: Span, lines: int) -> Span:
@@ -68,18 +66,15 @@ def method_of(cls: type[nn.Module], reached: Set[Reach | None], text: FunctionTe
     return None
 
 
-def _static(cls: type, name: str) -> Any:
-    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
-
-
-def _first_argument(text: FunctionText) -> str | None:
+def first_argument(text: FunctionText) -> str | None:
+    """The name by which a method calls its module."""
     arguments = text.node.args
     return next((argument.arg for argument in (*arguments.posonlyargs, *arguments.args)), None)
 
 
 def _keeps_its_first_argument(text: FunctionText) -> bool:
     """Whether the name of the block stands for it everywhere in a function."""
-    name = _first_argument(text)
+    name = first_argument(text)
     nodes = list(ast.walk(text.node))
     stored = any(isinstance(n, ast.Name) and n.id == name and not isinstance(n.ctx, ast.Load) for n in nodes)
     bound = any(name in (getattr(n, "name", None), getattr(n, "asname", None)) for n in nodes if n is not text.node)
@@ -134,71 +129,3 @@ def _walks(text: FunctionText, span: Span) -> Iterator[ast.AST]:
 def is_expression(text: FunctionText, span: Span) -> bool:
     """Whether something can be written around a span."""
     return any(isinstance(node, ast.expr) for node in text.expressions.get(span, ()))
-
-
-def text_for(cls: type[nn.Module], method: str, digest: str) -> tuple[types.FunctionType, FunctionText]:
-    """A method's function, and its text as it was when an edit was planned. Raises ``RewriteError``."""
-    file = "its file"
-    for function in functions_in(_static(cls, method)):
-        text = text_of(function)
-        if text is not None and text.digest == digest:
-            return function, text
-        file = function.__code__.co_filename
-    raise RewriteError(
-        f"{cls.__qualname__}.{method} is not the code that the gates were put into: {file} has another text now;"
-        " build the model anew, call se_inject.apply, and load a state_dict"
-    )
-
-
-def edited_lines(text: FunctionText, edits: Iterable[Edit]) -> tuple[str, ...]:
-    """The lines of a file with gates in them; no line is added."""
-    block = _first_argument(text)
-    inserted: list[tuple[int, int, int, str]] = []  # line, column, order, what is written there
-    for edit in edits:
-        line, column, end_line, end_column = moved(edit.span, text.first)
-        name, _, index = edit.gate.partition(".")
-        gate = f'{block}.{name}["{index}"]' if index else f"{block}.{name}"
-        before, after = f"{gate}(", ")"
-        if edit.walks:
-            before, after = "iter([module for module in ", f" if {edit.walks} is not {block}.{name}])"
-        elif edit.channels_last:
-            before, after = f"{gate}((", ").movedim(-1, 1)).movedim(1, -1)"
-        if edit.assigns:
-            target = text.lines[line - 1].encode()[column:end_column].decode()
-            inserted.append((line, column, 0, f"{target} = {before}{target}{after}; "))
-        else:
-            # What starts or ends at the same place is written around what is shorter.
-            inserted.append((line, column, -end_line * 10**6 - end_column, before))
-            inserted.append((end_line, end_column, -line * 10**6 - column, after))
-    lines = [text.encode() for text in text.lines]
-    for line, column, _, written in sorted(inserted, reverse=True):
-        lines[line - 1] = lines[line - 1][:column] + written.encode() + lines[line - 1][column:]
-    return tuple(line.decode() for line in lines)
-
-
-def edited_method(cls: type[nn.Module], method: str, edits: tuple[Edit, ...]) -> Any:
-    """A method of a class with gates in it, its decorators kept. Raises ``RewriteError``."""
-    whole = _static(cls, method)
-    function, text = text_for(cls, method, edits[0].digest)
-    lines = edited_lines(text, edits)
-    # Under linecache the text shows in tracebacks, debuggers and inspect.getsource.
-    filename = f"<se_inject {text.filename} {abs(hash(lines)):x}>"
-    linecache.cache[filename] = (sum(map(len, lines)), None, list(lines), filename)
-    code = _compiled(text, lines, filename)
-    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    new = types.FunctionType(
-        code,
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        tuple(cells[name] for name in code.co_freevars),
-    )
-    replacement = exchanged(whole, function, like(new, function))
-    if replacement is None:
-        raise RewriteError(f"{cls.__qualname__}.{method}: its decorators cannot be kept around another function")
-    return replacement
-
-
-@functools.lru_cache(maxsize=1024)
-def _compiled(text: FunctionText, lines: tuple[str, ...], filename: str) -> types.CodeType:
-    return text.compile(text.parse(lines)[0], filename)

@@ -48,6 +48,16 @@ class FunctionText:
                 found.setdefault(span_of(node), []).append(node)
         return found
 
+    @functools.cached_property
+    def loops(self) -> dict[Span, ast.For]:
+        """The innermost for statement around each expression in one."""
+        found: dict[Span, ast.For] = {}
+        for loop in ast.walk(self.node):  # outer ones first
+            if isinstance(loop, ast.For):
+                inside = (node for statement in loop.body for node in ast.walk(statement))
+                found.update((span_of(node), loop) for node in inside if hasattr(node, "lineno"))
+        return found
+
     def parse(self, lines: tuple[str, ...]) -> tuple[ast.stmt, Function]:
         """The function's statement, and the function in it, anew from ``lines`` that are the file's or edited ones."""
         first, column = _first_line(self.statement), self.statement.col_offset

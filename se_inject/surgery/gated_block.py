@@ -13,7 +13,8 @@ from torch import nn
 from ..errors import RewriteError
 from ..gate import injected_channels
 from ..held import HeldNorm, held_class
-from ..source.edit import Edit, by_method, edited_method
+from ..source.edit import Edit, by_method
+from ..source.gated_text import edited_method
 from ..subclass import QuietSubclass, quiet_class, reduce_to
 
 

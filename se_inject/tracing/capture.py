@@ -29,17 +29,17 @@ class Way:
     evaluations: tuple[Evaluation, ...]
 
     @functools.cached_property
-    def values(self) -> dict[Expression, set[str | None]]:
-        """The names of the values of each expression."""
-        found: dict[Expression, set[str | None]] = {}
-        for expression, node, _ in self.evaluations:
-            found.setdefault(expression, set()).add(None if node is None else node.name)
+    def values(self) -> dict[Expression, set[tuple[str | None, int]]]:
+        """The names of the values of each expression, and in which round of a loop it has them."""
+        found: dict[Expression, set[tuple[str | None, int]]] = {}
+        for evaluation in self.evaluations:
+            found.setdefault(evaluation.expression, set()).add((evaluation.value, evaluation.turn))
         return found
 
     @property
     def key(self) -> Any:
         """Equal for ways that do the same in the same places."""
-        return str(self.graph), tuple((*e.expression, e.node and e.node.name, e.arguments) for e in self.evaluations)
+        return str(self.graph), tuple((*e.expression, e.value, e.arguments, e.turn) for e in self.evaluations)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,8 @@ from ..source.text import FunctionText, Span
 HELPERS = {
     f"__se_{name}__": name
     for name in (
-        "call effect load attributes items is_ is_not in_ not_in equals differs text percent unpack spread enter fails"
-        " caught subject keywords mapping augmented stop"
+        "call effect load attributes items is_ is_not in_ not_in equals differs text percent unpack spread enter rounds"
+        " fails caught subject keywords mapping augmented stop"
     ).split()
 }
 _OF_FRAMES = frozenset({"super", "locals", "vars", "dir", "globals", "eval", "exec"})  # without arguments, or always
@@ -223,6 +223,7 @@ class _Instrument(ast.NodeTransformer):
     def visit_For(self, node: ast.For) -> ast.For:
         shape = _shape(node.target) if isinstance(node.target, ast.Tuple | ast.List) else None
         self.generic_visit(node)
+        node.iter = ast.copy_location(_call("rounds", node.iter), node.iter)
         if shape is not None:
             unpack = ast.Assign([node.target], _call("unpack", _name("__se_item__"), shape))
             node.body.insert(0, ast.copy_location(unpack, node.target))

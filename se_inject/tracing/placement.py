@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from torch import fx, nn
 
 from ..source.edit import Edit, goes_through_itself, is_expression, method_of, moved, operand, walked
+from ..source.text import span_of
 from .capture import Capture
 from .run import Expression
 
@@ -43,6 +44,12 @@ class Placer:
         edits = around_values or self._around_uses(targets)
         return (*edits, *walks) if edits and walks is not None else ()
 
+    def edits_in_rounds(self, targets: list[Target]) -> tuple[Edit, ...]:
+        """The same where an expression in a loop serves other layers too: each round gets a gate of its own."""
+        walks = self._walks()
+        edits = () if self._capture.is_partial else self._around_uses(targets, in_rounds=True)
+        return (*edits, *walks) if edits and walks is not None else ()
+
     def _walks(self) -> tuple[Edit, ...] | None:
         """The edits that leave the gate out where the block's children are walked through; None where none would do."""
         edits = []
@@ -70,21 +77,26 @@ class Placer:
             return ()
         return tuple(self._edit(e, e.span) for e in chosen)
 
-    def _around_uses(self, targets: list[Target]) -> tuple[Edit, ...]:
+    def _around_uses(self, targets: list[Target], in_rounds: bool = False) -> tuple[Edit, ...]:
         found: dict[Edit, None] = {}
         names = _names_by_way((target.way, user) for target in targets for user in target.users)
         for target in targets:
             for user in target.users:
-                places = [e for e in user.meta.get("expressions", []) if self._can_edit(e) and self._has_only(e, names)]
-                edit = next((edit for e in places if (edit := self._around_use(target, user, e))), None)
+                places = [e for e in user.meta.get("expressions", []) if self._can_edit(e)]
+                if in_rounds:
+                    edits = (self._around_use_in_round(target, user, e, names) for e in places)
+                else:
+                    edits = (self._around_use(target, user, e) for e in places if self._has_only(e, names))
+                edit = next(filter(None, edits), None)
                 if edit is None:
                     return ()
                 found[edit] = None
         return tuple(found)
 
-    def _around_use(self, target: Target, user: fx.Node, place: Expression) -> Edit | None:
-        """The edit that gates a value where ``place`` takes it."""
-        calls = [e.arguments for e in self._ways[target.way].evaluations if e.expression == place and e.arguments]
+    def _around_use(self, target: Target, user: fx.Node, place: Expression, turn: int | None = None) -> Edit | None:
+        """The edit that gates a value where ``place`` takes it, in any round of a loop or in one."""
+        evaluations = [e for e in self._ways[target.way].evaluations if e.expression == place]
+        calls = [e.arguments for e in evaluations if e.arguments and turn in (None, e.turn)]
         if calls:
             # A function may use what it gets more than once.
             is_whole = all(other in target.users for other in target.all_users)
@@ -95,6 +107,21 @@ class Placer:
             positions = [i for i, arg in enumerate(user.args) if arg is target.value]
         part = operand(place.text, place.span, positions[0]) if len(positions) == 1 else None
         return None if part is None else self._edit(place, *part)
+
+    def _around_use_in_round(
+        self, target: Target, user: fx.Node, place: Expression, names: dict[int, set[str]]
+    ) -> Edit | None:
+        """The same in the one round of a loop in which ``place`` has the named values, if it then has no others."""
+        loop = place.text.loops.get(place.span)
+        by_way = [way.values.get(place, set()) for way in self._ways]
+        turns = {turn for i, values in enumerate(by_way) for name, turn in values if name in names.get(i, ())}
+        if loop is None or len(turns) != 1:
+            return None
+        [turn] = turns
+        if any(at == turn and name not in names.get(i, ()) for i, values in enumerate(by_way) for name, at in values):
+            return None
+        edit = self._around_use(target, user, place, turn)
+        return None if edit is None else replace(edit, loop=moved(span_of(loop), -place.text.first), turn=turn)
 
     def _edit(self, place: Expression, span: tuple[int, int, int, int], assigns: bool = False) -> Edit:
         method = self._method(place)
@@ -116,7 +143,9 @@ class Placer:
 
     def _has_only(self, place: Expression, names: dict[int, set[str]]) -> bool:
         """Whether an expression is, on every way, one of the named values."""
-        return all(way.values.get(place, set()) <= names.get(i, set()) for i, way in enumerate(self._ways))
+        return all(
+            name in names.get(i, ()) for i, way in enumerate(self._ways) for name, _ in way.values.get(place, ())
+        )
 
 
 def _names_by_way(nodes: Iterable[tuple[int, fx.Node]]) -> dict[int, set[str]]:

@@ -4,13 +4,14 @@ import contextlib
 import functools
 import sys
 import types
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
 from ..source.place import where
-from ..source.text import FunctionText, Span, text_of
+from ..source.text import FunctionText, Span, span_of, text_of
 from .calls import effect, perform
 from .environment import Environment
 from .errors import UntraceableError
@@ -43,6 +44,12 @@ class Evaluation(NamedTuple):
     expression: Expression
     node: fx.Node | None
     arguments: tuple[str, ...] = ()
+    turn: int = 0  # in which round of the innermost loop around it
+
+    @property
+    def value(self) -> str | None:
+        """The name of the value."""
+        return None if self.node is None else self.node.name
 
 
 class Run(Questions, Methods, Environment, fx.Tracer):
@@ -64,6 +71,7 @@ class Run(Questions, Methods, Environment, fx.Tracer):
         self.classes: dict[type, set[str]] = {}
         self.evaluations: list[Evaluation] = []
         self.loops: list[str] = []
+        self._turns: dict[tuple[FunctionText, Span] | None, int] = {}  # of each loop, by what it goes through
         self.walks: set[Expression | None] = set()
         self.is_doubtful = False  # whether this way was taken for completeness, and may not exist
         self.native = 0  # how deep in code that runs as it is: what it makes is no expression of the text
@@ -109,7 +117,9 @@ class Run(Questions, Methods, Environment, fx.Tracer):
             return
         at = Expression(*place, self._is_on_block)
         names = tuple(a.node.name if isinstance(a, Value) and not isinstance(a, Attribute) else "" for a in arguments)
-        self.evaluations.append(Evaluation(at, node, names))
+        loop = at.text.loops.get(at.span)
+        turn = 0 if loop is None else self._turns.get((at.text, span_of(loop.iter)), 0)
+        self.evaluations.append(Evaluation(at, node, names, turn))
         if node is not None:
             made_by = node.meta.setdefault("expressions", [])
             if at not in made_by:
@@ -161,6 +171,14 @@ class Run(Questions, Methods, Environment, fx.Tracer):
         """Note where the forward loops over a value: errors may come of not knowing how often."""
         self.is_partial = True
         self.loops.append(self.at("it loops over a value, how often is known only when it runs"))
+
+    def rounds(self, items: Any) -> Iterator[Any]:
+        """What a for statement goes through, with a note of which round it is in."""
+        return self._counted(expression_at(sys._getframe(1)), iter(items))
+
+    def _counted(self, place: tuple[FunctionText, Span] | None, items: Iterator[Any]) -> Iterator[Any]:
+        for self._turns[place], item in enumerate(items):
+            yield item
 
     def note_walk(self) -> None:
         """Note where the block's own children are walked through: a gate would be among them."""
