@@ -101,7 +101,7 @@ class Analyst:
                     entries.append(Entry(i, flow, candidate, finding))
                 else:
                     refused.setdefault(finding.node, finding)
-        groups, not_vouched = grouped(entries)
+        groups, not_vouched = grouped(entries, captured.ways)
         for finding in not_vouched:
             refused.setdefault(finding.node, finding)
         cls, state = originally(block)
@@ -128,6 +128,8 @@ class Analyst:
                 if edits := placer.edits(targets):
                     return replace(finding, edits=edits)
         path = self._common_producer(group, captured)
+        if path is not None and not self.can_hold_gate(block.get_submodule(path)):
+            path = None
         if path is None and "" not in captured.asked:
             for targets in _alternatives(group, self.position):
                 if edits := placer.edits_in_rounds(targets):
@@ -213,6 +215,7 @@ class Analyst:
                 finding = Finding(candidate.kind, candidate.join.name, why).at(candidate.join)
             else:
                 finding = accept(candidate, flow, known[candidate.value]).at(candidate.value)
+                finding = finding if finding.file else finding.at(candidate.join)
             yield candidate, finding
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable
 
 from torch import fx, nn
 
+from .subclass import set_class
+
 
 def change_all(modules: Iterable[nn.Module], changes: Iterable[Callable[[], object]]) -> None:
     """Make all changes to these modules and their children, or, if one is interrupted, none of them.
@@ -44,7 +46,7 @@ class _Snapshot:
             vars(self._module)["_graph"] = self._attributes[0][1]["_graph"]
             self._module.recompile()  # its forward belongs to its class
         else:
-            self._module.__class__ = self._class
+            set_class(self._module, self._class)
         for module, attributes in self._attributes:
             vars(module).clear()
             vars(module).update(attributes)

@@ -99,6 +99,8 @@ def _write_out(written: fx.Graph, graph: fx.Graph, call: fx.Node, copies: dict[f
             default = node.args[0] if node.args else None
             value = next(given, call.kwargs.get(str(node.target), default))
             inside[node] = map_arg(value, lambda n: copies[n])
+        elif op_name(node) == "getitem" and isinstance(items := map_arg(node.args[0], inside.get), list | tuple):
+            inside[node] = items[node.args[1]]  # of a tuple that the child is given
         elif node.op != "output":
             inside[node] = _copy(written, node, inside, f"{call.name}__{node.name}", f"{call.target}.")
             inside[node].meta["inner"] = True

@@ -101,7 +101,10 @@ class Flow:
     @functools.cached_property
     def attention_mask(self) -> int:
         """The nodes that mix positions by attention, in the block itself."""
-        return self._mask(lambda node: op_name(node) in ATTENTION and "inner" not in node.meta)
+        return self._mask(lambda node: self._is_attention(node) and "inner" not in node.meta)
+
+    def _is_attention(self, node: fx.Node) -> bool:
+        return op_name(node) in ATTENTION or isinstance(self.module(node), nn.Softmax | nn.Softmax2d)
 
     @functools.cached_property
     def parameter_mask(self) -> int:

@@ -1,6 +1,6 @@
 """Which sites, on the several ways through a forward, are one site and share a gate."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -8,9 +8,11 @@ from torch import nn
 from .candidate import NO_COMMON_ANCESTOR, Candidate
 from .finding import Finding
 from .flow import Flow
+from .tracing.capture import Way
 from .tracing.placement import Target
 
 DEPENDS = "its sites depend on which way its forward takes"
+ONE_MODE = "it is computed only in training, or only in eval mode"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ class Entry:
         return any(place in places for other in others for place in other.target.expressions)
 
 
-def grouped(entries: list[Entry]) -> tuple[list[list[Entry]], list[Finding]]:
+def grouped(entries: list[Entry], ways: Sequence[Way]) -> tuple[list[list[Entry]], list[Finding]]:
     """The entries by the gate that serves them, and those that no other way vouches for.
 
     An identity that is handed in as an argument is one only if the same branch, on another way, is added to the input.
@@ -67,7 +69,18 @@ def grouped(entries: list[Entry]) -> tuple[list[list[Entry]], list[Finding]]:
             by_way.setdefault(entry.way, []).append(entry)
     for on_way in by_way.values():
         _add(groups, on_way)
-    return _without_rivals(groups), left_out
+    return _of_both_modes(_without_rivals(groups), ways), left_out
+
+
+def _of_both_modes(groups: list[list[Entry]], ways: Sequence[Way]) -> list[list[Entry]]:
+    """Refuse gates that would learn in training and not be there in eval mode, or the other way round."""
+    ruled = {mode for way in ways for mode in way.modes}
+    for group in groups:
+        shared = frozenset.intersection(*(ways[entry.way].modes for entry in group))
+        is_ruled = any((question, not answer) in ruled for question, answer in shared)
+        if is_ruled and group[0].finding.reason is None:
+            group[:] = [replace(group[0], finding=replace(group[0].finding, reason=ONE_MODE))]
+    return groups
 
 
 def _add(groups: list[list[Entry]], on_way: list[Entry]) -> None:
@@ -91,5 +104,5 @@ def _without_rivals(groups: list[list[Entry]]) -> list[list[Entry]]:
     if not groups or len(set().union(*ways)) == 1:
         return groups
     rivals = {i for i, a in enumerate(ways) for j, b in enumerate(ways) if i != j and not a & b}
-    refused = [Entry(e.way, e.flow, e.candidate, replace(e.finding, reason=DEPENDS)) for i in rivals for e in groups[i]]
+    refused = [replace(e, finding=replace(e.finding, reason=DEPENDS)) for i in rivals for e in groups[i]]
     return [group for i, group in enumerate(groups) if i not in rivals] + ([refused[:1]] if refused else [])

@@ -34,6 +34,6 @@ def held_class(original: Any) -> type[nn.Module]:
     return types.new_class(f"Held{original.__name__}", (HeldNorm, original), {}, lambda ns: ns.update(body))
 
 
-def _restore(original: type[nn.Module], *arguments: Any) -> nn.Module:
+def _restore(original: type[nn.Module], *arguments: Any, **keywords: Any) -> nn.Module:
     cls = held_class(original)  # type: ignore[arg-type]
-    return cls.__new__(cls, *arguments)
+    return cls.__new__(cls, *arguments, **keywords)

@@ -102,6 +102,11 @@ def _channels(shape: torch.Size | None, other: torch.Size | None, finding: Findi
     grows = [
         other is not None and len(other) == len(shape) and a != b for a, b in zip(shape, other or shape, strict=False)
     ]
+    if other is not None and len(shape) == finding.rank + 2:
+        if all(grows[2:]) and not grows[1]:
+            return Feature(shape[1])
+        if all(grows[1:-1]) and not grows[-1]:
+            return Feature(shape[-1], last=True)
     fits_second = shape[1] in widths and len(shape) <= finding.rank + 2 and not grows[1]
     fits_last = shape[-1] in (widths if other is not None else finding.widths_of_linear) and not grows[-1]
     if fits_second and fits_last:

@@ -39,8 +39,10 @@ def op_name(node: fx.Node) -> str:
 
 
 def is_crop(node: fx.Node) -> bool:
-    """Whether a node takes a part of all positions, of all channels: ``x[:, :, 1:]``."""
-    index = node.args[1] if op_name(node) == "getitem" else None
+    """Whether a node takes a part of all positions, of all channels: ``x[:, :, 1:]`` or ``x[..., 1:]``."""
+    index: Any = node.args[1] if op_name(node) == "getitem" else None
+    if isinstance(index, tuple) and len(index) == 2 and index[0] is ...:
+        return isinstance(index[1], slice)
     whole = (slice(None), slice(None))
     return isinstance(index, tuple) and index[:2] == whole and all(isinstance(i, slice) for i in index)
 

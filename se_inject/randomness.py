@@ -2,30 +2,41 @@
 
 import random
 import sys
-import types
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from .source.functions import is_empty
+
+class Reach(Protocol):
+    """What code can reach that was not given to it."""
+
+    generators: list[Any]
+
+    def may_draw_from(self, stream: str) -> bool:
+        """Whether it can reach a global random stream."""
+
 
 Stream = tuple[str, Callable[[], Any], Callable[[Any], Any]]  # its name, and how its state is read and set
 
 
 @contextmanager
-def no_randomness(*code: Any) -> Iterator[list[str]]:
+def no_randomness(reach: Reach | None = None) -> Iterator[list[str]]:
     """Put random streams back as they were; the list then holds the names of those that were drawn from.
 
-    These are the global ones, and the generators that functions among ``code`` can reach.
+    These are the global ones, and the generators that what runs can reach. While other threads run, which may draw from
+    the global ones, only those that it can reach.
 
     >>> with no_randomness() as drawn:
     ...     _ = torch.rand(1)
     >>> drawn
     ['torch']
     """
-    streams = [*_global_streams(), *(_stream(generator) for generator in _generators(code, set()))]
+    may_be_others = reach is not None and threading.active_count() > 1
+    streams = [s for s in _global_streams() if not may_be_others or reach.may_draw_from(s[0])]  # type: ignore[union-attr]
+    streams += [] if reach is None else map(_stream, reach.generators)
     states = [get() for _, get, _ in streams]
     drawn: list[str] = []
     try:
@@ -44,7 +55,7 @@ def is_generator(value: Any) -> bool:
     True
     """
     is_numpys = type(value).__module__.startswith("numpy.random") and hasattr(value, "random")
-    return is_numpys or isinstance(value, random.Random | torch.Generator)
+    return is_numpys or isinstance(value, random.Random | torch.Generator | torch.quasirandom.SobolEngine)
 
 
 def _global_streams() -> Iterator[Stream]:
@@ -59,41 +70,12 @@ def _global_streams() -> Iterator[Stream]:
 def _stream(generator: Any) -> Stream:
     if isinstance(generator, random.Random):
         return "a random.Random", generator.getstate, generator.setstate
+    if isinstance(generator, torch.quasirandom.SobolEngine):
+        return "a Sobol engine", lambda: {**vars(generator)}, vars(generator).update
     if isinstance(generator, torch.Generator):
         return "a torch.Generator", generator.get_state, generator.set_state
     bits = getattr(generator, "bit_generator", None) or generator._bit_generator
     return "a numpy generator", lambda: bits.state, lambda state: setattr(bits, "state", state)
-
-
-def _generators(values: Any, seen: set[int], depth: int = 4) -> Iterator[Any]:
-    """The generators among values, in what functions among them name and close over, and in objects' attributes."""
-    for value in values:
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if is_generator(value):
-            yield value
-        elif depth and isinstance(value, types.MethodType):
-            yield from _generators((value.__self__, value.__func__), seen, depth)
-        elif depth and isinstance(value, types.FunctionType):
-            yield from _generators(_reached(value), seen, depth - 1)
-        elif depth and isinstance(value, dict | list | tuple):
-            yield from _generators(value.values() if isinstance(value, dict) else value, seen, depth - 1)
-        elif depth and not isinstance(value, type | types.ModuleType | torch.Tensor):
-            yield from _generators(list(getattr(value, "__dict__", {}).values()), seen, depth - 1)
-
-
-def _reached(function: types.FunctionType) -> list[Any]:
-    named = [function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__]
-    closed_over = [cell.cell_contents for cell in function.__closure__ or () if not is_empty(cell)]
-    return [*named, *closed_over, *(function.__defaults__ or ())]
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)
 
 
 def _is_same(a: Any, b: Any) -> bool:

@@ -110,7 +110,8 @@ def _residual(flow: Flow, add: fx.Node) -> Candidate | None:
         return refuse("ambiguous add: its identity is neither a common input nor a linear projection of it")
     if in_identity & flow.parameter_mask and not (identity_convs or in_identity & flow.linear_mask):
         return refuse("ambiguous add: its identity is normalized, but not projected")
-    if bool(in_branch & flow.upsampling_mask) != bool(in_identity & flow.upsampling_mask):
+    is_merge = in_identity & flow.add_mask and in_identity & flow.upsampling_mask
+    if is_merge or bool(in_branch & flow.upsampling_mask) != bool(in_identity & flow.upsampling_mask):
         return refuse("ambiguous add: one operand is upsampled, as where feature maps of two scales are merged")
     if identity_convs and (in_identity & flow.add_mask or _bypasses(flow, in_branch, in_identity)):
         return refuse(SUM_OF_OUTPUTS)

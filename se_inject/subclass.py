@@ -2,6 +2,7 @@
 
 import abc
 import copyreg
+import functools
 import pickle
 import types
 from collections.abc import Callable
@@ -17,7 +18,9 @@ class QuietSubclass:
         pass
 
 
-def quiet_class(name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
+def quiet_class(
+    name: str, bases: tuple[type, ...], body: dict[str, Any], adapt: Callable[[type], Any] = lambda metaclass: metaclass
+) -> Any:
     """A class that no metaclass of the user's hears of. Raises ``TypeError`` where a class cannot be extended.
 
     >>> quiet_class("Quiet", (QuietSubclass, nn.ReLU), {}).__mro__[2]
@@ -25,7 +28,37 @@ def quiet_class(name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any
     """
     metaclass = types.prepare_class(name, bases)[0]
     make = abc.ABCMeta if issubclass(metaclass, abc.ABCMeta) else type
-    return make.__new__(metaclass, name, bases, body)
+    return make.__new__(adapt(metaclass), name, bases, body)
+
+
+@functools.cache
+def handing_up(metaclass: type) -> Any:
+    """A metaclass whose classes set the author's attributes on the class above them, as the author's code means to.
+
+    >>> class Base:
+    ...     count = 0
+    >>> cls = quiet_class("Generated", (QuietSubclass, Base), {"_se_above": Base}, handing_up)
+    >>> cls.count += 1
+    >>> Base.count
+    1
+    """
+
+    def set_attribute(cls: Any, name: str, value: Any) -> None:
+        is_own = name in vars(cls) or name.startswith("__") or "_se_above" not in vars(cls)
+        metaclass.__setattr__(cls, name, value) if is_own else setattr(cls._se_above, name, value)  # type: ignore[call-arg]
+
+    return type(metaclass)(metaclass.__name__, (metaclass,), {"__setattr__": set_attribute})
+
+
+def set_class(module: nn.Module, cls: type) -> None:
+    """Change a live module's class, whatever its author's ``__setattr__`` does.
+
+    >>> module = nn.ReLU()
+    >>> set_class(module, nn.GELU)
+    >>> type(module)
+    <class 'torch.nn.modules.activation.GELU'>
+    """
+    object.__setattr__(module, "__class__", cls)
 
 
 def reduce_to(original: type[nn.Module], reduced: Any, restore: Callable[..., nn.Module], recipe: object) -> Any:
@@ -34,6 +67,9 @@ def reduce_to(original: type[nn.Module], reduced: Any, restore: Callable[..., nn
     ``reduced`` is what the original class returns. Raises ``pickle.PicklingError`` if it pickles in its own way.
     """
     build, arguments, *rest = reduced
+    if build is copyreg.__newobj_ex__:  # type: ignore[attr-defined]
+        _, arguments, keywords = arguments
+        return (functools.partial(restore, recipe, *arguments, **keywords), (), *rest)
     if build is not copyreg.__newobj__:  # type: ignore[attr-defined]
         raise pickle.PicklingError(
             f"{original.__qualname__} pickles itself in its own way, which does not know what se_inject changed;"

@@ -10,6 +10,7 @@ from .change import change_all
 from .errors import NoGateError, NotAModuleError, RewriteError
 from .gate import is_gate
 from .held import HeldNorm, held_class
+from .subclass import set_class
 from .surgery.gated_block import GatedBlock, held_gated_class
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -91,7 +92,7 @@ def freeze_backbone(model: Model) -> Model:
 
 
 def _hold(norm: nn.Module, cls: type[nn.Module]) -> None:
-    norm.__class__ = cls
+    set_class(norm, cls)
     norm.train(norm.training)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 import se_inject
 
 from .blocks import Residual, block, conv
-from .forwards import X, assert_works
+from .forwards import X, assert_works, refused
 from .promises import assert_same
 
 
@@ -315,3 +315,81 @@ def test_class_that_is_looked_up_but_makes_no_difference():
     assert [site.gate_path for site in found] in ([], ["conv.se"])
     if found:
         assert_same(se_inject.apply(module)(X), plain(X))
+
+
+def test_sites_of_one_mode_are_refused():
+    """As spandrel's SPAN, which folds its weights for eval mode."""
+
+    def folded(self, x):
+        return self.conv(x) + self.skip(x) if self.training else self.fused(x)
+
+    def only_eval(self, x):
+        return self.fused(x) if self.training else x + self.conv(x)
+
+    def both(self, x):
+        return x + self.conv(x) if self.training else x + 0.5 * self.conv(x)
+
+    for forward in (folded, only_eval):
+        model = block(forward, conv=nn.Sequential(conv(), conv()), skip=nn.Conv2d(16, 16, 1), fused=conv())
+        assert "only in training, or only in eval" in refused(model)
+    assert_works(block(both, conv=conv()))
+
+
+def test_second_map_of_several_scales_is_no_branch_either():
+    def forward(self, x):
+        b = self.b(x)
+        c = self.c(b)
+        return x + F.interpolate(b, x.shape[-2:]) + F.interpolate(c, x.shape[-2:])
+
+    reasons = se_inject.find_sites(block(forward, b=nn.Conv2d(16, 16, 3, 2, 1), c=nn.Conv2d(16, 16, 3, 2, 1))).skipped
+    assert len(reasons) == 2 and all("upsampled" in reason for _, reason in reasons)
+
+
+def test_softmax_layers_are_attention_as_the_function_is():
+    def context(self, x):
+        weights = self.softmax(self.key(x).flatten(2))
+        return x + self.transform(torch.bmm(x.flatten(2), weights.transpose(1, 2))[..., None])
+
+    model = block(context, key=conv(16, 1), softmax=nn.Softmax(2), transform=nn.Conv2d(16, 16, 1))
+    assert "attention" in refused(model)
+
+
+def test_children_that_take_and_return_a_pair():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = conv(), conv()
+
+        def forward(self, pair):
+            a, b = pair
+            return self.a(a), self.b(b)
+
+    def forward(self, pair):
+        a, b = self.second(self.first(pair))
+        return pair[0] + a, pair[1] + b
+
+    model = block(forward, first=Pair(), second=Pair())
+    assert len(se_inject.find_sites(model)) == 2
+    plain = copy.deepcopy(model)
+    se_inject.apply(model)
+    assert_same(model((X, 2 * X)), plain((X, 2 * X)))
+    for index, (_, gate) in enumerate(se_inject.gates(model)):
+        nn.init.normal_(gate.fc2.bias)
+        assert not torch.equal(model((X, 2 * X))[index], plain((X, 2 * X))[index])
+
+
+def test_halved_channels_are_told_by_two_examples():
+    """As demucs' DConv: its layers make 64 channels, of which a GLU leaves 32."""
+
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(16))
+
+        def forward(self, x):
+            return self.scale[:, None] * x
+
+    layers = nn.Sequential(nn.Conv1d(16, 32, 3, padding=1), nn.GLU(1), Scale())
+    model = block(lambda self, x: x + self.layers(x), layers=layers)
+    [site] = se_inject.find_sites(model, example_inputs=torch.randn(1, 16, 50))
+    assert site.channels == 16

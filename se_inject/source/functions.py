@@ -69,6 +69,14 @@ def _inside(value: Any) -> Iterator[Any]:
     yield from (item for item in held if isinstance(item, kinds) and item is not wrapped)
 
 
+def names_in(code: types.CodeType) -> Iterator[str]:
+    """The globals and attributes that a code names, and those that functions inside it do."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from names_in(constant)
+
+
 def is_empty(cell: types.CellType) -> bool:
     """Whether a variable that a function closes over has no value yet.
 

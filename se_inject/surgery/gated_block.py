@@ -15,7 +15,7 @@ from ..gate import injected_channels
 from ..held import HeldNorm, held_class
 from ..source.edit import Edit, by_method
 from ..source.gated_text import edited_method
-from ..subclass import QuietSubclass, quiet_class, reduce_to
+from ..subclass import QuietSubclass, handing_up, quiet_class, reduce_to, set_class
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class GatedBlock(QuietSubclass):
         """``type(block)()`` makes what the author's class makes."""
         original = type(self)._se_rewrite.original
         if "_se_rewrite" in vars(type(self)):
-            self.__class__ = original  # type: ignore[assignment]
+            set_class(self, original)  # type: ignore[arg-type]
         original.__init__(self, *args, **kwargs)  # type: ignore[arg-type]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -77,9 +77,9 @@ class GatedBlock(QuietSubclass):
         return reduce_to(rewrite.original, above.__reduce_ex__(max(int(protocol), 2)), _restore, rewrite)
 
 
-def _restore(rewrite: Rewrite, *arguments: Any) -> nn.Module:
+def _restore(rewrite: Rewrite, *arguments: Any, **keywords: Any) -> nn.Module:
     cls = gated_class(rewrite)
-    return cls.__new__(cls, *arguments)
+    return cls.__new__(cls, *arguments, **keywords)
 
 
 # Blocks with equal edits share a class, so that compilers see one class for a stage of blocks and not one for each.
@@ -93,6 +93,7 @@ def gated_class(rewrite: Rewrite) -> type[nn.Module]:
         "__qualname__": f"SE{original.__qualname__}",
         "__doc__": original.__doc__,
         "_se_rewrite": rewrite,
+        "_se_above": original,
     }
     above: dict[type, dict[str, Any]] = {}
     for (owner, method), edits in by_method(rewrite.edits).items():
@@ -106,7 +107,7 @@ def gated_class(rewrite: Rewrite) -> type[nn.Module]:
         # What super() finds comes before the class that its text is from.
         owners = sorted(above, key=original.__mro__.index)
         inherited = [quiet_class(f"SE{c.__name__}", (QuietSubclass, c), above[c]) for c in owners]
-        cls: type[nn.Module] = quiet_class(f"SE{original.__name__}", (GatedBlock, base, *inherited), body)
+        cls: type[nn.Module] = quiet_class(f"SE{original.__name__}", (GatedBlock, base, *inherited), body, handing_up)
         object.__new__(base).__class__ = cls
     except TypeError as error:
         raise RewriteError(f"{original.__qualname__} cannot be extended by a subclass: {error}") from error
@@ -147,7 +148,7 @@ def install(block: nn.Module, rewrite: Rewrite, gates: dict[str, nn.Module]) -> 
             else:
                 block._modules[child] = gate
         if is_changed:
-            block.__class__ = cls
+            set_class(block, cls)
 
     return commit
 
@@ -161,7 +162,7 @@ def uninstall(block: nn.Module) -> None:
         return
     rewrite: Rewrite = type(block)._se_rewrite
     state = rewrite.original_state(vars(block))
-    block.__class__ = held_class(rewrite.original) if rewrite.held else rewrite.original  # type: ignore[arg-type, assignment]
+    set_class(block, held_class(rewrite.original) if rewrite.held else rewrite.original)  # type: ignore[arg-type]
     for child in set(block._modules) - set(state["_modules"]):
         del block._modules[child]
     vars(block).update(dict.fromkeys(rewrite.displaced))

@@ -22,7 +22,7 @@ def _symbolic(function: Any) -> Callable[..., Any]:
             return run.symbol(name, *args, **kwargs)
         if function is id and is_shadow(args[0]):
             return run.unknown()
-        if function in (str, repr, format) and args and is_shadow(args[0]):
+        if function in (str, repr, format, ascii) and run.note_text(*args):
             return run.unknown()
         if function is sum and len(args) == 1 and isinstance(args[0], Iterable):
             return _sum(run, args[0])

@@ -16,6 +16,7 @@ from .answers import ANSWERS
 from .errors import UntraceableError
 from .instrument import is_instrumented
 from .objects import Keywords
+from .reach import is_library, writes
 from .shadows import CONTAINERS, Lazy, is_shadow
 from .torch_calls import SPECIAL, autograd, is_of_torch, is_torch_function
 from .values import Value
@@ -25,16 +26,23 @@ _Keywords = dict[str, Any]
 
 _QUERIES = frozenset("parameters named_parameters buffers named_buffers state_dict".split())
 _DRAWS = frozenset("rand randn randint randperm bernoulli normal multinomial rand_like randn_like empty".split())
-_UNPREDICTABLE = frozenset("random time secrets uuid".split())
+_UNPREDICTABLE = frozenset("random time secrets uuid subprocess socket".split())
+_OF_FILES = frozenset("io _io os posix nt pathlib shutil tempfile".split())
+_TO_FILES = frozenset(
+    "open fdopen mkdir makedirs touch unlink remove removedirs rmdir rename renames replace symlink_to hardlink_to"
+    " chmod write_text write_bytes write truncate system popen putenv unsetenv chdir kill rmtree copy copy2 copyfile"
+    " copytree move mkstemp mkdtemp NamedTemporaryFile TemporaryFile".split()
+)
+_CHANGING = frozenset("pop popitem clear update setdefault append extend insert remove add discard".split())
+_CASTS = frozenset("to cuda cpu float double half bfloat16 type requires_grad_ zero_grad compile share_memory".split())
 _PURE = frozenset("builtins math operator _operator functools itertools typing collections".split())
 
 
 def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     """The result of ``function(*args, **kwargs)``, as a value where it depends on one."""
+    run.paths.count_call()
     run.note_classes(*args)
-    if isinstance(function, Value):
-        return function(*args, **kwargs)
-    if is_shadow(function):
+    if isinstance(function, Value) or is_shadow(function):
         return function(*args, **kwargs)
     if isinstance(function, types.MethodType):
         return _method(run, function, args, kwargs)
@@ -55,20 +63,30 @@ def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
 
 
 def effect(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> None:
-    """Run a call whose result nobody uses, if it can do something to a value of the run."""
-    if _belongs_to_run(function) or (_may_change_values(function) and involves(args, kwargs)):
+    """Run a call whose result nobody uses, if it can do something to a value of the run, or to what rules its way."""
+    if _belongs_to_run(run, function) or (_may_change_values(run, function) and involves(args, kwargs)):
         perform(run, function, args, kwargs)
+    elif _is_of_author(run, function):
+        with contextlib.suppress(UntraceableError, Exception):  # what it does to its own things, if that can be told
+            _copy_of(run, function, args, kwargs)
 
 
-def _belongs_to_run(function: Any) -> bool:
+def _belongs_to_run(run: Any, function: Any) -> bool:
     owner = getattr(function, "__self__", None)
     is_local = isinstance(function, types.FunctionType) and is_instrumented(function.__code__)
     on_stand_in = any(isinstance(x, Value) or is_shadow(x) for x in (function, owner))
-    return on_stand_in or is_local or type(owner) in CONTAINERS or function is setattr
+    return on_stand_in or is_local or run.shadows.is_own(owner) or function is setattr
 
 
-def _may_change_values(function: Any) -> bool:
+def _may_change_values(run: Any, function: Any) -> bool:
+    if isinstance(function, types.MethodType):
+        return _is_of_author(run, function)
     return is_torch_function(function) or (isinstance(function, types.FunctionType) and not _only_tells(function))
+
+
+def _is_of_author(run: Any, function: Any) -> bool:
+    code = getattr(function, "__func__", function)
+    return isinstance(code, types.FunctionType) and run.is_own_code(code) and not _only_tells(code)
 
 
 def involves(*containers: Any, depth: int = 4) -> bool:
@@ -100,15 +118,19 @@ def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywo
     owner, function = method.__self__, method.__func__
     if is_shadow(owner):
         return run.reaching(method, lambda: _shadows_method(run, owner, function, args, kwargs))
-    if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
-        return autograd(run, owner, args)
-    if is_generator(owner):
+    if is_generator(owner) or _writes_files(function):
         return run.unknown()
     if isinstance(owner, Keywords | Lazy):
         return method(*args, **kwargs)
     if not isinstance(function, types.FunctionType):
         return perform(run, function, (owner, *args), kwargs)
-    return _function(run, function, (owner, *args), kwargs, involved=involves(args, kwargs))
+    involved = involves(args, kwargs)
+    if not (involved or isinstance(owner, type) or is_of_torch(function.__code__.co_filename)) and writes(function):
+        with contextlib.suppress(UntraceableError):
+            return _copy_of(run, method, args, kwargs)
+    if function.__name__ in _CHANGING and is_library(function.__module__):
+        return run.unknown()  # frozen modules of Python's, such as that of mappings, have no text
+    return _function(run, function, (owner, *args), kwargs, involved=involved)
 
 
 def _shadows_method(run: Any, shadow: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
@@ -121,6 +143,14 @@ def _shadows_method(run: Any, shadow: Any, function: Any, args: _Arguments, kwar
         return result
     if name in ("children", "named_children", "modules", "named_modules"):
         return iter(list(function(shadow, *args, **kwargs)))  # at once, to see from where they are walked through
+    if name in _CASTS and getattr(function, "__module__", "") == "torch.nn.modules.module":
+        return shadow
+    cached = getattr(function, "__wrapped__", None)  # a cache must not hold stand-ins
+    if not isinstance(function, types.FunctionType) and isinstance(cached, types.FunctionType):
+        return run.instrument(cached, (shadow, *args), kwargs)
+    if name in ("_get_name", "__repr__"):
+        run.note_text(shadow)
+        return vars(shadow)["_se_class"].__name__ if name == "_get_name" else run.unknown()
     if getattr(function, "__module__", "") == "torch.nn.modules.module" or not isinstance(function, types.FunctionType):
         return function(shadow, *args, **kwargs)
     if name == "forward" and path:
@@ -146,8 +176,10 @@ def _plain_function(run: Any, function: types.FunctionType, args: _Arguments, kw
     special = SPECIAL.get((function.__module__, function.__name__))
     if special is not None:
         return special(run, args, kwargs)
+    if _writes_files(function):
+        return run.unknown()
     if not (involved or involves(args, kwargs) or _closes_over_modules(function)):
-        return _as_it_is(run, function, args, kwargs)
+        return _without_values(run, function, args, kwargs)
     wrapped = getattr(function, "__wrapped__", None)
     if is_of_torch(function.__code__.co_filename):
         if isinstance(wrapped, types.FunctionType) and not is_of_torch(wrapped.__code__.co_filename):
@@ -156,14 +188,38 @@ def _plain_function(run: Any, function: types.FunctionType, args: _Arguments, kw
     return _look_inside(run, function, args, kwargs)
 
 
-def _look_inside(run: Any, function: types.FunctionType, args: _Arguments, kwargs: _Keywords) -> Any:
+def _without_values(run: Any, function: types.FunctionType, args: _Arguments, kwargs: _Keywords) -> Any:
+    """A function that gets nothing of the run is called, so that caches hold real things, unless it has effects."""
+    if run.reachable(function, *args, *kwargs.values()).has_effects:
+        with contextlib.suppress(UntraceableError):
+            return _copy_of(run, function, args, kwargs)
+    return _as_it_is(run, function, args, kwargs)
+
+
+def _copy_of(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    """What an instrumented copy returns, which keeps to itself what the function writes."""
     nodes, evaluations = len(run.graph.nodes), len(run.evaluations)
+    if isinstance(function, types.MethodType):
+        function, args = function.__func__, (function.__self__, *args)
     try:
         return run.instrument(function, args, kwargs)
+    except UntraceableError:
+        run.forget(nodes, evaluations)
+        raise
+
+
+def _writes_files(function: Any) -> bool:
+    """Whether a call leaves something in the world, as opening a file does."""
+    module = (getattr(function, "__module__", None) or "").partition(".")[0]
+    return module in _OF_FILES and getattr(function, "__name__", "") in _TO_FILES
+
+
+def _look_inside(run: Any, function: types.FunctionType, args: _Arguments, kwargs: _Keywords) -> Any:
+    try:
+        return _copy_of(run, function, args, kwargs)
     except UntraceableError as error:
         if run.is_own_code(function):
             raise
-        run.forget(nodes, evaluations)
         return run.opaque(function.__name__, str(error), *args, **kwargs)
 
 
@@ -176,23 +232,36 @@ def _closes_over_modules(function: types.FunctionType) -> bool:
 
 
 def _class(run: Any, cls: type, args: _Arguments, kwargs: _Keywords) -> Any:
-    if issubclass(cls, torch.utils._contextlib._DecoratorContextManager):
+    if is_library(cls.__module__) and _is_mode(cls):
         return contextlib.nullcontext()  # set_grad_enabled sets the mode when it is made
-    if cls.__module__ in _UNPREDICTABLE:
+    if cls.__module__ in _UNPREDICTABLE or _writes_files(cls):
         return run.unknown()
+    if issubclass(cls, contextlib._GeneratorContextManager):
+        return cls(*args, **kwargs)  # nothing runs before it is entered
     if not involves(args, kwargs):
-        with no_randomness():
+        with no_randomness(run.reachable(cls, inspect.getattr_static(cls, "__init__"), *args, *kwargs.values())):
             return run.own(cls(*args, **kwargs))
     return _native(run, cls, args, kwargs)
 
 
+def _is_mode(cls: type) -> bool:
+    """Whether a class of torch's is a context that sets a mode."""
+    is_torchs = cls.__module__.partition(".")[0] == "torch" and not issubclass(cls, nn.Module)
+    return is_torchs and isinstance(inspect.getattr_static(cls, "__enter__", None), types.FunctionType)
+
+
 def _builtin(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     owner = getattr(function, "__self__", None)
-    if is_generator(owner) or getattr(function, "__module__", None) in _UNPREDICTABLE:
+    if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
+        return autograd(run, owner, args)
+    if is_generator(owner) or getattr(function, "__module__", None) in _UNPREDICTABLE or _writes_files(function):
         return run.unknown()
-    if type(owner) in CONTAINERS:
+    if type(owner).__module__ == "_thread":
+        return True  # a lock that is had
+    if run.shadows.is_own(owner):
         return _of_container(run, function, args, kwargs)
     if isinstance(owner, str) and involves(args, kwargs):
+        run.note_text(*args, *kwargs.values())
         return run.symbol("text", *args, **kwargs)
     if involves(args, kwargs):
         is_foreign = owner is not None and not isinstance(owner, type | types.ModuleType | tuple)
@@ -250,14 +319,14 @@ def _as_it_is(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> A
     if is_torch_function(function):
         if getattr(function, "__name__", "") in _DRAWS:
             return run.unknown()
-        with no_randomness():
+        with no_randomness(run.reachable(function)):
             result = function(*args, **kwargs)
         if isinstance(result, bool) and not args and function.__name__ != "is_scripting":
             return run.mode(f"{function.__name__}()", result)
         return run.own(result)
     if getattr(function, "__module__", None) in _PURE:
         return run.own(function(*args, **kwargs))
-    with no_randomness(function, *args, *kwargs.values()) as drawn, warnings.catch_warnings():
+    with no_randomness(run.reachable(function, *args, *kwargs.values())) as drawn, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = function(*args, **kwargs)
     return run.unknown() if drawn else run.own(result)

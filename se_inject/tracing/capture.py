@@ -4,7 +4,7 @@ import ast
 import functools
 import inspect
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ class Way:
 
     graph: fx.Graph
     evaluations: tuple[Evaluation, ...]
+    modes: frozenset[tuple[str, bool]]  # what rules it of which modules are in training
 
     @functools.cached_property
     def values(self) -> dict[Expression, set[tuple[str | None, int]]]:
@@ -80,9 +81,7 @@ def capture(block_class: type[nn.Module], state: dict[str, Any], block: nn.Modul
         if read_and_written <= unsettled:
             break
         unsettled |= read_and_written
-    ways = [Way(run.graph, tuple(run.evaluations)) for run in runs]
-    if len(ways) > 1:
-        ways = list({way.key: way for way in reversed(ways)}.values())[::-1]
+    ways = _distinct([Way(run.graph, tuple(run.evaluations), frozenset(run.modes.items())) for run in runs])
     return Capture(
         tuple(ways),
         frozenset().union(*(run.reads for run in runs)),
@@ -93,6 +92,17 @@ def capture(block_class: type[nn.Module], state: dict[str, Any], block: nn.Modul
         frozenset().union(*(run.asked for run in runs)),
         frozenset().union(*(run.walks for run in runs)),
     )
+
+
+def _distinct(ways: list[Way]) -> list[Way]:
+    """The ways without those that do the same as an earlier one, which their modes then do not rule."""
+    if len(ways) == 1:
+        return ways
+    found: dict[Any, Way] = {}
+    for way in ways:
+        first = found.setdefault(way.key, way)
+        found[way.key] = replace(first, modes=first.modes & way.modes)
+    return list(found.values())
 
 
 def _parameters(block_class: type[nn.Module]) -> list[inspect.Parameter]:
@@ -115,6 +125,7 @@ def _all_ways(
 ) -> list[Run]:
     paths, runs = Paths(), []
     dead_end: BaseException | None = None
+    is_certain = True
     while paths.start():
         run = Run(block, state, paths, unsettled)
         grad = torch.is_grad_enabled()
@@ -122,6 +133,7 @@ def _all_ways(
             _run_forward(run, block_class, parameters)
         except InfeasiblePath as end:
             dead_end = end
+            is_certain &= end.is_certain
             continue
         except UntraceableError:
             if run.is_doubtful:
@@ -129,14 +141,19 @@ def _all_ways(
             raise
         finally:
             torch._C._set_grad_enabled(grad)
+        run.modes = paths.modes
         runs.append(run)
     if not runs:
         raise UntraceableError(f"every way through it ends in an error: {dead_end}")
+    for run in runs:
+        run.is_partial |= not is_certain
     return runs
 
 
 @boundary
 def _run_forward(run: Run, block_class: type[nn.Module], parameters: list[inspect.Parameter]) -> None:
+    if inspect.isgeneratorfunction(block_class.forward) or inspect.iscoroutinefunction(block_class.forward):
+        raise UntraceableError("its forward is a generator or a coroutine")
     shadow = run.shadows.root(block_class)
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
@@ -178,8 +195,10 @@ def _extra(run: Run, parameter: inspect.Parameter, most: int) -> list[Any]:
 def _judged(run: Run, error: BaseException) -> BaseException:
     """Whether a forward's error means that such inputs do not occur, or that stand-ins would not do."""
     message = f"{_first_line(error)}{_place_of(error)}"
-    if run.is_doubtful or _is_raised_by_a_check(error):
+    if run.is_doubtful or error in run.missing or _is_raised_by_a_check(error):
         return InfeasiblePath(message)
+    if run.paths.taken and _is_raised_by_the_author(error, is_loop=bool(run.loops)):
+        return InfeasiblePath(message, is_certain=False)
     return UntraceableError(run.loops[0] if run.loops else message)
 
 
@@ -206,6 +225,21 @@ def _is_raised_by_a_check(error: BaseException) -> bool:
     raised_in = trace.tb_frame.f_globals.get("__name__", "")
     is_error_of_use = isinstance(error, AssertionError | ValueError | RuntimeError)
     return is_error_of_use and not raised_in.startswith(("torch.", "se_inject."))
+
+
+def _is_raised_by_the_author(error: BaseException, is_loop: bool) -> bool:
+    """Whether the author's own text raises it, on things that are none of the run's."""
+    if is_loop and "'NoneType' object" not in str(error):
+        return False  # how often the loop runs may have caused it
+    trace, is_own = error.__traceback__, False
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") not in _ANSWERING:
+            is_own = is_instrumented(trace.tb_frame.f_code)
+        trace = trace.tb_next
+    return is_own and not any(name in str(error) for name in ("Value", "Attribute", "Shadow", "Unread", "Items"))
+
+
+_ANSWERING = frozenset(f"{__package__}.{name}" for name in ("answers", "calls", "objects", "questions", "run"))
 
 
 def _first_line(error: BaseException) -> str:

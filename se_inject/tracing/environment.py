@@ -4,7 +4,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from ..source.functions import is_empty
+from ..source.functions import is_empty, names_in
 from .instrument import HELPERS
 from .shadows import Shadows, Unread
 from .values import Value
@@ -33,7 +33,7 @@ class Environment:
         """The globals that a copy of a function has: what it writes into them stays there."""
         real = function.__globals__
         copy = self._globals.setdefault(id(real), {**real, **self._helpers})
-        for name in _names(code):
+        for name in names_in(code):
             if name in real and copy.get(name) is real[name]:
                 copy[name] = self.held(real[name])
         return copy
@@ -46,10 +46,3 @@ class Environment:
             if not is_empty(cell):
                 copy.cell_contents = self.held(cell.cell_contents)
         return self._cells[id(cell)][1]
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)

@@ -6,4 +6,11 @@ class UntraceableError(BaseException):
 
 
 class InfeasiblePath(BaseException):
-    """This way ends in an error of the forward's own, as where an assert on a shape fails."""
+    """This way ends in an error of the forward's own, as where an assert on a shape fails.
+
+    Where that is not certain, as a stand-in may have caused it, ``is_certain`` is false.
+    """
+
+    def __init__(self, message: str, is_certain: bool = True) -> None:
+        super().__init__(message)
+        self.is_certain = is_certain

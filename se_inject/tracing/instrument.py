@@ -16,7 +16,7 @@ HELPERS = {
     f"__se_{name}__": name
     for name in (
         "call effect load attributes items is_ is_not in_ not_in equals differs text percent unpack spread enter rounds"
-        " fails caught subject keywords mapping augmented stop"
+        " again asked_so_far places fails caught subject keywords mapping augmented stop"
     ).split()
 }
 _OF_FRAMES = frozenset({"super", "locals", "vars", "dir", "globals", "eval", "exec"})  # without arguments, or always
@@ -215,7 +215,10 @@ class _Instrument(ast.NodeTransformer):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> list[ast.stmt]:
         name = node.target.id if isinstance(node.target, ast.Name) else None
+        is_item = isinstance(node.target, ast.Subscript)
         self.generic_visit(node)
+        if is_item:
+            node.target.value.func.id = "__se_places__"  # type: ignore[union-attr]
         if name is None:
             return [node]
         return [ast.copy_location(_assign(name, _call("augmented", _name(name))), node), node]
@@ -228,6 +231,11 @@ class _Instrument(ast.NodeTransformer):
             unpack = ast.Assign([node.target], _call("unpack", _name("__se_item__"), shape))
             node.body.insert(0, ast.copy_location(unpack, node.target))
             node.target = ast.copy_location(ast.Name("__se_item__", ast.Store()), node.target)
+        return node
+
+    def visit_While(self, node: ast.While) -> ast.While:
+        self.generic_visit(node)
+        node.test = ast.copy_location(_call("again", _call("asked_so_far"), node.test), node.test)
         return node
 
     def visit_With(self, node: ast.With) -> ast.With:

@@ -1,5 +1,7 @@
 """Attributes and items, as an instrumented forward gets and sets them: nothing real is written."""
 
+import functools
+import inspect
 import operator
 import types
 from typing import Any
@@ -7,22 +9,30 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.container import ModuleDict, ModuleList
 
-from .shadows import CONTAINERS, is_shadow
+from .paths import TRAINING
+from .reach import is_library
+from .shadows import is_shadow
 from .values import Value
 
+_MISSING = object()
 _WHAT_A_CLASS_IS = frozenset("__name__ __qualname__ __mro__ __bases__ __base__ __dict__ mro".split())
 
 
 class Attributes:
-    """The attributes of one object, by name."""
+    """The attributes of one object, by name; of what is changed in place, a copy."""
 
-    __slots__ = ("_owner", "_run")
+    __slots__ = ("_is_changed", "_owner", "_run")
 
-    def __init__(self, run: Any, owner: Any) -> None:
+    def __init__(self, run: Any, owner: Any, is_changed: bool = False) -> None:
         self._run = run
         self._owner = owner
+        self._is_changed = is_changed
 
     def __getitem__(self, name: str) -> Any:
+        value = self._get(name)
+        return self._run.augmented(value) if self._is_changed else value
+
+    def _get(self, name: str) -> Any:
         run, owner = self._run, self._owner
         if isinstance(owner, Value):
             return run.class_of(owner) if name == "__class__" else getattr(owner, name)
@@ -42,23 +52,42 @@ class Attributes:
     def _of_shadow(self, name: str) -> Any:
         run, shadow = self._run, self._owner
         attributes = vars(shadow)
-        path = attributes.get("_se_path")
+        path, cls = attributes.get("_se_path"), attributes.get("_se_class", type(shadow))
         if name == "__class__":
             return run.class_of(shadow)
         if name == "__dict__":
             return {key: value for key, value in attributes.items() if not key.startswith("_se_")}
         run.reads.add((path, name))
         if name == "training":
-            return run.paths.choose(f"training of {path}", first=attributes["training"])
+            return run.paths.choose(f"{TRAINING}{path}", first=attributes["training"])
         if (path, name) in run.unsettled and (path, name) not in run.writes and not _holds_state(attributes, name):
             return run.unknown()
-        found = next((vars(cls)[name] for cls in type(shadow).__mro__ if name in vars(cls)), None)
-        if isinstance(found, property) and isinstance(found.fget, types.FunctionType):
-            return run.instrument(found.fget, (shadow,), {})
+        if name not in attributes and not _holds_state(attributes, name):
+            written = next(filter(None, (run.overlaid(base, name) for base in cls.__mro__)), None)
+            if written is not None:
+                return written[1]
+            found = inspect.getattr_static(cls, name, _MISSING)
+            if (get := _getter(cls, found)) is not None:
+                return run.instrument(get[0], (*get[1], shadow, *get[2]), {})
+            if isinstance(found, types.MemberDescriptorType):
+                raise run.refuse(f"it keeps {name} in a slot, not among its attributes")
+            if found is _MISSING:
+                return self._missing(cls, name)
         value = run.own(getattr(shadow, name))
+        if isinstance(value, types.MethodType) and value.__self__ is type(shadow):
+            value = types.MethodType(value.__func__, run.class_of(shadow))  # of the class
         if path == "" and isinstance(value, types.MethodType) and name not in attributes:
             run.bind(value, name, False)
         return value
+
+    def _missing(self, cls: type, name: str) -> Any:
+        """What the author's ``__getattr__`` makes of a name that a module does not have."""
+        get = inspect.getattr_static(cls, "__getattr__", None)
+        if isinstance(get, types.FunctionType) and get is not nn.Module.__getattr__:
+            return self._run.instrument(get, (self._owner, name), {})
+        error = AttributeError(f"{cls.__name__!r} object has no attribute {name!r}")
+        self._run.missing.append(error)
+        raise error
 
     def __setitem__(self, name: str, value: Any) -> None:
         run, owner = self._run, self._owner
@@ -66,6 +95,10 @@ class Attributes:
             setattr(owner, name, value)
         elif is_shadow(owner):
             attributes = vars(owner)
+            found = inspect.getattr_static(attributes.get("_se_class", type(owner)), name, None)
+            if isinstance(found, property) and isinstance(found.fset, types.FunctionType):
+                run.instrument(found.fset, (owner, value), {})
+                return
             run.writes.add((attributes.get("_se_path"), name))
             places = [attributes[key] for key in ("_parameters", "_buffers", "_modules")]
             next((place for place in places if name in place), attributes)[name] = value
@@ -78,6 +111,17 @@ class Attributes:
             vars(self._owner).pop(name, None)
 
 
+def _getter(cls: type, found: Any) -> tuple[types.FunctionType, tuple[Any, ...], tuple[Any, ...]] | None:
+    """The author's function behind an attribute of a class, and its arguments before and after the object."""
+    if isinstance(found, property):
+        return (found.fget, (), ()) if isinstance(found.fget, types.FunctionType) else None
+    if isinstance(found, functools.cached_property):
+        return (found.func, (), ()) if isinstance(found.func, types.FunctionType) else None
+    get = inspect.getattr_static(type(found), "__get__", None)
+    is_authors = isinstance(get, types.FunctionType) and not is_library(get.__module__)
+    return (get, (found,), (cls,)) if is_authors else None
+
+
 def _holds_state(attributes: dict[str, Any], name: str) -> bool:
     return any(name in attributes[key] for key in ("_parameters", "_buffers", "_modules"))
 
@@ -85,14 +129,20 @@ def _holds_state(attributes: dict[str, Any], name: str) -> bool:
 class Items:
     """The items of one object, by index or key."""
 
-    __slots__ = ("_owner", "_run")
+    __slots__ = ("_is_changed", "_owner", "_run")
 
-    def __init__(self, run: Any, owner: Any) -> None:
+    def __init__(self, run: Any, owner: Any, is_changed: bool = False) -> None:
         self._run = run
         self._owner = owner
+        self._is_changed = is_changed
 
     def __getitem__(self, index: Any) -> Any:
+        value = self._get(index)
+        return self._run.augmented(value) if self._is_changed else value
+
+    def _get(self, index: Any) -> Any:
         run, owner = self._run, self._owner
+        run.note_classes(index)
         if isinstance(owner, Value):
             return owner[index]
         if isinstance(index, Value):
@@ -118,16 +168,18 @@ class Items:
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(self._owner, Value):
             self._run.create_proxy("call_function", operator.setitem, (self._owner, index, value), {})
-        elif type(self._owner) in CONTAINERS:
+        elif self._run.shadows.is_own(self._owner):
             self._owner[index] = value
 
     def __delitem__(self, index: Any) -> None:
-        if type(self._owner) in CONTAINERS:
+        if self._run.shadows.is_own(self._owner):
             del self._owner[index]
 
 
 class Keywords(dict[str, Any]):
     """The ``**kwargs`` of the forward itself: whether there is one of a name is explored."""
+
+    _se_is_stand_in = True
 
     def __init__(self, run: Any) -> None:
         super().__init__()

@@ -1,9 +1,14 @@
 """The ways through a forward: each answer to a question that only real inputs could settle is tried."""
 
+from typing import Any
+
 from .errors import UntraceableError
+
+TRAINING = "training of "  # how the question begins whether a module is
 
 _MAX_PATHS = 128
 _MAX_CHOICES = 200  # on one way, where a loop asks again and again
+_MAX_CALLS = 100_000  # on all ways, of which the longest forwards of the zoos make a hundredth
 
 
 class Paths:
@@ -17,6 +22,8 @@ class Paths:
     """
 
     def __init__(self) -> None:
+        self.known: dict[str, Any] = {}  # what holds on all ways
+        self._calls = 0
         self._choices: list[bool] | None = None
         self.number = 0
         self._answers: dict[str, bool] = {}
@@ -39,12 +46,28 @@ class Paths:
             raise UntraceableError(f"there are more than {_MAX_PATHS} ways through it")
         return True
 
+    def count_call(self) -> None:
+        """Count a call. Raises ``UntraceableError`` for too many, which would take minutes."""
+        self._calls += 1
+        if self._calls > _MAX_CALLS:
+            raise UntraceableError(f"the ways through it make more than {_MAX_CALLS:,} calls")
+
+    @property
+    def taken(self) -> int:
+        """How many questions were asked on this way."""
+        return len(self._answers)
+
+    @property
+    def modes(self) -> dict[str, bool]:
+        """What was answered on this way where the forward asked whether a module is in training."""
+        return {question: answer for question, answer in self._answers.items() if question.startswith(TRAINING)}
+
     def choose(self, question: str, first: bool = True) -> bool:
         """The answer on this way, the same each time that the question is asked; ``first`` is tried first."""
         if question in self._answers:
             return self._answers[question]
         assert self._choices is not None
-        taken = len(self._answers)
+        taken = self.taken
         if taken == len(self._choices):
             if taken == _MAX_CHOICES:
                 raise UntraceableError(f"it asks more than {_MAX_CHOICES} questions that its inputs settle")

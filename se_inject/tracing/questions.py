@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from .errors import InfeasiblePath, UntraceableError
-from .shadows import CONTAINERS, is_shadow
+from .shadows import CONTAINERS, Shadows, is_shadow
 from .values import Value, unknown
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class Questions:
     """The part of a run that answers them."""
 
     paths: "Paths"
+    shadows: "Shadows"
     native: int
     is_doubtful: bool
     asked: set[str]
@@ -111,7 +112,9 @@ class Questions:
             return any(issubclass(kind, other) for kind in known[key] for other in kinds if isinstance(other, type))
         is_tensor = any(isinstance(kind, type) and issubclass(torch.Tensor, kind) for kind in kinds)
         names = sorted(getattr(kind, "__name__", str(kind)) for kind in kinds)
-        answer = self.paths.choose(f"{value.node} is an instance of {names}", first=is_tensor)
+        # Layers of one class return one kind of thing.
+        about = f"what {kind} returns" if (kind := self.shadows.class_at(value.node)) else f"{value.node}"
+        answer = self.paths.choose(f"{about} is an instance of {names}", first=is_tensor)
         if answer:
             known[key] = tuple(kind for kind in kinds if isinstance(kind, type))
         return answer
@@ -135,18 +138,24 @@ class Questions:
 
     def text(self, *parts: Any) -> Any:
         """An f-string."""
-        values = [part[0] for part in parts if isinstance(part, tuple) and isinstance(part[0], Value)]
-        if values:
-            return self.symbol("text", *values)
+        held = [part[0] for part in parts if isinstance(part, tuple)]
+        if self.note_text(*held):
+            return self.symbol("text", *[value for value in held if isinstance(value, Value)])
         convert: dict[int, Callable[[Any], Any]] = {-1: lambda v: v, 115: str, 114: repr, 97: ascii}
         return "".join(p if isinstance(p, str) else format(convert[p[1]](p[0]), p[2]) for p in parts)
 
     def percent(self, template: str, values: Any) -> Any:
         """``template % values``."""
         held = values if isinstance(values, tuple) else (values,)
-        if any(isinstance(value, Value) for value in held):
+        if self.note_text(*held):
             return self.symbol("text", *[value for value in held if isinstance(value, Value)])
         return template % values
+
+    def note_text(self, *held: Any) -> bool:
+        """Whether a text of these is unknown; that of a module tells its class."""
+        modules = [value for value in held if is_shadow(value)]
+        self.asked |= {vars(module)["_se_path"] for module in modules} - {None}
+        return bool(modules) or any(isinstance(value, Value) for value in held)
 
     def unpack(self, value: Any, shape: tuple[Any, ...]) -> Any:
         """The items of ``a, b = value``; ``shape`` has a number for each, or the shape of a target in it."""

@@ -1,6 +1,5 @@
 """One run of a forward on stand-ins: the graph that it leaves, and where in the text each value was made."""
 
-import contextlib
 import functools
 import sys
 import types
@@ -13,6 +12,7 @@ from torch import fx, nn
 from ..source.place import where
 from ..source.text import FunctionText, Span, span_of, text_of
 from .calls import effect, perform
+from .contexts import Entered, may_suppress
 from .environment import Environment
 from .errors import UntraceableError
 from .instrument import expression_at, instrumented, is_instrumented
@@ -20,6 +20,7 @@ from .methods import Methods
 from .objects import Attributes, Items, Keywords
 from .paths import Paths
 from .questions import Questions
+from .reach import Reach
 from .shadows import Shadows, is_shadow
 from .values import Attribute, Value, unknown
 
@@ -33,6 +34,8 @@ class Expression(NamedTuple):
 
 
 Attr = tuple[str | None, str]  # the path of a module below the block, and the name of an attribute
+
+_MAX_DEPTH = 30  # of functions that call themselves
 
 _CONSTANTS: tuple[type, ...] = (str, int, float, bool, complex, type(None), type(Ellipsis))
 _CONSTANTS += (torch.dtype, torch.device, torch.layout, torch.memory_format)
@@ -71,12 +74,16 @@ class Run(Questions, Methods, Environment, fx.Tracer):
         self.classes: dict[type, set[str]] = {}
         self.evaluations: list[Evaluation] = []
         self.loops: list[str] = []
+        self.missing: list[AttributeError] = []  # of modules that lack an attribute: the forward would fail as well
         self._turns: dict[tuple[FunctionText, Span] | None, int] = {}  # of each loop, by what it goes through
         self.walks: set[Expression | None] = set()
+        self.modes: dict[str, bool] = {}  # which modules it was taken to be in training
         self.is_doubtful = False  # whether this way was taken for completeness, and may not exist
         self.native = 0  # how deep in code that runs as it is: what it makes is no expression of the text
         self.silent = 0  # the same in builtins that call back
         self._is_on_block = True
+        self._rounds: dict[tuple[FunctionText, Span] | None, int] = {}  # of while statements
+        self._running: list[FunctionText] = []
         self.package = type(block).__module__.partition(".")[0]
         self._overlay: dict[tuple[int, str], tuple[Any, Any]] = {}
 
@@ -203,12 +210,31 @@ class Run(Questions, Methods, Environment, fx.Tracer):
         return Attributes(self, owner)[name]
 
     def attributes(self, owner: Any) -> Attributes:
-        """Attributes to set or delete."""
-        return Attributes(self, owner)
+        """Attributes to set, change or delete."""
+        return Attributes(self, owner, is_changed=True)
 
     def items(self, owner: Any) -> Items:
         """Items to get, set or delete."""
         return Items(self, owner)
+
+    def places(self, owner: Any) -> Items:
+        """Items to change in place."""
+        return Items(self, owner, is_changed=True)
+
+    def again(self, asked: int, test: Any) -> Any:
+        """What a while statement goes on for; where a value rules that, two rounds show what it does."""
+        place = expression_at(sys._getframe(1))
+        if not isinstance(test, Value) and self.asked_so_far() == asked:
+            return test
+        self._rounds[place] = self._rounds.get(place, 0) + 1
+        if self._rounds[place] <= 2 and test:
+            return True
+        self.is_partial |= self._rounds.pop(place) > 2
+        return False
+
+    def asked_so_far(self) -> int:
+        """How many questions were asked on this way."""
+        return self.paths.taken
 
     def keywords(self, given: dict[str, Any]) -> dict[str, Any]:
         """The ``**kwargs`` of a function: those of the forward itself may hold anything."""
@@ -216,9 +242,9 @@ class Run(Questions, Methods, Environment, fx.Tracer):
         return given if caller is None or expression_at(caller) is not None else Keywords(self)
 
     def enter(self, context: Any) -> Any:
-        """A context manager; none is entered, as they are for effects alone."""
-        self.is_partial |= isinstance(context, contextlib.suppress)
-        return _NotEntered(self, context)
+        """A context manager; what it suppresses opens ways that nobody walks."""
+        self.is_partial |= may_suppress(context)
+        return Entered(self, context)
 
     # Running functions
 
@@ -233,6 +259,8 @@ class Run(Questions, Methods, Environment, fx.Tracer):
                 f"the source of {function.__qualname__} is not at hand, or is not what runs"
                 f" ({where(code.co_filename, code.co_firstlineno)})"
             )
+        if self._running.count(text) >= (1 if function.__name__ == "forward" else _MAX_DEPTH):
+            return self.opaque(function.__name__, "it calls itself", *args, **kwargs)
         code = instrumented(text)
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         copy = types.FunctionType(
@@ -248,9 +276,11 @@ class Run(Questions, Methods, Environment, fx.Tracer):
         self._is_on_block = bool(args) and is_shadow(args[0]) and vars(args[0]).get("_se_path") == ""
         if self._is_on_block:
             self.reached.setdefault(text, set()).add(self._reach)
+        self._running.append(text)
         try:
             return copy(*args, **kwargs)
         finally:
+            self._running.pop()
             self.native, self.silent, self._is_on_block, self._reach = before
 
     def perform(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -262,6 +292,14 @@ class Run(Questions, Methods, Environment, fx.Tracer):
         if not isinstance(value, types.FunctionType | types.MethodType | functools.partial):
             return value
         return lambda *args, **kwargs: self.perform(value, args, kwargs)
+
+    def reachable(self, *code: Any) -> Reach:
+        """What code can reach, asked once."""
+        key = tuple(map(id, code))
+        known = self.paths.known.setdefault("reach", {})
+        if key not in known:
+            known[key] = code, Reach.of(*code)
+        return known[key][1]  # type: ignore[no-any-return]
 
     def is_own_code(self, function: types.FunctionType) -> bool:
         """Whether a function belongs to the block's own package, not to a library that it uses."""
@@ -284,16 +322,3 @@ class Run(Questions, Methods, Environment, fx.Tracer):
     def overlaid(self, owner: Any, name: str) -> tuple[Any, Any] | None:
         """What it set."""
         return self._overlay.get((id(owner), name))
-
-
-class _NotEntered:
-    def __init__(self, run: Run, context: Any) -> None:
-        self._run = run
-        self._context = context
-
-    def __enter__(self) -> Any:
-        result = getattr(self._context, "enter_result", None)  # of contextlib.nullcontext
-        return self._run.unknown() if result is None else result
-
-    def __exit__(self, *_: object) -> None:
-        pass

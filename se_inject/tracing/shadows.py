@@ -1,5 +1,6 @@
 """Shadows: stand-ins for a block and the modules below it, made when they are asked for."""
 
+import copy
 import functools
 import types
 from collections import OrderedDict, defaultdict, deque
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from ..subclass import QuietSubclass, quiet_class
 
@@ -35,6 +36,8 @@ class Run(Protocol):
 
 class Lazy(dict[str, Any]):
     """Children or parameters of a shadow."""
+
+    _se_is_stand_in = True
 
     def __init__(self, real: dict[str, Any], make: Callable[[str, Any], Any], note_walk: Callable[[], None]) -> None:
         super().__init__(real)
@@ -100,6 +103,11 @@ class Shadows:
         children = {name: child for name, child in self._state["_modules"].items() if child is not None}
         return {module: path for name, child in children.items() for path, module in child.named_modules(prefix=name)}
 
+    def class_at(self, node: fx.Node) -> str | None:
+        """The class of the module that a node calls."""
+        module = self._block.get_submodule(str(node.target)) if node.op == "call_module" else None
+        return None if module is None else f"{type(module).__module__}.{type(module).__qualname__}"
+
     def of(self, module: nn.Module) -> Any:
         """The stand-in for a module, which calls itself by its path below the block, or by none."""
         if id(module) in self._made:
@@ -150,6 +158,8 @@ class Shadows:
         kind = type(value)
         if kind in (tuple, *CONTAINERS):
             return self._own_container(value)
+        if isinstance(value, CONTAINERS) and not hasattr(kind, "_se_is_stand_in"):
+            return self._copy(value)
         if kind is types.MethodType and isinstance(value.__self__, nn.Module):
             return types.MethodType(value.__func__, self.own(value.__self__))
         if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
@@ -160,16 +170,26 @@ class Shadows:
         if id(value) in self._made:
             return self._made[id(value)][1]
         if isinstance(value, dict):
-            copy = value.copy()
-            self._made[id(value)] = value, copy
-            self._made[id(copy)] = copy, copy
+            made = self._remember(value, value.copy)
             for key, item in dict.items(value):
-                dict.__setitem__(copy, key, self.own(item))
-            return copy
+                dict.__setitem__(made, key, self.own(item))
+            return made
         items = [self.own(item) for item in value]
         if type(value) is tuple and all(a is b for a, b in zip(items, value, strict=True)):
             return value
         return self._remember(value, lambda: type(value)(items))
+
+    def _copy(self, value: Any) -> Any:
+        """A container of a class of its own, which is copied as its class has it."""
+        try:
+            return self._remember(value, lambda: copy.copy(value))
+        except Exception:  # whatever the class does
+            return value
+
+    def is_own(self, container: Any) -> bool:
+        """Whether a container is the run's own, which may be written into."""
+        is_copy = id(container) in self._made and self._made[id(container)][1] is container
+        return type(container) in CONTAINERS or is_copy
 
     def _remember(self, value: Any, make: Callable[[], Any]) -> Any:
         if id(value) not in self._made:

@@ -38,7 +38,10 @@ def is_of_torch(filename: str) -> bool:
 
 def autograd(run: Any, function: Any, args: _Arguments) -> Any:
     """What the forward of a ``torch.autograd.Function`` makes of its arguments."""
-    context = types.SimpleNamespace(save_for_backward=lambda *_: None, mark_dirty=lambda *_: None)
+    if function.setup_context is not torch.autograd.Function.setup_context:
+        return run.perform(function.forward, args, {})
+    names = ("save_for_backward", "save_for_forward", "mark_dirty", "mark_non_differentiable", "set_materialize_grads")
+    context = types.SimpleNamespace(**dict.fromkeys(names, lambda *_: None))
     context.needs_input_grad = (True,) * len(args)
     return run.perform(function.forward, (context, *args), {})
 
@@ -56,8 +59,15 @@ def _checkpoint_sequential(run: Any, args: _Arguments, kwargs: _Keywords) -> Any
     return x
 
 
+def _pattern(name: str) -> Callable[..., Any]:
+    """What einops makes of a value: its own code asks for hundreds of things that no value answers."""
+    return lambda run, args, kwargs: run.symbol(name, *args, **kwargs)
+
+
 SPECIAL: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch.utils.checkpoint", "checkpoint"): _checkpoint,
     ("torch.utils.checkpoint", "checkpoint_sequential"): _checkpoint_sequential,
     ("torch", "_assert"): lambda run, args, kwargs: None,
+    **{("einops.einops", name): _pattern(name) for name in ("rearrange", "reduce", "repeat", "einsum")},
+    **{("einops.packing", name): _pattern(name) for name in ("pack", "unpack")},
 }

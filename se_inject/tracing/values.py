@@ -17,9 +17,12 @@ class Value(fx.Proxy):
         return bool(self.tracer.to_bool(self))
 
     def __iter__(self) -> Iterator[Any]:
-        # How often a loop runs is known only when it runs; twice shows what it does and what its rounds share.
-        self.tracer.note_loop()
-        return iter([self[0], self[1]])
+        parts = _parts(self.node)
+        if parts is None:
+            # How often a loop runs is known only when it runs; twice shows what it does and what its rounds share.
+            self.tracer.note_loop()
+            parts = 2
+        return iter([self[i] for i in range(parts)])
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # numpy and others ask for their protocols
@@ -37,6 +40,13 @@ class Value(fx.Proxy):
             super().__setattr__(name, value)
         else:
             self.tracer.create_proxy("call_function", setattr, (self, name, value), {})
+
+
+def _parts(node: fx.Node) -> int | None:
+    """Into how many parts a value was split, if its text says so."""
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+    count = (*node.args[1:2], *(node.kwargs.get(key) for key in ("chunks", "sections"))) if name == "chunk" else ()
+    return next((n for n in count if isinstance(n, int)), None)
 
 
 class Attribute(Value, fx.proxy.Attribute):
