@@ -105,7 +105,8 @@ class Analyst:
         for finding in not_vouched:
             refused.setdefault(finding.node, finding)
         cls, state = originally(block)
-        placed = [self._placed(group, captured, cls, state, block) for group in groups]
+        placer = Placer(cls, captured)
+        placed = [self._placed(group, captured, placer, block) for group in groups]
         sites = [finding for finding in placed if finding.reason is None]
         reads = {name for path, name in captured.reads | captured.writes if path == ""}
         if len([s for s in sites if not s.producer]) == 1:
@@ -115,14 +116,11 @@ class Analyst:
         others = [site for site in sites if site not in written] + [f for f in placed if f.reason is not None]
         return Analysis((*named, *others, *refused.values()))
 
-    def _placed(
-        self, group: list[Entry], captured: Capture, cls: type[nn.Module], state: dict[str, object], block: nn.Module
-    ) -> Finding:
+    def _placed(self, group: list[Entry], captured: Capture, placer: Placer, block: nn.Module) -> Finding:
         """The finding of a group, with the place of its gate in the text or on the output of a child."""
         finding = group[0].finding
         if finding.reason is not None:
             return finding
-        placer = Placer(cls, captured)
         if "" not in captured.asked:
             for targets in _alternatives(group, self.position):
                 if edits := placer.edits(targets):

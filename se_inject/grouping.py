@@ -47,11 +47,6 @@ class Entry:
             if identity is not None and operand is not identity and join not in target.users:
                 yield Target(self.way, operand, (join,), tuple(filter(self.flow.is_data, operand.users)))
 
-    def shares_a_place_with(self, others: list["Entry"]) -> bool:
-        """Whether its value is made by an expression that makes one of theirs."""
-        places = self.target.expressions
-        return any(place in places for other in others for place in other.target.expressions)
-
 
 def grouped(entries: list[Entry], ways: Sequence[Way]) -> tuple[list[list[Entry]], list[Finding]]:
     """The entries by the gate that serves them, and those that no other way vouches for.
@@ -85,17 +80,22 @@ def _of_both_modes(groups: list[list[Entry]], ways: Sequence[Way]) -> list[list[
 
 def _add(groups: list[list[Entry]], on_way: list[Entry]) -> None:
     """Add one way's entries: to the group with the same place, else to the one with the same turn on its way."""
-    taken: list[list[Entry]] = []
+    known = list(groups)
+    at = {
+        (entry.finding.key, place): group for group in groups for entry in group for place in entry.target.expressions
+    }
+    taken: set[int] = set()
     for entry in on_way:
-        alike = [group for group in groups if group[0].finding.key == entry.finding.key]
-        group = next((g for g in alike if entry.shares_a_place_with(g)), None)
+        key, places = entry.finding.key, entry.target.expressions
+        group = next((at[key, place] for place in places if (key, place) in at), None)
         if group is None:
-            group = next((g for g in alike if all(g is not t for t in taken) and g[0].way != entry.way), None)
+            group = next((g for g in known if g[0].finding.key == key and id(g) not in taken), None)
         if group is None:
             group = []
             groups.append(group)
         group.append(entry)
-        taken.append(group)
+        taken.add(id(group))
+        at.update(dict.fromkeys(((key, place) for place in places), group))
 
 
 def _without_rivals(groups: list[list[Entry]]) -> list[list[Entry]]:
