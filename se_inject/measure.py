@@ -36,7 +36,7 @@ def measure_channels(
 ) -> list[Feature | str]:
     """For each site, given by the path of what takes the gate, its channels, or the reason why they stay unknown.
 
-    Errors of the model on the example input are the caller's to see.
+    Raises ``InvalidArgumentError`` where the model fails on the example.
     """
     sites = list(sites)
     model = _copied(model).eval()
@@ -54,7 +54,12 @@ def measure_channels(
         plan(block, probed)()
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     with torch.no_grad(), no_randomness():
-        model(*arguments)
+        try:
+            model(*arguments)
+        except Exception as error:  # whatever the model raises
+            raise InvalidArgumentError(
+                f"example_inputs: the model fails on them ({type(error).__name__}: {error}); pass what model(...) takes"
+            ) from error
         shapes = [probe.shape for probe in probes]
         others = _shapes_of_a_larger_example(model, arguments, probes)
     triples = zip(shapes, others, (finding for _, finding in sites), strict=True)

@@ -364,11 +364,14 @@ def test_width_of_an_image_is_no_number_of_channels():
         assert [site.channels for site in found] in ([], [3])
 
 
-def test_example_input_that_the_model_rejects_is_the_models_error():
+def test_example_input_that_the_model_rejects():
     model = custom_op_block()
     before = exact_state(model)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(
+        errors.InvalidArgumentError, match=r"example_inputs: the model fails on them \(RuntimeError"
+    ) as raised:
         se_inject.apply(model, example_inputs=torch.randn(2, 5, 8, 8))
+    assert isinstance(raised.value.__cause__, RuntimeError)
     assert exact_state(model) == before
 
 
