@@ -118,6 +118,8 @@ def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywo
     owner, function = method.__self__, method.__func__
     if is_shadow(owner):
         return run.reaching(method, lambda: _shadows_method(run, owner, function, args, kwargs))
+    if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
+        return autograd(run, owner, args)
     if is_generator(owner) or _writes_files(function):
         return run.unknown()
     if isinstance(owner, Keywords | Lazy):
