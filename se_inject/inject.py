@@ -7,8 +7,6 @@ from typing import Any, TypeVar
 import torch
 from torch import fx, nn
 
-from .candidate import ALREADY_GATED, PAPERS_KINDS, Kind
-from .change import change_all
 from .errors import (
     AllFilteredError,
     AllGatedError,
@@ -18,19 +16,22 @@ from .errors import (
     RewriteError,
     WrappedModelError,
 )
-from .factory import Gate, GateMaker
-from .gate import Form, check_form, check_reduction, mark_injected
-from .graph_module import gate_calls, ungated_graph
-from .placing import named_edits, plan
-from .position import Position
-from .selection import Selection, Where
-from .site import Site
+from .gate.factory import Gate, GateMaker
+from .gate.record import Gated, is_gated, originally
+from .gate.squeeze_excitation import Form, check_form, check_reduction, mark_injected
+from .graphs.scopes import gate_calls
+from .sites.rules.candidate import ALREADY_GATED
+from .sites.scan import FILTERED, Found, Survey
+from .sites.selection import Selection, Where
+from .sites.site import PAPERS_KINDS, Kind, Position, Site
+from .sites.wrapped import check_model
 from .source.diff import Diff, patches
 from .source.edit import Edit
 from .source.place import where as place_of
-from .surgery.gated_block import GatedBlock, is_gated, originally, uninstall
-from .survey import FILTERED, Found, Survey
-from .wrapped import check_model
+from .surgery.gated_block import uninstall
+from .surgery.graph_module import remove_from_graph
+from .surgery.plan import named_edits, plan
+from .surgery.transaction import change_all
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -111,7 +112,7 @@ def remove(model: Model) -> Model:
     check_model(model)
     blocks = [(path, m) for path, m in model.named_modules() if is_gated(m) and not isinstance(m, fx.GraphModule)]
     for path, block in blocks:
-        if isinstance(block, GatedBlock) and "_se_rewrite" not in vars(type(block)):
+        if isinstance(block, Gated) and "_se_rewrite" not in vars(type(block)):
             raise WrappedModelError(
                 f"{path}: its class was extended to {type(block).__name__} after apply; undo that first"
             )
@@ -119,24 +120,9 @@ def remove(model: Model) -> Model:
     if not blocks and not graph_modules:
         raise NoGateError("the model has no gates from se_inject.apply")
     changes = [partial(uninstall, block) for _, block in blocks]
-    changes += [partial(_remove_from_graph, module) for module in graph_modules]
+    changes += [partial(remove_from_graph, module) for module in graph_modules]
     change_all([*(block for _, block in blocks), *graph_modules], changes)
     return model
-
-
-def _remove_from_graph(module: fx.GraphModule) -> None:
-    names = {str(call.target) for call in gate_calls(module, module.graph)}
-    graph = ungated_graph(module)
-    for name in names:
-        # A container of several gates goes with its last one, and so does a scope that had no modules before.
-        while name:
-            parent_name, _, child = name.rpartition(".")
-            parent = module.get_submodule(parent_name)
-            del parent._modules[child]
-            if parent._modules or type(parent) not in (nn.Module, nn.ModuleDict):
-                break
-            name = parent_name
-    module.graph = graph
 
 
 def diff(

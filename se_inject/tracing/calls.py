@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..randomness import is_generator, no_randomness
 from .answers import ANSWERS
 from .errors import UntraceableError
 from .instrument import is_instrumented
 from .objects import Keywords
+from .randomness import is_generator, no_randomness
 from .reach import is_library, writes
 from .shadows import CONTAINERS, Lazy, is_shadow
 from .torch_calls import SPECIAL, autograd, is_of_torch, is_torch_function

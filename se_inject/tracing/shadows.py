@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import fx, nn
 
-from ..subclass import QuietSubclass, quiet_class
+from ..source.subclass import QuietSubclass, quiet_class
 
 # Attributes that every module has; forward code does not branch on them, but for ``training``.
 MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}

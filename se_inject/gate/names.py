@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from .gate import injected_channels
+from .squeeze_excitation import injected_channels
 
 
 def numbered(name: str, count: int) -> list[str]:

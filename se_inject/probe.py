@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .channels import Feature
 from .errors import InvalidArgumentError
-from .finding import Finding
-from .graph_module import ungated_graph
-from .placing import plan
-from .randomness import no_randomness
+from .graphs.channels import Feature
+from .graphs.scopes import ungated_graph
+from .sites.findings import Finding
 from .surgery.gated_block import uninstall
+from .surgery.plan import plan
+from .tracing.randomness import no_randomness
 
 
 class Probe(nn.Module):

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import fx, nn
 
-from .candidate import NO_COMMON_ANCESTOR, SUM_OF_OUTPUTS, Candidate, Kind, refused
-from .flow import Flow
-from .nodes import ADD, CAT, MUL, argument, op_name
-from .overwriting import is_overwritten
-from .position import Position, positioned
+from ...graphs.dataflow import Flow
+from ...graphs.mutation import is_overwritten
+from ...graphs.ops import ADD, CAT, MUL, argument, op_name
+from ..site import Kind, Position
+from .candidate import NO_COMMON_ANCESTOR, SUM_OF_OUTPUTS, Candidate, refused
+from .positions import positioned
 
 
 def joins(

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from .candidate import NO_COMMON_ANCESTOR, Candidate
-from .finding import Finding
-from .flow import Flow
-from .tracing.capture import Way
-from .tracing.placement import Target
+from ..graphs.dataflow import Flow
+from ..tracing.capture import Way
+from ..tracing.placement import Target
+from .findings import Finding
+from .rules.candidate import NO_COMMON_ANCESTOR, Candidate
 
 DEPENDS = "its sites depend on which way its forward takes"
 ONE_MODE = "it is computed only in training, or only in eval mode"

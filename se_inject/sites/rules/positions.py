@@ -4,30 +4,15 @@ Hu, Shen, Sun, "Squeeze-and-Excitation Networks" (journal version), section 6.5 
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import fx
 
-from .errors import InvalidArgumentError
-from .flow import Flow
-
-if TYPE_CHECKING:
-    from .candidate import Candidate
-
-Position = Literal["standard", "pre", "post", "identity"]
+from ...graphs.dataflow import Flow
+from ..site import Position
+from .candidate import Candidate
 
 
-def check_position(position: object) -> None:
-    """Raise unless ``position`` names one of the paper's places.
-
-    >>> check_position("standard")
-    """
-    if position not in get_args(Position):
-        names = ", ".join(map(repr, get_args(Position)))
-        raise InvalidArgumentError(f"position must be one of {names}, got {position!r}")
-
-
-def positioned(flow: Flow, candidate: "Candidate", position: Position) -> "Candidate":
+def positioned(flow: Flow, candidate: Candidate, position: Position) -> Candidate:
     """A residual candidate with its gate where ``position`` says: its own place is "standard"."""
     if candidate.value is None or candidate.identity is None or position == "standard":
         return candidate
@@ -38,7 +23,7 @@ def positioned(flow: Flow, candidate: "Candidate", position: Position) -> "Candi
     return _before_the_branch(flow, candidate)
 
 
-def _after_the_add(flow: Flow, candidate: "Candidate") -> "Candidate":
+def _after_the_add(flow: Flow, candidate: Candidate) -> Candidate:
     """On the sum, after its activation if one follows."""
     value = candidate.join
     users = tuple(filter(flow.is_data, value.users))
@@ -49,7 +34,7 @@ def _after_the_add(flow: Flow, candidate: "Candidate") -> "Candidate":
     return replace(candidate, value=value, users=users)
 
 
-def _before_the_branch(flow: Flow, candidate: "Candidate") -> "Candidate":
+def _before_the_branch(flow: Flow, candidate: Candidate) -> Candidate:
     """On what the branch reads, for the branch alone."""
     entries: dict[fx.Node, list[fx.Node]] = {}
     for node in flow.members(candidate.region):

@@ -1,46 +1,19 @@
-"""Planning the change of one block: everything that can fail happens before the returned function is called."""
+"""Gates in the graph of a traced model, which is edited as a graph."""
 
 import copy
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 
 from torch import fx, nn
 
-from .errors import RewriteError
-from .finding import Finding, Placement
-from .graph_module import gate_calls
-from .source.edit import Edit
-from .surgery.gated_block import OutputGate, Rewrite, install, mark_in_slot
+from ..errors import RewriteError
+from ..graphs.scopes import gate_calls, ungated_graph
+from ..sites.findings import Finding, Placement
 
 PlannedGate = tuple[Finding, nn.Module]
 
 
-def plan(block: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], None]:
-    """Prepare to put gates into a block, next to those that it may have; the result does it and cannot fail.
-
-    Raises ``RewriteError``.
-    """
-    if isinstance(block, fx.GraphModule):
-        return _plan_graph_module(block, gates)
-    rewrite = Rewrite.of(block)
-    for finding, gate in gates:
-        if finding.producer:
-            rewrite = replace(rewrite, output=OutputGate(finding.gate, finding.channels_last))
-        elif finding.in_slot:
-            mark_in_slot(gate)
-        else:
-            edits = named_edits(finding)
-            displaced = {finding.gate.partition(".")[0]} & set(vars(block))
-            rewrite = replace(rewrite, edits=(*rewrite.edits, *edits), displaced=rewrite.displaced | displaced)
-    return install(block, rewrite, {finding.gate: gate for finding, gate in gates})
-
-
-def named_edits(finding: Finding) -> list[Edit]:
-    """The edits of a finding with its gate in them."""
-    return [replace(e, gate=finding.gate, channels_last=finding.channels_last) for e in finding.edits]
-
-
-def _plan_graph_module(module: fx.GraphModule, gates: Sequence[PlannedGate]) -> Callable[[], None]:
+def plan_graph(module: fx.GraphModule, gates: Sequence[PlannedGate]) -> Callable[[], None]:
+    """Prepare to put gates into a traced model; the result does it and cannot fail. Raises ``RewriteError``."""
     graph = copy.deepcopy(module.graph)
     names = [".".join(filter(None, (finding.scope, finding.gate))) for finding, _ in gates]
     others = {*names, *(str(node.target) for node in gate_calls(module, graph))}
@@ -73,3 +46,19 @@ def _insert(graph: fx.Graph, gate: str, placement: Placement, others: Collection
         gated = graph.call_module(gate, (value,))
     for user in users:
         user.replace_input_with(value, gated)
+
+
+def remove_from_graph(module: fx.GraphModule) -> None:
+    """Take the gates out of a traced model's graph, and out of its children."""
+    names = {str(call.target) for call in gate_calls(module, module.graph)}
+    graph = ungated_graph(module)
+    for name in names:
+        # A container of several gates goes with its last one, and so does a scope that had no modules before.
+        while name:
+            parent_name, _, child = name.rpartition(".")
+            parent = module.get_submodule(parent_name)
+            del parent._modules[child]
+            if parent._modules or type(parent) not in (nn.Module, nn.ModuleDict):
+                break
+            name = parent_name
+    module.graph = graph

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from .subclass import QuietSubclass, reduce_to
+from ..source.subclass import QuietSubclass, reduce_to
 
 
 class HeldNorm(QuietSubclass):

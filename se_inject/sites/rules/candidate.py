@@ -1,12 +1,11 @@
 """Candidates: adds and concats that could be the paper's, with the value that takes the gate or the reason why none."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import fx
 
-Kind = Literal["residual", "inception", "plain", "dense", "noskip"]
-PAPERS_KINDS: tuple[Kind, ...] = ("residual", "inception")
+from ..site import Kind
+
 ALREADY_GATED = "already gated"
 SUM_OF_OUTPUTS = "ambiguous add: it sums the outputs of several layers, as WaveNet's skip connections"
 NO_COMMON_ANCESTOR = "the operands of its add have no common ancestor"

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from .gate import own_modules
+from ..gate.squeeze_excitation import own_modules
 from .layers import GLOBAL_POOLS, flatten, is_conv, is_one, is_upsampling_layer
-from .nodes import (
+from .ops import (
     ACTIVATIONS,
     ADD,
     ARITHMETIC,

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import ArgumentTypeError, InvalidArgumentError
-from .gate import Form, SqueezeExcitation, squeezed_channels
-from .randomness import no_randomness
+from ..errors import ArgumentTypeError, InvalidArgumentError
+from ..tracing.randomness import no_randomness
+from .squeeze_excitation import Form, SqueezeExcitation, squeezed_channels
 
 GateFactory = Callable[[int], nn.Module] | Callable[[int, int], nn.Module]
 Gate = str | GateFactory

@@ -4,8 +4,8 @@ from typing import Protocol
 
 from torch import fx, nn
 
-from .flow import Flow
-from .nodes import MUL, argument, op_name
+from ..graphs.dataflow import Flow
+from ..graphs.ops import MUL, argument, op_name
 
 
 class Gating(Protocol):

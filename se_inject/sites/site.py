@@ -1,9 +1,23 @@
 """What finding tells: the sites of a model, and the candidates that are none."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, overload
+from typing import Literal, NamedTuple, get_args, overload
 
-from .candidate import Kind
+from ..errors import InvalidArgumentError
+
+Kind = Literal["residual", "inception", "plain", "dense", "noskip"]
+PAPERS_KINDS: tuple[Kind, ...] = ("residual", "inception")
+Position = Literal["standard", "pre", "post", "identity"]
+
+
+def check_position(position: object) -> None:
+    """Raise unless ``position`` names one of the paper's places.
+
+    >>> check_position("standard")
+    """
+    if position not in get_args(Position):
+        names = ", ".join(map(repr, get_args(Position)))
+        raise InvalidArgumentError(f"position must be one of {names}, got {position!r}")
 
 
 class _Names(NamedTuple):

@@ -10,23 +10,22 @@ from typing import Any, NamedTuple
 
 from torch import fx, nn
 
-from .analysis import CHANNELS_LAST, Analyst
-from .candidate import ALREADY_GATED
-from .channels import Feature
+from ..gate.record import originally
+from ..gate.squeeze_excitation import injected_channels, is_gate
+from ..graphs.channels import Feature
+from ..graphs.inlining import joins_its_inputs
+from ..graphs.layers import is_conv, is_sequential, rank
+from ..probe import measure_channels
+from ..source.place import where
+from ..tracing.capture import Capture
+from ..tracing.errors import UntraceableError
+from .analyzer import CHANNELS_LAST, Analyst
 from .children import has_own_forward
-from .expand import joins_its_inputs
-from .finding import Finding
-from .gate import injected_channels, is_gate
-from .layers import is_conv, is_sequential, rank
-from .measure import measure_channels
-from .position import Position, check_position
+from .findings import Finding
 from .qualified import is_at_or_below, join, with_parents
+from .rules.candidate import ALREADY_GATED
 from .selection import Selection
-from .site import Site, Skipped
-from .source.place import where
-from .surgery.gated_block import originally
-from .tracing.capture import Capture
-from .tracing.errors import UntraceableError
+from .site import Position, Site, Skipped, check_position
 from .wrapped import check_model, is_wrapped
 
 FILTERED = "left out by kinds or where"

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from torch import fx
 
-from .flow import Flow
-from .gate import injected_channels
+from ..gate.squeeze_excitation import injected_channels
+from .dataflow import Flow
 
 
 class Call(NamedTuple):

@@ -1,9 +1,9 @@
 """Gates on what a child returns, for values that no one expression of the block's own text makes."""
 
-from .candidate import Candidate
-from .flow import Flow
-from .layers import is_sequential
-from .nodes import is_crop
+from ..graphs.dataflow import Flow
+from ..graphs.layers import is_sequential
+from ..graphs.ops import is_crop
+from .rules.candidate import Candidate
 
 
 def producer(flow: Flow, candidate: Candidate) -> str | None:

@@ -7,24 +7,24 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from .candidate import ALREADY_GATED, NO_COMMON_ANCESTOR, PAPERS_KINDS, Candidate, Kind
-from .channels import Feature, features
+from ..gate.names import free_name, free_name_in_graph, numbered
+from ..gate.record import originally
+from ..graphs.channels import Feature, features
+from ..graphs.dataflow import Flow
+from ..graphs.layers import is_sequential
+from ..graphs.scopes import Call, Scopes, ungated_graph
+from ..tracing.capture import Capture, capture
+from ..tracing.errors import UntraceableError
+from ..tracing.placement import Placer, Target, slots_fit
 from .children import Children, has_own_forward, leaves_block
-from .finding import Analysis, Finding, accept, called
-from .flow import Flow
-from .gating import has_gate, unreadable
-from .graph_module import Call, Scopes, ungated_graph
+from .findings import Analysis, Finding, accept, called
 from .grouping import Entry, grouped
-from .layers import is_sequential
-from .naming import free_name, free_name_in_graph, numbered
 from .output_gate import producer
-from .plain import activations, plain_candidates
-from .position import Position
-from .rules import block_output, joins
-from .surgery.gated_block import originally
-from .tracing.capture import Capture, capture
-from .tracing.errors import UntraceableError
-from .tracing.placement import Placer, Target, slots_fit
+from .own_gates import has_gate, unreadable
+from .rules.candidate import ALREADY_GATED, NO_COMMON_ANCESTOR, Candidate
+from .rules.joins import block_output, joins
+from .rules.plain import activations, plain_candidates
+from .site import PAPERS_KINDS, Kind, Position
 from .wrapped import is_wrapped
 
 CHANNELS_LAST = "its channels are the last dimension (NHWC), which a gate in a traced graph does not serve"

@@ -4,9 +4,8 @@ import fnmatch
 from collections.abc import Callable, Iterable
 from typing import get_args
 
-from .candidate import Kind
-from .errors import ArgumentTypeError, InvalidArgumentError
-from .site import Site
+from ..errors import ArgumentTypeError, InvalidArgumentError
+from .site import Kind, Site
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from torch import fx, nn
 
-from .subclass import set_class
+from ..source.subclass import set_class
 
 
 def change_all(modules: Iterable[nn.Module], changes: Iterable[Callable[[], object]]) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .errors import NotAModuleError, WrappedModelError
+from ..errors import NotAModuleError, WrappedModelError
 
 
 def check_model(model: object) -> None:

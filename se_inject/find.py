@@ -5,11 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from .candidate import PAPERS_KINDS, Kind
-from .position import Position
-from .selection import Selection, Where
-from .site import Sites
-from .survey import Survey
+from .sites.scan import Survey
+from .sites.selection import Selection, Where
+from .sites.site import PAPERS_KINDS, Kind, Position, Sites
 
 
 def find_sites(

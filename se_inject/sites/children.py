@@ -8,19 +8,19 @@ from typing import Any, TypeVar
 
 from torch import fx, nn
 
-from .candidate import PAPERS_KINDS
-from .expand import expanded
-from .flow import Flow
-from .gate import is_gate, own_modules
-from .gating import has_gate
-from .graph_module import ungated_graph
-from .layers import is_conv, is_sequential
-from .overwriting import changes_input, keeps_memory
-from .rules import joins
-from .surgery.gated_block import originally
-from .tracing.cache import Fingerprints
-from .tracing.capture import Capture, capture
-from .tracing.errors import UntraceableError
+from ..gate.record import originally
+from ..gate.squeeze_excitation import is_gate, own_modules
+from ..graphs.dataflow import Flow
+from ..graphs.inlining import expanded
+from ..graphs.layers import is_conv, is_sequential
+from ..graphs.mutation import changes_input, keeps_memory
+from ..graphs.scopes import ungated_graph
+from ..tracing.cache import Fingerprints
+from ..tracing.capture import Capture, capture
+from ..tracing.errors import UntraceableError
+from .own_gates import has_gate
+from .rules.joins import joins
+from .site import PAPERS_KINDS
 
 Answer = TypeVar("Answer")
 

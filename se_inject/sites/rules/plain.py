@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from torch import fx, nn
 
+from ...graphs.dataflow import Flow
+from ...graphs.layers import is_conv
+from ..findings import Finding
 from .candidate import Candidate
-from .finding import Finding
-from .flow import Flow
-from .layers import is_conv
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 

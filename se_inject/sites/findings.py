@@ -4,13 +4,14 @@ from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
-from .candidate import Candidate, Kind
-from .channels import Feature
-from .flow import Flow
-from .gate import own_modules
-from .layers import is_conv
-from .source.edit import Edit
-from .tracing.run import Expression
+from ..gate.squeeze_excitation import own_modules
+from ..graphs.channels import Feature
+from ..graphs.dataflow import Flow
+from ..graphs.layers import is_conv
+from ..source.edit import Edit
+from ..tracing.run import Expression
+from .rules.candidate import Candidate
+from .site import Kind
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from torch import fx, nn
 
-from .flow import Flow
+from .dataflow import Flow
 from .layers import is_sequential
-from .nodes import op_name
+from .ops import op_name
 
 
 def is_overwritten(flow: Flow, value: fx.Node, users: tuple[fx.Node, ...]) -> bool:

@@ -10,7 +10,7 @@ from torch.nn.modules import activation, batchnorm, dropout, instancenorm, paddi
 from torch.nn.parameter import is_lazy
 
 from .layers import is_conv, is_sequential
-from .nodes import ACTIVATIONS, ADD, CAT, DIV, MUL, SPLITS, argument, first_channels, is_crop, op_name
+from .ops import ACTIVATIONS, ADD, CAT, DIV, MUL, SPLITS, argument, first_channels, is_crop, op_name
 
 
 @dataclass(frozen=True)
