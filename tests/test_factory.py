@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from se_inject.factory import Blend
+from se_inject.gate.factory import Blend
 from torch import nn
 
 import se_inject
