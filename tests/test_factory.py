@@ -7,10 +7,10 @@ import pytest
 import timm
 import torch
 import torchvision
-from se_inject.gate.factory import Blend
 from torch import nn
 
 import se_inject
+from se_inject.gate.factory import Blend
 
 from .blocks import Residual, block, network
 from .promises import assert_same, exact_state

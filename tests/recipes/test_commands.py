@@ -19,14 +19,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import se_inject
-from recipes import evaluate, finetune, plot, results, train
+from recipes.commands import evaluate, finetune, plot, results, train
 from recipes.data import open_data
-from recipes.engine import make_accelerator
 from recipes.errors import CheckpointError, DataError, RecipeError, SettingsError, UnknownNameError
-from recipes.log import read_log
-from recipes.metrics import mean_probability, score
-from recipes.model import Model, check_input
-from recipes.saved import Description, load_model, save_model
+from recipes.networks.any_model import Model, check_input
+from recipes.training.accelerator import make_accelerator
+from recipes.training.log import read_log
+from recipes.training.metrics import mean_probability, score
+from recipes.weights.described import Description, load_model, save_model
 
 README = Path(__file__).parents[2] / "README.md"
 SMALL = ["--preset", "small", "--epochs", "1", "--batch", "256"]
@@ -105,7 +105,7 @@ def test_command_line_says_errors_without_a_traceback(tmp_path):
     ],
 )
 def test_train_refuses_before_training(flags, error, says, tmp_path, monkeypatch):
-    monkeypatch.setattr("recipes.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("recipes.training.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
     with pytest.raises(error, match=says):
         train.main([*SMALL, *flags, "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
@@ -113,7 +113,7 @@ def test_train_refuses_before_training(flags, error, says, tmp_path, monkeypatch
 
 def test_train_checks_its_folder_before_training(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("recipes.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("recipes.training.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
     with pytest.raises(SettingsError, match=r"file/run/last\.pt: cannot be written"):
         train.main([*SMALL, "--out", str(tmp_path / "file" / "run")])
 
@@ -301,7 +301,7 @@ def test_finetune_resumes_and_refuses(trained, tmp_path, monkeypatch):
     weights = str(trained / "plain" / "model.safetensors")
     flags = ["--model", "se_resnet20", "--weights", weights, "--out", str(tmp_path / "run"), *FINETUNE]
     report = finetune.main(flags)
-    monkeypatch.setattr("recipes.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("recipes.training.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
     assert finetune.main([*flags, "--resume"]) == report
     with pytest.raises(SettingsError, match="holds a run already"):
         finetune.main(flags)

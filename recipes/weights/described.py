@@ -9,11 +9,11 @@ import safetensors
 from safetensors.torch import save_file
 from torch import nn
 
-from .errors import CheckpointError
-from .files import replacing
-from .model import Model
-from .transforms import Preprocess
-from .weights import load_weights, read_weights
+from ..data.transforms import Preprocess
+from ..errors import CheckpointError
+from ..files import replacing
+from ..networks.any_model import Model
+from .load import load_weights, read_weights
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 
-from .errors import SettingsError
+from ..errors import SettingsError
 
 Precision = Literal["no", "fp16", "bf16"]
 

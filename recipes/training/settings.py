@@ -2,12 +2,28 @@
 
 import argparse
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_args
 
-from .engine import Precision
-from .errors import SettingsError
-from .transforms import Augmentation
+from ..data.transforms import Augmentation
+from ..errors import SettingsError
+from .accelerator import Precision
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """A type for argparse: whole numbers from ``minimum`` on.
+
+    >>> at_least(1)("3")
+    3
+    """
+
+    def whole_number(text: str) -> int:
+        if int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}, got {text}")
+        return int(text)
+
+    return whole_number
 
 
 @dataclass(frozen=True)

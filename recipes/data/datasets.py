@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10, FashionMNIST, ImageFolder
 
-from .errors import DataError
+from ..errors import DataError
 
 
 @dataclass(frozen=True)

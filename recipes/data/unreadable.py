@@ -9,8 +9,8 @@ from accelerate.utils import gather_object
 from PIL import Image
 from tqdm import tqdm
 
-from .data import Data, Images, check_enough
-from .errors import DataError
+from ..errors import DataError
+from .datasets import Data, Images, check_enough
 
 
 def drop_unreadable(data: Data, unreadable: Literal["error", "skip"], accelerator: Accelerator) -> Data:

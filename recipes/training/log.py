@@ -3,8 +3,8 @@
 import csv
 from pathlib import Path
 
-from .errors import DataError
-from .files import replacing
+from ..errors import DataError
+from ..files import replacing
 
 Row = dict[str, float]
 

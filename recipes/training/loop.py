@@ -11,16 +11,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..data.datasets import Augmented
+from ..data.sampling import ClassBalanced
+from ..errors import RecipeError
+from ..weights.described import Description, save_model
 from .batch_norm import RunningStatistics
 from .checkpoint import save_checkpoint
-from .data import Augmented
-from .errors import RecipeError
 from .log import Row, TensorBoard, write_log
 from .metrics import predict, score
 from .optimizer import parameter_groups
 from .run import Run
-from .sampling import ClassBalanced
-from .saved import Description, save_model
 
 
 class _Training:
@@ -168,10 +168,10 @@ def fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
 
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from .data import open_data
-    >>> from .engine import make_accelerator
-    >>> from .model import Model
-    >>> from .settings import Settings
+    >>> from ..data import open_data
+    >>> from ..training.accelerator import make_accelerator
+    >>> from ..networks.any_model import Model
+    >>> from ..training.settings import Settings
     >>> model, data = Model("se_resnet20", "standard", 10), open_data(None)
     >>> run = Run(model, data, model.preprocess(data.size), Settings(epochs=1), Path(tempfile.mkdtemp()))
     >>> rows = fit(run, model.build(), make_accelerator())

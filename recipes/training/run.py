@@ -9,14 +9,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..data.datasets import Data
+from ..data.transforms import Preprocess
+from ..errors import SettingsError
+from ..files import check_writable
+from ..networks.any_model import Model
 from .checkpoint import check_identity, load_checkpoint
-from .cli import at_least
-from .data import Data
-from .errors import SettingsError
-from .files import check_writable
-from .model import Model
-from .settings import Settings
-from .transforms import Preprocess
+from .settings import Settings, at_least
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Run:
     ``checkpoint_steps`` asks for a checkpoint also within epochs; ``gates_only`` says that the backbone is frozen,
     ``start`` is a digest of the weights that the network starts from, if they are not random.
 
-    >>> from .data import open_data
+    >>> from ..data import open_data
     >>> model, data = Model("se_resnet20", "standard", 10), open_data(None)
     >>> run = Run(model, data, model.preprocess(data.size), Settings(), Path("runs/try"))
     >>> run.checkpoint.name, run.identity()["settings.lr"], run.saved()

@@ -11,9 +11,9 @@ from torch import nn
 
 import se_inject
 
-from . import networks
-from .errors import SettingsError, UnknownNameError
-from .transforms import Preprocess, shorter_edge
+from ..data.transforms import Preprocess, shorter_edge
+from ..errors import SettingsError, UnknownNameError
+from .registry import get
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Model:
 def _base(name: str, num_classes: int) -> nn.Module:
     library, _, rest = name.partition("/")
     if not rest:
-        return networks.get(name).build(se=False, num_classes=num_classes)
+        return get(name).build(se=False, num_classes=num_classes)
     network: nn.Module
     if library == "timm" and timm.is_model(rest):
         network = timm.create_model(rest, num_classes=num_classes)
@@ -75,7 +75,7 @@ def _own_preprocess(name: str) -> Preprocess:
     if library == "torchvision":
         size = 299 if rest == "inception_v3" else 224
         return Preprocess(size, shorter_edge(size))
-    recipe = networks.get(name)
+    recipe = get(name)
     return Preprocess(recipe.size, shorter_edge(recipe.size), mean=recipe.mean, std=recipe.std)
 
 

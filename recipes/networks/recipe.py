@@ -7,7 +7,7 @@ from torch import nn
 
 import se_inject
 
-from .transforms import IMAGENET_MEAN, IMAGENET_STD
+from ..data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ import difflib
 
 from torch import nn
 
+from ..errors import UnknownNameError
 from .bn_inception import BNInception
-from .errors import UnknownNameError
 from .recipe import Published, Recipe
 from .resnet import caffe, resnet, small_resnet
-from .senet import SENet154Base
+from .senet154 import SENet154Base
 
 
 def _inception_resnet_v2(num_classes: int) -> nn.Module:

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from .errors import CheckpointError, SettingsError
-from .files import replacing
+from ..errors import CheckpointError, SettingsError
+from ..files import replacing
 
 State = dict[str, Any]
 

@@ -8,8 +8,8 @@ from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from .networks import NETWORKS, get
 from .recipe import Recipe
+from .registry import NETWORKS, get
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from accelerate import Accelerator
 
 from se_inject.errors import SEInjectError
 
-from .data import Data, open_data
-from .errors import SettingsError
-from .unreadable import drop_unreadable
+from ..data.datasets import Data, open_data
+from ..data.unreadable import drop_unreadable
+from ..errors import SettingsError
+from ..training.settings import at_least
 
 
 def run_command(main: Callable[[], object]) -> None:
@@ -27,21 +28,6 @@ def run_command(main: Callable[[], object]) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; training goes on from its last checkpoint with --resume")
-
-
-def at_least(minimum: int) -> Callable[[str], int]:
-    """A type for argparse: whole numbers from ``minimum`` on.
-
-    >>> at_least(1)("3")
-    3
-    """
-
-    def whole_number(text: str) -> int:
-        if int(text) < minimum:
-            raise argparse.ArgumentTypeError(f"must be at least {minimum}, got {text}")
-        return int(text)
-
-    return whole_number
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
