@@ -11,6 +11,7 @@ from .errors import InvalidArgumentError
 from .graphs.channels import Feature
 from .graphs.scopes import ungated_graph
 from .sites.findings import Finding
+from .sites.reasons import Reason, Refusal
 from .surgery.gated_block import uninstall
 from .surgery.plan import plan
 from .tracing.randomness import no_randomness
@@ -33,7 +34,7 @@ class Probe(nn.Module):
 
 def measure_channels(
     model: nn.Module, sites: Iterable[tuple[str, Finding]], example_inputs: Any
-) -> list[Feature | str]:
+) -> list[Feature | Refusal]:
     """For each site, given by the path of what takes the gate, its channels, or the reason why they stay unknown.
 
     Raises ``InvalidArgumentError`` where the model fails on the example.
@@ -94,11 +95,11 @@ def _shapes_of_a_larger_example(
     return [probe.shape for probe in probes]
 
 
-def _channels(shape: torch.Size | None, other: torch.Size | None, finding: Finding) -> Feature | str:
+def _channels(shape: torch.Size | None, other: torch.Size | None, finding: Finding) -> Feature | Refusal:
     if shape is None:
-        return "its channels are unknown: example_inputs do not reach it"
+        return Refusal(Reason.CHANNELS_UNKNOWN, "example_inputs do not reach it")
     if len(shape) < 3:
-        return f"it is not a feature map (N, C, *): its shape is {tuple(shape)}"
+        return Refusal(Reason.NO_FEATURE_MAP, tuple(shape))
     if finding.kind == "inception":
         return Feature(shape[1])  # the dimension of the concat
     widths = finding.widths
@@ -115,7 +116,9 @@ def _channels(shape: torch.Size | None, other: torch.Size | None, finding: Findi
     fits_second = shape[1] in widths and len(shape) <= finding.rank + 2 and not grows[1]
     fits_last = shape[-1] in (widths if other is not None else finding.widths_of_linear) and not grows[-1]
     if fits_second and fits_last:
-        return f"its channels are unknown: all of {tuple(shape)} fits; pass example_inputs of another spatial size"
+        return Refusal(
+            Reason.CHANNELS_UNKNOWN, f"all of {tuple(shape)} fits; pass example_inputs of another spatial size"
+        )
     if not (fits_second or fits_last):
-        return f"its channels are unknown: shape {tuple(shape)}, its layers make {sorted(widths)}"
+        return Refusal(Reason.CHANNELS_UNKNOWN, f"shape {tuple(shape)}, its layers make {sorted(widths)}")
     return Feature(shape[1]) if fits_second else Feature(shape[-1], last=True)

@@ -15,28 +15,24 @@ from ..graphs.layers import is_sequential
 from ..graphs.scopes import Call, Scopes, ungated_graph
 from ..tracing.capture import Capture, capture
 from ..tracing.errors import UntraceableError
-from ..tracing.placement import Placer, Target, slots_fit
+from ..tracing.placement import Placer, ValueUses, slots_fit
 from .children import Children, has_own_forward, leaves_block
 from .findings import Analysis, Finding, accept, called
 from .grouping import Entry, grouped
 from .output_gate import producer
 from .own_gates import has_gate, unreadable
-from .rules.candidate import ALREADY_GATED, NO_COMMON_ANCESTOR, Candidate
+from .reasons import Reason, Refusal
+from .rules.candidate import Candidate
 from .rules.joins import block_output, joins
 from .rules.plain import activations, plain_candidates
 from .site import PAPERS_KINDS, Kind, Position
 from .wrapped import is_wrapped
 
-CHANNELS_LAST = "its channels are the last dimension (NHWC), which a gate in a traced graph does not serve"
-NO_PLACE = "no expression of its class, and no output of one of its children, is the value to gate and nothing else"
-ASKS_FOR_CLASS = "its forward asks for its own class, which a gate in it would change"
-LOOPS_OVER_CHILDREN = "its forward walks through its children, among which the gate would be"
-
 Rule = Callable[[Flow], Iterator[Candidate]]
 
 
 @dataclass
-class Analyst:
+class BlockAnalyzer:
     """Analyses blocks, each kind of block once, for gates of some kinds in one position."""
 
     kinds: Collection[Kind] = PAPERS_KINDS
@@ -63,7 +59,7 @@ class Analyst:
     def can_hold_gate(self, module: nn.Module) -> bool:
         """Whether a module's class can be extended by a gate on its output, for good.
 
-        >>> Analyst().can_hold_gate(nn.ReLU()), Analyst().can_hold_gate(nn.LazyConv2d(8, 1))
+        >>> BlockAnalyzer().can_hold_gate(nn.ReLU()), BlockAnalyzer().can_hold_gate(nn.LazyConv2d(8, 1))
         (True, False)
         """
         changes_class = isinstance(module, nn.modules.lazy.LazyModuleMixin) or parametrize.is_parametrized(module)
@@ -135,7 +131,8 @@ class Analyst:
         if path is None:
             asks = "" in captured.asked
             loops = bool(captured.walks)
-            return replace(finding, reason=ASKS_FOR_CLASS if asks else LOOPS_OVER_CHILDREN if loops else NO_PLACE)
+            reason = Reason.ASKS_FOR_CLASS if asks else Reason.WALKED_BY_ITSELF if loops else Reason.NO_PLACE
+            return finding.without(reason)
         return replace(finding, producer=path, gate=_output_gate(block.get_submodule(path)))
 
     def _common_producer(self, group: list[Entry], captured: Capture) -> str | None:
@@ -181,9 +178,9 @@ class Analyst:
         for candidate, finding in self._findings(self.children.flow(graph, module), rule, scopes):
             call = scopes.innermost(candidate.join)
             if finding.reason is None and finding.handed_in:
-                finding = replace(finding, reason=NO_COMMON_ANCESTOR)
+                finding = finding.without(Reason.NO_COMMON_ANCESTOR)
             if finding.reason is None and finding.channels_last:
-                finding = replace(finding, reason=CHANNELS_LAST)
+                finding = finding.without(Reason.NHWC_IN_GRAPH)
             calls.setdefault(call, []).append(replace(finding, scope=call.path))
         found: dict[tuple[str, str], Finding] = {}
         for call, findings in calls.items():
@@ -204,17 +201,22 @@ class Analyst:
         if any(c.value for c in candidates):
             known = features(flow.nodes[0].graph, flow.owner, self.children.graphs_of)
         for candidate in candidates:
-            if candidate.value is None:
-                finding = Finding(candidate.kind, candidate.join.name, candidate.reason).at(candidate.join)
-            elif has_gate(flow, candidate.region & own_nodes(candidate.join), self.children):
-                inside = called(flow, candidate.region)
-                finding = Finding(candidate.kind, candidate.join.name, ALREADY_GATED, inside=inside).at(candidate.join)
-            elif (why := unreadable(flow, candidate.region, self.children)) is not None:
-                finding = Finding(candidate.kind, candidate.join.name, why).at(candidate.join)
-            else:
-                finding = accept(candidate, flow, known[candidate.value]).at(candidate.value)
-                finding = finding if finding.file else finding.at(candidate.join)
-            yield candidate, finding
+            yield candidate, self._finding(candidate, flow, own_nodes(candidate.join), known)
+
+    def _finding(
+        self, candidate: Candidate, flow: Flow, own_nodes: int, known: dict[fx.Node, Feature | None]
+    ) -> Finding:
+        """What a candidate comes to: it is refused, has a gate already, cannot be read, or takes a gate."""
+        refusal, inside = candidate.reason, frozenset[str]()
+        if refusal is None and has_gate(flow, candidate.region & own_nodes, self.children):
+            refusal, inside = Refusal(Reason.ALREADY_GATED), called(flow, candidate.region)
+        if refusal is None:
+            refusal = unreadable(flow, candidate.region, self.children)
+        if refusal is not None or candidate.value is None:
+            finding = Finding(candidate.kind, candidate.join.name, refusal, inside=inside)
+            return finding.at(candidate.join)
+        finding = accept(candidate, flow, known[candidate.value]).at(candidate.value)
+        return finding if finding.file else finding.at(candidate.join)
 
 
 def _named(sites: list[Finding], free: Any) -> Iterator[Finding]:
@@ -231,7 +233,7 @@ def _output_gate(module: nn.Module) -> str:
     return free_name(*originally(module), suffix="_out" if has_own_forward(module) else "")
 
 
-def _alternatives(group: list[Entry], position: Position) -> Iterator[list[Target]]:
+def _alternatives(group: list[Entry], position: Position) -> Iterator[list[ValueUses]]:
     """The places of a gate on all ways, best first; the last is the same on each, just at the add."""
     if position != "standard":
         yield [entry.target for entry in group]

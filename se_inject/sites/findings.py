@@ -10,6 +10,7 @@ from ..graphs.dataflow import Flow
 from ..graphs.layers import is_conv
 from ..source.edit import Edit
 from ..tracing.run import Expression
+from .reasons import Reason, Refusal
 from .rules.candidate import Candidate
 from .site import Kind
 
@@ -28,7 +29,7 @@ class Finding:
 
     kind: Kind
     node: str
-    reason: str | None = None
+    reason: Refusal | None = None
     scope: str = ""  # the block's path inside a GraphModule
     gate: str = ""
     channels: int | None = None
@@ -50,6 +51,10 @@ class Finding:
     def key(self) -> tuple[object, ...]:
         """The same layer makes the value in every case of a forward, or its gate would serve another in each."""
         return self.kind, self.channels, self.channels_last, self.source, self.producer
+
+    def without(self, reason: Reason) -> "Finding":
+        """The finding without a gate, and why."""
+        return replace(self, reason=Refusal(reason))
 
     def with_channels(self, feature: Feature) -> "Finding":
         """The finding with channels that were measured."""

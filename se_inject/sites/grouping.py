@@ -7,12 +7,10 @@ from torch import nn
 
 from ..graphs.dataflow import Flow
 from ..tracing.capture import Way
-from ..tracing.placement import Target
+from ..tracing.placement import ValueUses
 from .findings import Finding
-from .rules.candidate import NO_COMMON_ANCESTOR, Candidate
-
-DEPENDS = "its sites depend on which way its forward takes"
-ONE_MODE = "it is computed only in training, or only in eval mode"
+from .reasons import Reason
+from .rules.candidate import Candidate
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,27 +23,27 @@ class Entry:
     finding: Finding
 
     @property
-    def target(self) -> Target:
+    def target(self) -> ValueUses:
         """What placing its gate needs to know."""
         value = self.candidate.value
         assert value is not None
         data = tuple(user for user in value.users if self.flow.is_data(user))
-        return Target(self.way, value, self.candidate.users, data)
+        return ValueUses(self.way, value, self.candidate.users, data)
 
     @property
-    def targets(self) -> Iterator[Target]:
+    def targets(self) -> Iterator[ValueUses]:
         """The places of the gate, best first: its own, after modules that stand for "nothing", and just at the add."""
         target = self.target
         yield target
         while len(target.users) == 1 and isinstance(self.flow.module(target.users[0]), nn.Identity):
             value = target.users[0]
             data = tuple(user for user in value.users if self.flow.is_data(user))
-            target = Target(self.way, value, data, data)
+            target = ValueUses(self.way, value, data, data)
             yield target
         join, identity = self.candidate.join, self.candidate.identity
         for operand in join.all_input_nodes:
             if identity is not None and operand is not identity and join not in target.users:
-                yield Target(self.way, operand, (join,), tuple(filter(self.flow.is_data, operand.users)))
+                yield ValueUses(self.way, operand, (join,), tuple(filter(self.flow.is_data, operand.users)))
 
 
 def grouped(entries: list[Entry], ways: Sequence[Way]) -> tuple[list[list[Entry]], list[Finding]]:
@@ -54,9 +52,8 @@ def grouped(entries: list[Entry], ways: Sequence[Way]) -> tuple[list[list[Entry]
     An identity that is handed in as an argument is one only if the same branch, on another way, is added to the input.
     """
     vouched = {entry.finding.key for entry in entries if not entry.finding.handed_in}
-    left_out = [
-        replace(entry.finding, reason=NO_COMMON_ANCESTOR) for entry in entries if entry.finding.key not in vouched
-    ]
+    alone = [entry for entry in entries if entry.finding.key not in vouched]
+    left_out = [entry.finding.without(Reason.NO_COMMON_ANCESTOR) for entry in alone]
     groups: list[list[Entry]] = []
     by_way: dict[int, list[Entry]] = {}
     for entry in entries:
@@ -74,7 +71,7 @@ def _of_both_modes(groups: list[list[Entry]], ways: Sequence[Way]) -> list[list[
         shared = frozenset.intersection(*(ways[entry.way].modes for entry in group))
         is_ruled = any((question, not answer) in ruled for question, answer in shared)
         if is_ruled and group[0].finding.reason is None:
-            group[:] = [replace(group[0], finding=replace(group[0].finding, reason=ONE_MODE))]
+            group[:] = [replace(group[0], finding=group[0].finding.without(Reason.ONE_MODE))]
     return groups
 
 
@@ -104,5 +101,5 @@ def _without_rivals(groups: list[list[Entry]]) -> list[list[Entry]]:
     if not groups or len(set().union(*ways)) == 1:
         return groups
     rivals = {i for i, a in enumerate(ways) for j, b in enumerate(ways) if i != j and not a & b}
-    refused = [replace(e, finding=replace(e.finding, reason=DEPENDS)) for i in rivals for e in groups[i]]
+    refused = [replace(e, finding=e.finding.without(Reason.DEPENDS)) for i in rivals for e in groups[i]]
     return [group for i, group in enumerate(groups) if i not in rivals] + ([refused[:1]] if refused else [])

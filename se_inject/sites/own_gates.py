@@ -6,6 +6,7 @@ from torch import fx, nn
 
 from ..graphs.dataflow import Flow
 from ..graphs.ops import MUL, argument, op_name
+from .reasons import Reason, Refusal
 
 
 class Gating(Protocol):
@@ -45,11 +46,13 @@ def _is_gating(flow: Flow, mul: fx.Node, children: Gating) -> bool:
     )
 
 
-def unreadable(flow: Flow, region: int, children: Gating) -> str | None:
+def unreadable(flow: Flow, region: int, children: Gating) -> Refusal | None:
     """Why nobody can tell whether a region holds a gate: what it calls cannot be looked into."""
     for node in flow.members(region):
         module = flow.module(node)
         why = node.meta.get("opaque") if module is None else children.is_unreadable(module)
+        if why is not None and module is not None:
+            return Refusal(Reason.UNREADABLE_CHILD, node.target, why)
         if why is not None:
-            return why if module is None else f"it cannot be told whether its {node.target} is a gate: {why}"
+            return Refusal(Reason.UNREADABLE_CALL, why)
     return None

@@ -9,7 +9,7 @@ from .site import Kind, Site
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-Where = str | Iterable[str] | Callable[[Site], bool] | None
+Where = str | Iterable[str | Site] | Callable[[Site], bool] | None
 
 
 class Selection:
@@ -22,7 +22,10 @@ class Selection:
     def __init__(self, kinds: Iterable[Kind], where: Where) -> None:
         self.kinds = _checked_kinds(kinds)
         self._predicate = where if callable(where) else None
-        self._patterns = () if callable(where) else _checked_patterns(where)
+        chosen = () if callable(where) else _checked(where)
+        self.sites = tuple(item for item in chosen if isinstance(item, Site))
+        self._patterns = tuple(item for item in chosen if isinstance(item, str))
+        self.kinds |= {site.kind for site in self.sites}
 
     @property
     def names(self) -> list[str]:
@@ -33,6 +36,8 @@ class Selection:
         """Whether a site is asked for."""
         if site.kind not in self.kinds:
             return False
+        if site in self.sites:
+            return True
         if self._predicate is not None:
             return bool(self._predicate(site))
         return any(fnmatch.fnmatchcase(site.path, pattern) for pattern in self._patterns)
@@ -50,10 +55,10 @@ def _checked_kinds(kinds: Iterable[Kind]) -> frozenset[Kind]:
     return chosen
 
 
-def _checked_patterns(where: str | Iterable[str] | None) -> tuple[str, ...]:
-    if where is None or isinstance(where, str):
+def _checked(where: str | Iterable[str | Site] | None) -> tuple[str | Site, ...]:
+    if where is None or isinstance(where, str | Site):
         return ("*",) if where is None else (where,)
-    patterns = tuple(where) if isinstance(where, Iterable) else (where,)
-    if not all(isinstance(pattern, str) for pattern in patterns):
-        raise ArgumentTypeError(f"where must be a predicate on a Site, or one or more patterns, got {where!r}")
-    return patterns
+    chosen = tuple(where) if isinstance(where, Iterable) else (where,)
+    if not all(isinstance(item, str | Site) for item in chosen):
+        raise ArgumentTypeError(f"where must be a predicate on a Site, or one or more patterns or sites, got {where!r}")
+    return chosen

@@ -12,7 +12,7 @@ from .run import Expression
 
 
 @dataclass(frozen=True)
-class Target:
+class ValueUses:
     """On one way through a forward, a value to gate, the uses of it to gate, and all its uses as data."""
 
     way: int
@@ -36,7 +36,7 @@ class Placer:
         self._ways = capture.ways
         self._methods: dict[int, tuple[str, type | None] | None] = {}
 
-    def edits(self, targets: list[Target]) -> tuple[Edit, ...]:
+    def edits(self, targets: list[ValueUses]) -> tuple[Edit, ...]:
         """The edits that gate these values and nothing else; none where no expressions are these values alone."""
         walks = self._walks()
         # Where not all ways are known, what another one does with the value is anybody's guess.
@@ -44,7 +44,7 @@ class Placer:
         edits = around_values or self._around_uses(targets)
         return (*edits, *walks) if edits and walks is not None else ()
 
-    def edits_in_rounds(self, targets: list[Target]) -> tuple[Edit, ...]:
+    def edits_in_rounds(self, targets: list[ValueUses]) -> tuple[Edit, ...]:
         """The same where an expression in a loop serves other layers too: each round gets a gate of its own."""
         walks = self._walks()
         edits = () if self._capture.is_partial else self._around_uses(targets, in_rounds=True)
@@ -62,7 +62,7 @@ class Placer:
             edits.append(replace(self._edit(walk, found[0]), walks=found[1]))
         return tuple(edits)
 
-    def _around_values(self, targets: list[Target]) -> tuple[Edit, ...]:
+    def _around_values(self, targets: list[ValueUses]) -> tuple[Edit, ...]:
         if any(user not in target.users for target in targets for user in target.all_users):
             return ()
         names = _names_by_way((target.way, target.value) for target in targets)
@@ -77,7 +77,7 @@ class Placer:
             return ()
         return tuple(self._edit(e, e.span) for e in chosen)
 
-    def _around_uses(self, targets: list[Target], in_rounds: bool = False) -> tuple[Edit, ...]:
+    def _around_uses(self, targets: list[ValueUses], in_rounds: bool = False) -> tuple[Edit, ...]:
         found: dict[Edit, None] = {}
         names = _names_by_way((target.way, user) for target in targets for user in target.users)
         for target in targets:
@@ -93,7 +93,7 @@ class Placer:
                 found[edit] = None
         return tuple(found)
 
-    def _around_use(self, target: Target, user: fx.Node, place: Expression, turn: int | None = None) -> Edit | None:
+    def _around_use(self, target: ValueUses, user: fx.Node, place: Expression, turn: int | None = None) -> Edit | None:
         """The edit that gates a value where ``place`` takes it, in any round of a loop or in one."""
         evaluations = [e for e in self._ways[target.way].evaluations if e.expression == place]
         calls = [e.arguments for e in evaluations if e.arguments and turn in (None, e.turn)]
@@ -109,7 +109,7 @@ class Placer:
         return None if part is None else self._edit(place, *part)
 
     def _around_use_in_round(
-        self, target: Target, user: fx.Node, place: Expression, names: dict[int, set[str]]
+        self, target: ValueUses, user: fx.Node, place: Expression, names: dict[int, set[str]]
     ) -> Edit | None:
         """The same in the one round of a loop in which ``place`` has the named values, if it then has no others."""
         loop = place.text.loops.get(place.span)
@@ -155,11 +155,11 @@ def _names_by_way(nodes: Iterable[tuple[int, fx.Node]]) -> dict[int, set[str]]:
     return names
 
 
-def slots_fit(plain: Capture, filled: Capture, targets: list[Target], slot: str) -> bool:
+def slots_fit(plain: Capture, filled: Capture, targets: list[ValueUses], slot: str) -> bool:
     """Whether a module in the block's own place for a gate runs exactly where the gate goes, on every way."""
     if len(plain.ways) != len(filled.ways):
         return False
-    by_way: dict[int, list[Target]] = {}
+    by_way: dict[int, list[ValueUses]] = {}
     for target in targets:
         by_way.setdefault(target.way, []).append(target)
     for i, (before, after) in enumerate(zip(plain.ways, filled.ways, strict=True)):

@@ -4,11 +4,8 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from ..reasons import Reason, Refusal
 from ..site import Kind
-
-ALREADY_GATED = "already gated"
-SUM_OF_OUTPUTS = "ambiguous add: it sums the outputs of several layers, as WaveNet's skip connections"
-NO_COMMON_ANCESTOR = "the operands of its add have no common ancestor"
 
 
 @dataclass(frozen=True)
@@ -21,14 +18,13 @@ class Candidate:
     users: tuple[fx.Node, ...] = ()
     region: int = 0  # the branch, or all paths of the concat, as a mask of its Flow
     identity: fx.Node | None = None  # the other operand of a residual add
-    reason: str | None = None
+    reason: Refusal | None = None
     handed_in: bool = False  # whether the identity is an argument of its own, which only another case can vouch for
 
+    def without(self, reason: Reason, *details: object) -> "Candidate":
+        """The candidate without a place, and why.
 
-def refused(candidate: Candidate, reason: str) -> Candidate:
-    """The candidate without a place, and why.
-
-    >>> refused(Candidate("residual", fx.Graph().placeholder("x")), "too small").reason
-    'too small'
-    """
-    return Candidate(candidate.kind, candidate.join, reason=reason)
+        >>> str(Candidate("residual", fx.Graph().placeholder("x")).without(Reason.ALREADY_GATED).reason)
+        'already gated'
+        """
+        return Candidate(self.kind, self.join, reason=Refusal(reason, *details))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import fx
 
 from ...graphs.dataflow import Flow
+from ..reasons import Reason
 from ..site import Position
 from .candidate import Candidate
 
@@ -30,7 +31,7 @@ def _after_the_add(flow: Flow, candidate: Candidate) -> Candidate:
     if len(users) == 1 and flow.is_activation(users[0]):
         value, users = users[0], tuple(filter(flow.is_data, users[0].users))
     if not users:
-        return replace(candidate, value=None, users=(), reason="the result of its add is not used")
+        return candidate.without(Reason.UNUSED_SUM)
     return replace(candidate, value=value, users=users)
 
 
@@ -42,6 +43,6 @@ def _before_the_branch(flow: Flow, candidate: Candidate) -> Candidate:
             if flow.is_data(source) and not flow.bit[source] & candidate.region:
                 entries.setdefault(source, []).append(node)
     if len(entries) != 1:
-        return replace(candidate, value=None, users=(), reason=f"its branch reads {len(entries)} values, not one")
+        return candidate.without(Reason.SEVERAL_ENTRIES, len(entries))
     [(value, users)] = entries.items()
     return replace(candidate, value=value, users=tuple(users))
