@@ -79,12 +79,12 @@ def find(model: nn.Module, selection: Selection, position: Position, example_inp
     scan = ModelScan(model, selection.kinds, position)
     targets, skipped = [], list(scan.skipped)
     for target, refusal in _with_channels(model, scan.targets, example_inputs):
-        if refusal is None and not selection.selects(target.site):
-            refusal = Refusal(Reason.LEFT_OUT)
-        if refusal is None:
+        if refusal is not None:
+            skipped.append(Skip(target.site.path, refusal, target.place))
+        elif selection.selects(target.site):
             targets.append(target)
         else:
-            skipped.append(Skip(target.site.path, refusal, target.place))
+            skipped.append(Skip(target.site.path, Refusal(Reason.LEFT_OUT)))
     return Found(targets, skipped, list(filter(selection.selects, scan.gated)))
 
 
