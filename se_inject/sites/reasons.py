@@ -3,8 +3,8 @@
 from enum import Enum
 from typing import NamedTuple
 
-_CHOOSE = "nothing, if the paper's rules are what you want; else write the gate into the forward yourself"
-_EXTRACT = "make the value in one expression of the block's own forward, or write the gate there yourself"
+_CHOOSE = "write the gate into the forward yourself, if you want one there"
+_EXTRACT = "make the value in one expression of the block's own forward"
 
 
 class Reason(Enum):

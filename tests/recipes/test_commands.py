@@ -28,22 +28,22 @@ from recipes.training.log import read_log
 from recipes.training.metrics import mean_probability, score
 from recipes.weights.described import Description, load_model, save_model
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
 SMALL = ["--preset", "small", "--epochs", "1", "--batch", "256"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder of runs after the README's commands: a plain and an SE network, trained a little on the digits."""
-    commands = [line.split() for line in README.read_text().splitlines() if line.startswith("python -m recipes.")]
+    """The folder of runs after the commands of the recipes' page: a plain and an SE network, trained on the digits."""
+    commands = [line.split() for line in PAGE.read_text().splitlines() if line.startswith("python -m recipes ")]
     root = tmp_path_factory.mktemp("trained")
     with contextlib.chdir(root):
-        for _, _, module, *arguments in commands:
-            importlib.import_module(module).main(arguments)
+        for _, _, _, command, *arguments in commands:
+            importlib.import_module(f"recipes.commands.{command}").main(arguments)
     return root / "runs"
 
 
-def test_readme_commands(trained):
+def test_commands_of_the_page(trained):
     expected = ["curves.png", "evaluation.json", "finetune-se_resnet20", "gates.png", "plain", "se"]
     assert sorted(path.name for path in trained.iterdir()) == expected
 
@@ -78,7 +78,7 @@ def test_train_on_folders(folders, tmp_path):
 
 
 def test_command_line_says_errors_without_a_traceback(tmp_path):
-    command = [sys.executable, "-W", "error", "-m", "recipes.train", "--data", "nowhere"]
+    command = [sys.executable, "-W", "error", "-m", "recipes", "train", "--data", "nowhere"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert result.returncode == 1 and result.stderr.startswith("error: nowhere: there is no such directory")
     assert "Traceback" not in result.stderr
@@ -226,7 +226,7 @@ def check_finetuned(folder, trained, report):
 
 
 def test_finetune(trained):
-    """The README's command."""
+    """The command of the recipes' page."""
     folder = trained / "finetune-se_resnet20"
     _, _, moved = check_finetuned(folder, trained, json.loads((folder / "report.json").read_text()))
     assert "conv1.weight" in moved
@@ -423,7 +423,7 @@ def test_results(folders, tmp_path):
     assert (
         "on images: 12 training images" in text
         and "| to first column |" in text
-        and "python -m recipes.results --seeds 1" in text
+        and "python -m recipes results --seeds 1" in text
     )
     for name, folder in (("plain", "plain-0"), ("SE", "SE-0")):
         assert f"{read_log(tmp_path / 'runs' / folder)[-1]['val_top1']:.2f}" in text, name

@@ -98,7 +98,7 @@ def test_every_row_prints(table):
 
 
 def test_readme_table_is_generated(table):
-    assert table.table("github") in (Path(__file__).parents[2] / "README.md").read_text()
+    assert table.table("github") in (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
