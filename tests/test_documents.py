@@ -1,4 +1,4 @@
-"""The documents say what is so: their code runs, their links lead somewhere, their table of reasons is the library's."""
+"""The documents are true: their code runs, their links lead somewhere, their reasons are those of the library."""
 
 import re
 import subprocess
