@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from .errors import AllFilteredError, AllGatedError, NoBlockError, RewriteError
 from .probe import measure_channels
-from .sites.qualified import join
+from .sites.qualified_names import join
 from .sites.reasons import Reason, Refusal
 from .sites.scan import ModelScan
 from .sites.selection import Selection, Where

@@ -18,7 +18,7 @@ from .sites.site import PAPERS_KINDS, Kind, Position, Site
 from .sites.target import Target
 from .sites.wrapped import check_model
 from .source.diff import Diff, patches
-from .source.edit import Edit
+from .source.edits import Edit
 from .surgery.gated_block import uninstall
 from .surgery.graph_module import remove_from_graph
 from .surgery.plan import named_edits, plan

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..source.edit import Edit
+from ..source.edits import Edit
 from ..source.subclass import QuietSubclass
 from .squeeze_excitation import injected_channels
 

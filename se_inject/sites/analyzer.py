@@ -15,12 +15,12 @@ from ..graphs.layers import is_sequential
 from ..graphs.scopes import Call, Scopes, ungated_graph
 from ..tracing.capture import Capture, capture
 from ..tracing.errors import UntraceableError
-from ..tracing.placement import Placer, ValueUses, slots_fit
+from ..tracing.gate_places import Placer, ValueUses, slots_fit
 from .children import Children, has_own_forward, leaves_block
+from .existing_gates import has_gate, unreadable
 from .findings import Analysis, Finding, accept, called
 from .grouping import Entry, grouped
 from .output_gate import producer
-from .own_gates import has_gate, unreadable
 from .reasons import Reason, Refusal
 from .rules.candidate import Candidate
 from .rules.joins import block_output, joins

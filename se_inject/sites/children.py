@@ -18,7 +18,7 @@ from ..graphs.scopes import ungated_graph
 from ..tracing.cache import Fingerprints
 from ..tracing.capture import Capture, capture
 from ..tracing.errors import UntraceableError
-from .own_gates import has_gate
+from .existing_gates import has_gate
 from .rules.joins import joins
 from .site import PAPERS_KINDS
 

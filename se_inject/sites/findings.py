@@ -8,7 +8,7 @@ from ..gate.squeeze_excitation import own_modules
 from ..graphs.channels import Feature
 from ..graphs.dataflow import Flow
 from ..graphs.layers import is_conv
-from ..source.edit import Edit
+from ..source.edits import Edit
 from ..tracing.run import Expression
 from .reasons import Reason, Refusal
 from .rules.candidate import Candidate

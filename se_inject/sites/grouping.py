@@ -7,7 +7,7 @@ from torch import nn
 
 from ..graphs.dataflow import Flow
 from ..tracing.capture import Way
-from ..tracing.placement import ValueUses
+from ..tracing.gate_places import ValueUses
 from .findings import Finding
 from .reasons import Reason
 from .rules.candidate import Candidate

@@ -9,11 +9,11 @@ from ..gate.record import originally
 from ..gate.squeeze_excitation import injected_channels, is_gate
 from ..graphs.inlining import joins_its_inputs
 from ..graphs.layers import is_conv, is_sequential, rank
-from ..source.place import where
+from ..source.locations import where
 from ..tracing.errors import UntraceableError
 from .analyzer import BlockAnalyzer
 from .children import has_own_forward
-from .qualified import join, with_parents
+from .qualified_names import join, with_parents
 from .reasons import Reason, Refusal
 from .site import PAPERS_KINDS, Kind, Position, Site
 from .surroundings import Surroundings

@@ -10,7 +10,7 @@ from ..tracing.capture import Capture
 from ..tracing.errors import UntraceableError
 from .analyzer import BlockAnalyzer
 from .children import has_own_forward
-from .qualified import is_at_or_below, join
+from .qualified_names import is_at_or_below, join
 from .reasons import Reason, Refusal
 from .target import Target
 

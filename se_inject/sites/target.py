@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from ..graphs.channels import Feature
-from ..source.place import where
+from ..source.locations import where
 from .findings import Finding
 from .reasons import Refusal
 from .site import Site, Skipped

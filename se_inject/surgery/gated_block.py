@@ -12,9 +12,9 @@ from torch import nn
 
 from ..errors import RewriteError
 from ..gate.record import Gated, OutputGate, Rewrite, filled_slots
-from ..source.edit import by_method
-from ..source.gated_text import edited_method
+from ..source.edits import by_method
 from ..source.subclass import QuietSubclass, handing_up, quiet_class, reduce_to, set_class
+from ..source.write_gates import edited_method
 from .frozen_norm import HeldNorm, held_class
 
 

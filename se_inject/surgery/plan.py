@@ -7,7 +7,7 @@ from torch import fx, nn
 
 from ..gate.record import OutputGate, mark_in_slot
 from ..sites.findings import Finding
-from ..source.edit import Edit
+from ..source.edits import Edit
 from .gated_block import install, rewrite_of
 from .graph_module import PlannedGate, plan_graph
 

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from .answers import ANSWERS
+from .attributes import Keywords
+from .builtin_calls import ANSWERS
 from .errors import UntraceableError
 from .instrument import is_instrumented
-from .objects import Keywords
+from .module_proxies import CONTAINERS, Lazy, is_shadow
 from .randomness import is_generator, no_randomness
-from .reach import is_library, writes
-from .shadows import CONTAINERS, Lazy, is_shadow
+from .reachable import is_library, writes
 from .torch_calls import SPECIAL, autograd, is_of_torch, is_torch_function
-from .values import Value
+from .value_proxy import Value
 
 _Arguments = tuple[Any, ...]
 _Keywords = dict[str, Any]

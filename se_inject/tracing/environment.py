@@ -6,8 +6,8 @@ from typing import Any
 
 from ..source.functions import is_empty, names_in
 from .instrument import HELPERS
-from .shadows import Shadows, Unread
-from .values import Value
+from .module_proxies import Shadows, Unread
+from .value_proxy import Value
 
 
 class Environment:

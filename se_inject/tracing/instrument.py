@@ -9,7 +9,7 @@ import functools
 import types
 from typing import Any
 
-from ..source.text import FunctionText, Span
+from ..source.function_text import FunctionText, Span
 
 # What the copy calls, and the method of the run that answers.
 HELPERS = {

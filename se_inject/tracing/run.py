@@ -9,20 +9,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from ..source.place import where
-from ..source.text import FunctionText, Span, span_of, text_of
+from ..source.function_text import FunctionText, Span, span_of, text_of
+from ..source.locations import where
+from .attributes import Attributes, Items, Keywords
 from .calls import effect, perform
 from .contexts import Entered, may_suppress
 from .environment import Environment
 from .errors import UntraceableError
 from .instrument import expression_at, instrumented, is_instrumented
 from .methods import Methods
-from .objects import Attributes, Items, Keywords
-from .paths import Paths
+from .module_proxies import Shadows, is_shadow
 from .questions import Questions
-from .reach import Reach
-from .shadows import Shadows, is_shadow
-from .values import Attribute, Value, unknown
+from .reachable import Reach
+from .value_proxy import Attribute, Value, unknown
+from .ways import Paths
 
 
 class Expression(NamedTuple):

@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 
 import se_inject
-from se_inject.source.text import text_of
+from se_inject.source.function_text import text_of
 
 from ..blocks import block, conv
 from ..forwards import X, assert_works

@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.container import ModuleDict, ModuleList
 
-from .paths import TRAINING
-from .reach import is_library
-from .shadows import is_shadow
-from .values import Value
+from .module_proxies import is_shadow
+from .reachable import is_library
+from .value_proxy import Value
+from .ways import TRAINING
 
 _MISSING = object()
 _WHAT_A_CLASS_IS = frozenset("__name__ __qualname__ __mro__ __bases__ __base__ __dict__ mro".split())

@@ -12,9 +12,9 @@ from typing import Any
 from torch import nn
 
 from ..errors import RewriteError
-from .edit import Edit, first_argument, moved
+from .edits import Edit, first_argument, moved
+from .function_text import FunctionText, Span, span_of, text_of
 from .functions import exchanged, functions_in, like
-from .text import FunctionText, Span, span_of, text_of
 
 
 def text_for(cls: type[nn.Module], method: str, digest: str) -> tuple[types.FunctionType, FunctionText]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
-from ..source.edit import Edit, goes_through_itself, is_expression, method_of, moved, operand, walked
-from ..source.text import span_of
+from ..source.edits import Edit, goes_through_itself, is_expression, method_of, moved, operand, walked
+from ..source.function_text import span_of
 from .capture import Capture
 from .run import Expression
 

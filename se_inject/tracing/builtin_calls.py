@@ -5,8 +5,8 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .shadows import is_shadow
-from .values import Value
+from .module_proxies import is_shadow
+from .value_proxy import Value
 
 # What these make of one value is a value; what they make of others, values in containers too, is the forward's doing.
 _OF_ONE_VALUE = (str, repr, ascii, format, hash, int, float, complex, round, len, id, chr, ord, bytes)

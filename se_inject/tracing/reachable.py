@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..source.function_text import text_of
 from ..source.functions import is_empty, names_in
-from ..source.text import text_of
 from .randomness import is_generator
 
 _DRAWS = re.compile(r"rand|normal|bernoulli|multinomial|dropout|uniform|exponential_|gumbel|seed|noise|shuffle")

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from .function_text import FunctionText, Span, span_of, text_of
 from .functions import exchanged, functions_in
-from .text import FunctionText, Span, span_of, text_of
 
 
 @dataclass(frozen=True)
