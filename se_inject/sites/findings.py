@@ -9,7 +9,7 @@ from ..graphs.channels import Feature
 from ..graphs.dataflow import Flow
 from ..graphs.layers import is_conv
 from ..source.edits import Edit
-from ..tracing.run import Expression
+from ..tracing.evaluation import Expression
 from .reasons import Reason, Refusal
 from .rules.candidate import Candidate
 from .site import Kind

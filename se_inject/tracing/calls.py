@@ -15,7 +15,9 @@ from .attributes import Keywords
 from .builtin_calls import ANSWERS
 from .errors import UntraceableError
 from .instrument import is_instrumented
-from .module_proxies import CONTAINERS, Lazy, is_shadow
+from .kinds_of_calls import closes_over_modules, involves, is_mode, only_tells, writes_files
+from .lazy import Lazy
+from .module_proxies import is_shadow
 from .randomness import is_generator, no_randomness
 from .reachable import is_library, writes
 from .torch_calls import SPECIAL, autograd, is_of_torch, is_torch_function
@@ -27,12 +29,6 @@ _Keywords = dict[str, Any]
 _QUERIES = frozenset("parameters named_parameters buffers named_buffers state_dict".split())
 _DRAWS = frozenset("rand randn randint randperm bernoulli normal multinomial rand_like randn_like empty".split())
 _UNPREDICTABLE = frozenset("random time secrets uuid subprocess socket".split())
-_OF_FILES = frozenset("io _io os posix nt pathlib shutil tempfile".split())
-_TO_FILES = frozenset(
-    "open fdopen mkdir makedirs touch unlink remove removedirs rmdir rename renames replace symlink_to hardlink_to"
-    " chmod write_text write_bytes write truncate system popen putenv unsetenv chdir kill rmtree copy copy2 copyfile"
-    " copytree move mkstemp mkdtemp NamedTemporaryFile TemporaryFile".split()
-)
 _CHANGING = frozenset("pop popitem clear update setdefault append extend insert remove add discard".split())
 _CASTS = frozenset("to cuda cpu float double half bfloat16 type requires_grad_ zero_grad compile share_memory".split())
 _PURE = frozenset("builtins math operator _operator functools itertools typing collections".split())
@@ -81,44 +77,19 @@ def _belongs_to_run(run: Any, function: Any) -> bool:
 def _may_change_values(run: Any, function: Any) -> bool:
     if isinstance(function, types.MethodType):
         return _is_of_author(run, function)
-    return is_torch_function(function) or (isinstance(function, types.FunctionType) and not _only_tells(function))
+    return is_torch_function(function) or (isinstance(function, types.FunctionType) and not only_tells(function))
 
 
 def _is_of_author(run: Any, function: Any) -> bool:
     code = getattr(function, "__func__", function)
-    return isinstance(code, types.FunctionType) and run.is_own_code(code) and not _only_tells(code)
-
-
-def involves(*containers: Any, depth: int = 4) -> bool:
-    """Whether a value or a stand-in is among arguments, or in containers among them."""
-    for container in containers:
-        for item in container.values() if isinstance(container, dict) else container:
-            if isinstance(item, Value) or is_shadow(item):
-                return True
-            if depth and isinstance(item, (tuple, *CONTAINERS)) and involves(item, depth=depth - 1):
-                return True
-            if isinstance(item, slice) and isinstance(item.stop, Value):
-                return True
-            if depth and _is_plain_object(item) and involves(vars(item), depth=depth - 1):
-                return True
-    return False
-
-
-def _is_plain_object(item: Any) -> bool:
-    has_parts = isinstance(item, nn.Module | type | types.FunctionType | types.MethodType | types.ModuleType)
-    return hasattr(item, "__dict__") and not has_parts
-
-
-def _only_tells(function: types.FunctionType) -> bool:
-    """Whether a function belongs to a library for messages."""
-    return (function.__module__ or "").partition(".")[0] in {"logging", "warnings", "tqdm", "wandb"}
+    return isinstance(code, types.FunctionType) and run.is_own_code(code) and not only_tells(code)
 
 
 def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywords) -> Any:
     owner, function = method.__self__, method.__func__
     if is_shadow(owner):
         return run.reaching(method, lambda: _shadows_method(run, owner, function, args, kwargs))
-    if is_generator(owner) or _writes_files(function):
+    if is_generator(owner) or writes_files(function):
         return run.unknown()
     if isinstance(owner, Keywords | Lazy):
         return method(*args, **kwargs)
@@ -176,9 +147,9 @@ def _plain_function(run: Any, function: types.FunctionType, args: _Arguments, kw
     special = SPECIAL.get((function.__module__, function.__name__))
     if special is not None:
         return special(run, args, kwargs)
-    if _writes_files(function):
+    if writes_files(function):
         return run.unknown()
-    if not (involved or involves(args, kwargs) or _closes_over_modules(function)):
+    if not (involved or involves(args, kwargs) or closes_over_modules(function)):
         return _without_values(run, function, args, kwargs)
     wrapped = getattr(function, "__wrapped__", None)
     if is_of_torch(function.__code__.co_filename):
@@ -208,12 +179,6 @@ def _copy_of(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> An
         raise
 
 
-def _writes_files(function: Any) -> bool:
-    """Whether a call leaves something in the world, as opening a file does."""
-    module = (getattr(function, "__module__", None) or "").partition(".")[0]
-    return module in _OF_FILES and getattr(function, "__name__", "") in _TO_FILES
-
-
 def _look_inside(run: Any, function: types.FunctionType, args: _Arguments, kwargs: _Keywords) -> Any:
     try:
         return _copy_of(run, function, args, kwargs)
@@ -223,18 +188,10 @@ def _look_inside(run: Any, function: types.FunctionType, args: _Arguments, kwarg
         return run.opaque(function.__name__, str(error), *args, **kwargs)
 
 
-def _closes_over_modules(function: types.FunctionType) -> bool:
-    contents = []
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):
-            contents.append(cell.cell_contents)
-    return any(isinstance(content, nn.Module | Value) for content in contents)
-
-
 def _class(run: Any, cls: type, args: _Arguments, kwargs: _Keywords) -> Any:
-    if is_library(cls.__module__) and _is_mode(cls):
+    if is_library(cls.__module__) and is_mode(cls):
         return contextlib.nullcontext()  # set_grad_enabled sets the mode when it is made
-    if cls.__module__ in _UNPREDICTABLE or _writes_files(cls):
+    if cls.__module__ in _UNPREDICTABLE or writes_files(cls):
         return run.unknown()
     if issubclass(cls, contextlib._GeneratorContextManager):
         return cls(*args, **kwargs)  # nothing runs before it is entered
@@ -244,17 +201,11 @@ def _class(run: Any, cls: type, args: _Arguments, kwargs: _Keywords) -> Any:
     return _native(run, cls, args, kwargs)
 
 
-def _is_mode(cls: type) -> bool:
-    """Whether a class of torch's is a context that sets a mode."""
-    is_torchs = cls.__module__.partition(".")[0] == "torch" and not issubclass(cls, nn.Module)
-    return is_torchs and isinstance(inspect.getattr_static(cls, "__enter__", None), types.FunctionType)
-
-
 def _builtin(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     owner = getattr(function, "__self__", None)
     if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
         return autograd(run, owner, args)
-    if is_generator(owner) or getattr(function, "__module__", None) in _UNPREDICTABLE or _writes_files(function):
+    if is_generator(owner) or getattr(function, "__module__", None) in _UNPREDICTABLE or writes_files(function):
         return run.unknown()
     if type(owner).__module__ == "_thread":
         return True  # a lock that is had

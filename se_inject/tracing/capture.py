@@ -16,8 +16,9 @@ from ..source.functions import functions_in
 from ..source.locations import where
 from .calls import perform
 from .errors import InfeasiblePath, UntraceableError
+from .evaluation import Attr, Evaluation, Expression
 from .instrument import boundary, expression_at, is_instrumented
-from .run import Attr, Evaluation, Expression, Run
+from .run import Run
 from .ways import Paths
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from ..source.functions import is_empty, names_in
 from .instrument import HELPERS
-from .module_proxies import Shadows, Unread
+from .lazy import Unread
+from .module_proxies import Shadows
 from .value_proxy import Value
 
 

@@ -8,7 +8,7 @@ from torch import fx, nn
 from ..source.edits import Edit, goes_through_itself, is_expression, method_of, moved, operand, walked
 from ..source.function_text import span_of
 from .capture import Capture
-from .run import Expression
+from .evaluation import Expression
 
 
 @dataclass(frozen=True)
