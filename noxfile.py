@@ -9,21 +9,14 @@ import nox
 nox.options.sessions = ["lint", "types", "tests", "wheel", "lowest_torch", "pythons"]
 nox.options.error_on_missing_interpreters = False
 
-ENGINE = [
-    "se_inject",
-    "tests/tracing",
-    "tests/source",
-    "tests/test_surgery.py",
-    "tests/test_change.py",
-    "tests/test_right_places.py",
-    "tests/test_ordinary_modules.py",
-]
+ENGINE = ["se_inject", "tests/tracing", "tests/source", "tests/sites", "tests/surgery", "tests/test_inject.py"]
+# with torch alone
 CORE = [
     "tests/tracing",
     "tests/source/test_rounds.py",
-    "tests/test_change.py",
-    "tests/test_right_places.py",
-]  # torch alone
+    "tests/sites/test_right_places.py",
+    "tests/surgery/test_transaction.py",
+]
 OTHERS = [version for version in ("3.11", "3.12", "3.13", "3.14") if version != f"3.{sys.version_info.minor}"]
 
 

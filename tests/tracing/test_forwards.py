@@ -14,9 +14,9 @@ from torch.nn import functional as F  # noqa: N812
 
 import se_inject
 
-from ..blocks import Residual, block, conv
-from ..forwards import X, assert_gated_on_a_child, assert_works, refused
-from ..promises import assert_same
+from ..support.blocks import Residual, block, conv
+from ..support.forwards import X, assert_gated_on_a_child, assert_works, refused
+from ..support.promises import assert_same
 
 
 def test_training_branch():

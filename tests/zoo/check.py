@@ -15,7 +15,7 @@ from torch import fx, nn
 import se_inject
 from se_inject.gate.record import Gated
 
-from ..promises import assert_same, exact_state, tensors
+from ..support.promises import assert_same, exact_state, tensors
 from .expected import class_name, expected_sites, unchecked
 from .libraries import Inputs, build, family, inputs
 

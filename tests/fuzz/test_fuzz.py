@@ -1,6 +1,6 @@
 """A short run of the fuzz in ``tests/fuzz``; ``python -m tests.fuzz 10000`` is the long one."""
 
-from .fuzz.chunk import run_chunk
+from .chunk import run_chunk
 
 CASES = 300
 

@@ -13,8 +13,8 @@ from torch import fx
 
 import se_inject
 
-from .blocks import block, conv, network
-from .promises import assert_same, exact_state
+from ..support.blocks import block, conv, network
+from ..support.promises import assert_same, exact_state
 
 X = torch.randn(2, 3, 8, 8)
 

@@ -14,8 +14,8 @@ from torch import fx, nn
 
 import se_inject
 
-from .blocks import network
-from .promises import assert_same
+from ..support.blocks import network
+from ..support.promises import assert_same
 
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -208,7 +208,7 @@ DDP = """
     import os, sys, torch, torch.distributed as dist, se_inject
     from torch.nn.parallel import DistributedDataParallel
     sys.path.insert(0, {root!r})
-    from tests.blocks import network
+    from tests.support.blocks import network
     rank = int(sys.argv[1])
     dist.init_process_group("gloo", store=dist.FileStore({store!r}, 2), rank=rank, world_size=2)
     torch.manual_seed(0)

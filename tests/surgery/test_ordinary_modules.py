@@ -11,9 +11,9 @@ from torch import nn
 
 import se_inject
 
-from .blocks import Residual, block, conv
-from .forwards import X
-from .promises import assert_same, exact_state
+from ..support.blocks import Residual, block, conv
+from ..support.forwards import X
+from ..support.promises import assert_same, exact_state
 
 
 class Scaled(nn.Module):

@@ -13,8 +13,8 @@ from torch.nn import functional as F  # noqa: N812
 import se_inject
 from se_inject import errors
 
-from .blocks import Residual, block, conv, network
-from .promises import assert_same, exact_state
+from .support.blocks import Residual, block, conv, network
+from .support.promises import assert_same, exact_state
 
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

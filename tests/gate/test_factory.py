@@ -12,8 +12,8 @@ from torch import nn
 import se_inject
 from se_inject.gate.factory import Blend
 
-from .blocks import Residual, block, network
-from .promises import assert_same, exact_state
+from ..support.blocks import Residual, block, network
+from ..support.promises import assert_same, exact_state
 
 X = torch.randn(2, 3, 32, 32)
 NAMES = "ese eca ecam ceca gc gca cbam lcbam coord ela strip sk splat nl".split()

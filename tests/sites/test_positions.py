@@ -11,8 +11,8 @@ from torch.nn import functional as F  # noqa: N812
 
 import se_inject
 
-from .blocks import Inception, Residual, block, conv, network
-from .promises import assert_same, check_promises, exact_state
+from ..support.blocks import Inception, Residual, block, conv, network
+from ..support.promises import assert_same, check_promises, exact_state
 
 
 class Bottleneck(nn.Module):

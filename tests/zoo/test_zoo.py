@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from .zoo import check, expected, table
-from .zoo.twins import Twins, compare
+from . import check, expected, table
+from .twins import Twins, compare
 
 MODELS = [
     ("timm", "dla46_c"),

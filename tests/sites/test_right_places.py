@@ -10,9 +10,9 @@ from torch.nn import functional as F  # noqa: N812
 
 import se_inject
 
-from .blocks import Residual, block, conv
-from .forwards import X, assert_works, refused
-from .promises import assert_same
+from ..support.blocks import Residual, block, conv
+from ..support.forwards import X, assert_works, refused
+from ..support.promises import assert_same
 
 
 def text(module):
