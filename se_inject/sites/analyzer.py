@@ -97,8 +97,8 @@ class BlockAnalyzer:
                     entries.append(Entry(i, flow, candidate, finding))
                 else:
                     refused.setdefault(finding.node, finding)
-        groups, not_vouched = grouped(entries, captured.ways)
-        for finding in not_vouched:
+        groups, unconfirmed = grouped(entries, captured.ways)
+        for finding in unconfirmed:
             refused.setdefault(finding.node, finding)
         cls, state = originally(block)
         placer = Placer(cls, captured)

@@ -47,17 +47,17 @@ class Entry:
 
 
 def grouped(entries: list[Entry], ways: Sequence[Way]) -> tuple[list[list[Entry]], list[Finding]]:
-    """The entries by the gate that serves them, and those that no other way vouches for.
+    """The entries by the gate that serves them, and those that no other way confirms.
 
     An identity that is handed in as an argument is one only if the same branch, on another way, is added to the input.
     """
-    vouched = {entry.finding.key for entry in entries if not entry.finding.handed_in}
-    alone = [entry for entry in entries if entry.finding.key not in vouched]
+    confirmed = {entry.finding.key for entry in entries if not entry.finding.handed_in}
+    alone = [entry for entry in entries if entry.finding.key not in confirmed]
     left_out = [entry.finding.without(Reason.NO_COMMON_ANCESTOR) for entry in alone]
     groups: list[list[Entry]] = []
     by_way: dict[int, list[Entry]] = {}
     for entry in entries:
-        if entry.finding.key in vouched:
+        if entry.finding.key in confirmed:
             by_way.setdefault(entry.way, []).append(entry)
     for on_way in by_way.values():
         _add(groups, on_way)

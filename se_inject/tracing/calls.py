@@ -208,7 +208,7 @@ def _builtin(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> An
     if is_generator(owner) or getattr(function, "__module__", None) in _UNPREDICTABLE or writes_files(function):
         return run.unknown()
     if type(owner).__module__ == "_thread":
-        return True  # a lock that is had
+        return True  # as if the lock were free
     if run.shadows.is_own(owner):
         return _of_container(run, function, args, kwargs)
     if isinstance(owner, str) and involves(args, kwargs):

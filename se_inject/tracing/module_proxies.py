@@ -154,7 +154,7 @@ class Shadows:
 
 
 def own_state(module: nn.Module) -> dict[str, Any]:
-    """The attributes of a module; of one that is scripted or compiled, which keeps them elsewhere, as good as none."""
+    """The attributes of a module; of one that is scripted or compiled, which keeps them elsewhere, none."""
     is_plain = not isinstance(module, torch.jit.ScriptModule) and "training" in vars(module)
     return vars(module) if is_plain else vars(nn.Module())
 

@@ -119,7 +119,7 @@ class _Instrument(ast.NodeTransformer):
         return ast.copy_location(_call(helper, node.left, node.comparators[0]), node)
 
     def _chain(self, node: ast.Compare) -> ast.expr:
-        """``a is b is c`` as ``a is b and b is c``, where ``b`` is as good as the same the second time."""
+        """``a is b is c`` as ``a is b and b is c``, where ``b`` is the same both times."""
         operands = [node.left, *node.comparators]
         parts = [ast.Compare(operands[i], [op], [operands[i + 1]]) for i, op in enumerate(node.ops)]
         helpers = [(_COMPARISONS.get(type(op)), part) for op, part in zip(node.ops, parts, strict=True)]

@@ -19,7 +19,7 @@ class Candidate:
     region: int = 0  # the branch, or all paths of the concat, as a mask of its Flow
     identity: fx.Node | None = None  # the other operand of a residual add
     reason: Refusal | None = None
-    handed_in: bool = False  # whether the identity is an argument of its own, which only another case can vouch for
+    handed_in: bool = False  # whether the identity is an argument of its own, which only another way can confirm
 
     def without(self, reason: Reason, *details: object) -> "Candidate":
         """The candidate without a place, and why.
