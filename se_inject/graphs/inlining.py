@@ -59,7 +59,8 @@ def joins_its_inputs(module: nn.Module, graphs_of: GraphsOf) -> bool:
 def _is_join(graph: fx.Graph) -> bool:
     work = [node for node in graph.nodes if node.op not in ("placeholder", "output")]
     joins = [node for node in work if op_name(node) in ADD | CAT]
-    return bool(joins) and all(node in joins or op_name(node) == "getitem" for node in work)
+    is_returned = graph.output_node().args[0] in joins
+    return is_returned and all(node in joins or op_name(node) == "getitem" for node in work)
 
 
 def _join_of(call: fx.Node, owner: nn.Module, graphs_of: GraphsOf) -> fx.Graph | None:

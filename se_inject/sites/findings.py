@@ -53,8 +53,8 @@ class Finding:
         return self.kind, self.channels, self.channels_last, self.source, self.producer
 
     def without(self, reason: Reason) -> "Finding":
-        """The finding without a gate, and why."""
-        return replace(self, reason=Refusal(reason))
+        """The finding without a gate, and why; what is inside may then have gates of its own."""
+        return replace(self, reason=Refusal(reason), inside=frozenset())
 
     def with_channels(self, feature: Feature) -> "Finding":
         """The finding with channels that were measured."""

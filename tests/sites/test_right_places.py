@@ -393,3 +393,42 @@ def test_halved_channels_are_told_by_two_examples():
     model = block(lambda self, x: x + self.layers(x), layers=layers)
     [site] = se_inject.find_sites(model, example_inputs=torch.randn(1, 16, 50))
     assert site.channels == 16
+
+
+def test_children_that_add_and_return_several_values():
+    """As pytorchcv's RiR units: what joins and returns a pair is no join."""
+
+    class Cross(nn.Module):
+        def forward(self, x, y):
+            return x + y, y + x
+
+    def forward(self, x):
+        a, b = self.cross(self.a(x), self.b(x))
+        return x + self.last(a + b)
+
+    model = block(forward, cross=Cross(), a=conv(), b=conv(), last=conv())
+    assert [site.gate_path for site in se_inject.find_sites(model)] == ["se"]
+    assert_works(model)
+
+
+def test_refused_concat_around_others_does_not_cost_them():
+    """As pytorchcv's hourglass around SqueezeNet's blocks."""
+
+    class Paths(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = conv(16, 8), conv(16, 8)
+
+        def forward(self, x):
+            return torch.cat([self.a(x), self.b(x)], 1)
+
+    def around(self, x):
+        outs = [step(x) for step in self.steps]
+        merged = torch.cat(outs[:2], 1)
+        for _ in range(2):
+            x, merged = merged, torch.cat([merged[:, :16], outs[2]], 1)
+        return merged
+
+    model = block(around, steps=nn.ModuleList([Paths(), Paths(), Paths()]))
+    sites = se_inject.find_sites(model)
+    assert {"steps.0.se", "steps.1.se", "steps.2.se"} <= {site.gate_path for site in sites}, sites
