@@ -4,8 +4,6 @@ import contextlib
 import functools
 import inspect
 import types
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,21 +15,19 @@ from .errors import UntraceableError
 from .instrument import is_instrumented
 from .kinds_of_calls import closes_over_modules, involves, is_mode, only_tells, writes_files
 from .lazy import Lazy
+from .module_methods import module_method
 from .module_proxies import is_shadow
 from .randomness import is_generator, no_randomness
 from .reachable import is_library, writes
+from .real_calls import PURE, as_it_is, copy_of, without_values
 from .torch_calls import SPECIAL, autograd, is_of_torch, is_torch_function
 from .value_proxy import Value
 
 _Arguments = tuple[Any, ...]
 _Keywords = dict[str, Any]
 
-_QUERIES = frozenset("parameters named_parameters buffers named_buffers state_dict".split())
-_DRAWS = frozenset("rand randn randint randperm bernoulli normal multinomial rand_like randn_like empty".split())
 _UNPREDICTABLE = frozenset("random time secrets uuid subprocess socket".split())
 _CHANGING = frozenset("pop popitem clear update setdefault append extend insert remove add discard".split())
-_CASTS = frozenset("to cuda cpu float double half bfloat16 type requires_grad_ zero_grad compile share_memory".split())
-_PURE = frozenset("builtins math operator _operator functools itertools typing collections".split())
 
 
 def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
@@ -53,6 +49,8 @@ def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
         return run.own(function)(*args, **kwargs)
     if isinstance(function, type):
         return _class(run, function, args, kwargs)
+    if isinstance(function, types.MethodDescriptorType) and args and isinstance(args[0], Value):
+        return getattr(args[0], function.__name__)(*args[1:], **kwargs)  # torch.Tensor.mul(x, y)
     if isinstance(function, types.BuiltinFunctionType | types.MethodWrapperType | types.BuiltinMethodType):
         return _builtin(run, function, args, kwargs)
     return _object(run, function, args, kwargs)
@@ -64,7 +62,7 @@ def effect(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> None
         perform(run, function, args, kwargs)
     elif _is_of_author(run, function):
         with contextlib.suppress(UntraceableError, Exception):  # what it does to its own things, if that can be told
-            _copy_of(run, function, args, kwargs)
+            copy_of(run, function, args, kwargs)
 
 
 def _belongs_to_run(run: Any, function: Any) -> bool:
@@ -88,7 +86,7 @@ def _is_of_author(run: Any, function: Any) -> bool:
 def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywords) -> Any:
     owner, function = method.__self__, method.__func__
     if is_shadow(owner):
-        return run.reaching(method, lambda: _shadows_method(run, owner, function, args, kwargs))
+        return run.reaching(method, lambda: module_method(run, owner, function, args, kwargs))
     if is_generator(owner) or writes_files(function):
         return run.unknown()
     if isinstance(owner, Keywords | Lazy):
@@ -98,35 +96,10 @@ def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywo
     involved = involves(args, kwargs)
     if not (involved or isinstance(owner, type) or is_of_torch(function.__code__.co_filename)) and writes(function):
         with contextlib.suppress(UntraceableError):
-            return _copy_of(run, method, args, kwargs)
+            return copy_of(run, method, args, kwargs)
     if function.__name__ in _CHANGING and is_library(function.__module__):
         return run.unknown()  # frozen modules of Python's, such as that of mappings, have no text
     return _function(run, function, (owner, *args), kwargs, involved=involved)
-
-
-def _shadows_method(run: Any, shadow: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
-    name, path = getattr(function, "__name__", ""), vars(shadow).get("_se_path")
-    if name in _QUERIES and getattr(function, "__module__", "") == "torch.nn.modules.module":
-        run.shadows.is_quiet = True
-        result = function(shadow, *args, **kwargs)
-        result = iter(list(result)) if isinstance(result, Iterator) else result
-        run.shadows.is_quiet = False
-        return result
-    if name in ("children", "named_children", "modules", "named_modules"):
-        return iter(list(function(shadow, *args, **kwargs)))  # at once, to see from where they are walked through
-    if name in _CASTS and getattr(function, "__module__", "") == "torch.nn.modules.module":
-        return shadow
-    cached = getattr(function, "__wrapped__", None)  # a cache must not hold stand-ins
-    if not isinstance(function, types.FunctionType) and isinstance(cached, types.FunctionType):
-        return run.instrument(cached, (shadow, *args), kwargs)
-    if name in ("_get_name", "__repr__"):
-        run.note_text(shadow)
-        return vars(shadow)["_se_class"].__name__ if name == "_get_name" else run.unknown()
-    if getattr(function, "__module__", "") == "torch.nn.modules.module" or not isinstance(function, types.FunctionType):
-        return function(shadow, *args, **kwargs)
-    if name == "forward" and path:
-        return run.call_shadow(shadow, args, kwargs)
-    return run.instrument(function, (shadow, *args), kwargs)
 
 
 def _function(
@@ -150,7 +123,7 @@ def _plain_function(run: Any, function: types.FunctionType, args: _Arguments, kw
     if writes_files(function):
         return run.unknown()
     if not (involved or involves(args, kwargs) or closes_over_modules(function)):
-        return _without_values(run, function, args, kwargs)
+        return without_values(run, function, args, kwargs)
     wrapped = getattr(function, "__wrapped__", None)
     if is_of_torch(function.__code__.co_filename):
         if isinstance(wrapped, types.FunctionType) and not is_of_torch(wrapped.__code__.co_filename):
@@ -159,29 +132,9 @@ def _plain_function(run: Any, function: types.FunctionType, args: _Arguments, kw
     return _look_inside(run, function, args, kwargs)
 
 
-def _without_values(run: Any, function: types.FunctionType, args: _Arguments, kwargs: _Keywords) -> Any:
-    """A function that gets nothing of the run is called, so that caches hold real things, unless it has effects."""
-    if run.reachable(function, *args, *kwargs.values()).has_effects:
-        with contextlib.suppress(UntraceableError):
-            return _copy_of(run, function, args, kwargs)
-    return _as_it_is(run, function, args, kwargs)
-
-
-def _copy_of(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
-    """What an instrumented copy returns, which keeps to itself what the function writes."""
-    nodes, evaluations = len(run.graph.nodes), len(run.evaluations)
-    if isinstance(function, types.MethodType):
-        function, args = function.__func__, (function.__self__, *args)
-    try:
-        return run.instrument(function, args, kwargs)
-    except UntraceableError:
-        run.forget(nodes, evaluations)
-        raise
-
-
 def _look_inside(run: Any, function: types.FunctionType, args: _Arguments, kwargs: _Keywords) -> Any:
     try:
-        return _copy_of(run, function, args, kwargs)
+        return copy_of(run, function, args, kwargs)
     except UntraceableError as error:
         if run.is_own_code(function):
             raise
@@ -219,7 +172,7 @@ def _builtin(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> An
         if is_foreign and not is_torch_function(function):
             return run.opaque(function.__name__, "it would change what is not the forward's own", *args, **kwargs)
         return _native(run, function, args, kwargs)
-    return _as_it_is(run, function, args, kwargs)
+    return as_it_is(run, function, args, kwargs)
 
 
 def _of_container(run: Any, method: Any, args: _Arguments, kwargs: _Keywords) -> Any:
@@ -239,7 +192,7 @@ def _object(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
     if isinstance(wrapped, types.FunctionType) and involves(args, kwargs):
         return _look_inside(run, wrapped, args, kwargs)
     if not involves(args, kwargs):
-        return _as_it_is(run, function, args, kwargs)
+        return as_it_is(run, function, args, kwargs)
     if isinstance(call, types.FunctionType) and not is_of_torch(call.__code__.co_filename):
         return _look_inside(run, call, (function, *args), kwargs)
     return _native(run, function, args, kwargs)
@@ -260,24 +213,6 @@ def _native(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
     finally:
         run.native -= 1
     run.forget(nodes, evaluations)
-    if getattr(function, "__module__", None) in _PURE:
+    if getattr(function, "__module__", None) in PURE:
         return run.symbol(name, *args, **kwargs)
     return run.opaque(name, why, *args, **kwargs)
-
-
-def _as_it_is(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
-    """The real result of a call that gets nothing of the run; unknown where it draws random numbers."""
-    if is_torch_function(function):
-        if getattr(function, "__name__", "") in _DRAWS:
-            return run.unknown()
-        with no_randomness(run.reachable(function)):
-            result = function(*args, **kwargs)
-        if isinstance(result, bool) and not args and function.__name__ != "is_scripting":
-            return run.mode(f"{function.__name__}()", result)
-        return run.own(result)
-    if getattr(function, "__module__", None) in _PURE:
-        return run.own(function(*args, **kwargs))
-    with no_randomness(run.reachable(function, *args, *kwargs.values())) as drawn, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        result = function(*args, **kwargs)
-    return run.unknown() if drawn else run.own(result)

@@ -21,7 +21,6 @@ from .loops import Loops
 from .methods import Methods
 from .module_proxies import Shadows, is_shadow
 from .questions import Questions
-from .reachable import Reach
 from .value_proxy import Attribute, Value, unknown
 from .ways import Paths
 
@@ -59,7 +58,6 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         self._is_on_block = True
         self._running: list[FunctionText] = []
         self.package = type(block).__module__.partition(".")[0]
-        self._overlay: dict[tuple[int, str], tuple[Any, Any]] = {}
 
     # The graph
 
@@ -237,14 +235,6 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
             return value
         return lambda *args, **kwargs: self.perform(value, args, kwargs)
 
-    def reachable(self, *code: Any) -> Reach:
-        """What code can reach, asked once."""
-        key = tuple(map(id, code))
-        known = self.paths.known.setdefault("reach", {})
-        if key not in known:
-            known[key] = code, Reach.of(*code)
-        return known[key][1]  # type: ignore[no-any-return]
-
     def is_own_code(self, function: types.FunctionType) -> bool:
         """Whether a function belongs to the block's own package, not to a library that it uses."""
         return (function.__module__ or "").partition(".")[0] == self.package
@@ -258,11 +248,3 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         if path is None:
             return self.opaque(name, "it is not among the block's children", *args, **kwargs)
         raise self.refuse(f"{name} calls itself")
-
-    def overlay(self, owner: Any, name: str, value: Any) -> None:
-        """Note what the forward sets on an object that is not the run's own."""
-        self._overlay[id(owner), name] = owner, value
-
-    def overlaid(self, owner: Any, name: str) -> tuple[Any, Any] | None:
-        """What it set."""
-        return self._overlay.get((id(owner), name))

@@ -899,3 +899,10 @@ def test_generators_and_coroutines_are_refused():
 
     for forward in (generator, coroutine):
         assert "generator or a coroutine" in refused(block(forward, conv=conv()))
+
+
+def test_methods_of_tensors_by_their_class():
+    def forward(self, x):
+        return torch.Tensor.add(x, torch.Tensor.mul(self.conv(x), 0.5))
+
+    assert_works(block(forward, conv=conv()))
