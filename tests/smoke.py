@@ -23,5 +23,5 @@ assert len(se_inject.find_sites(model)) == 2 and "self.se(self.conv(x))" in se_i
 assert torch.equal(se_inject.apply(model)(x), expected)
 assert len(list(se_inject.gates(model))) == 2
 assert torch.equal(se_inject.remove(model)(x), expected)
-assert importlib.util.find_spec("se_inject_recipes.commands.train") and not importlib.util.find_spec("recipes")
+assert importlib.util.find_spec("se_inject_recipes") and not importlib.util.find_spec("recipes")
 print("se_inject", se_inject.__version__, se_inject.__file__)
