@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in range(flags.seeds)
     ]
     _pictures(flags.runs, flags.data, flags.out / "pictures")
-    command = " ".join(["python", "-m", "recipes", "results", *(arguments or sys.argv[1:])])
+    command = " ".join(["python", "-m", "recipes", "results", *(sys.argv[1:] if arguments is None else arguments)])
     cpu = accelerator.device.type == "cpu"
     machine = f"{os.cpu_count()} CPU cores ({platform.machine()})" if cpu else torch.cuda.get_device_name()
     with replacing(flags.out / "RESULTS.md") as temporary:
