@@ -87,6 +87,8 @@ def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywo
     owner, function = method.__self__, method.__func__
     if is_shadow(owner):
         return run.reaching(method, lambda: module_method(run, owner, function, args, kwargs))
+    if _is_autograd(owner, function):
+        return autograd(run, owner, args)
     if is_generator(owner) or writes_files(function):
         return run.unknown()
     if isinstance(owner, Keywords | Lazy):
@@ -154,9 +156,14 @@ def _class(run: Any, cls: type, args: _Arguments, kwargs: _Keywords) -> Any:
     return _native(run, cls, args, kwargs)
 
 
+def _is_autograd(owner: Any, function: Any) -> bool:
+    """Whether a call is of ``apply`` of a ``torch.autograd.Function``; newer torch has it as a builtin."""
+    return isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply"
+
+
 def _builtin(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     owner = getattr(function, "__self__", None)
-    if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
+    if _is_autograd(owner, function):
         return autograd(run, owner, args)
     if is_generator(owner) or getattr(function, "__module__", None) in _UNPREDICTABLE or writes_files(function):
         return run.unknown()

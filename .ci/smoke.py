@@ -1,4 +1,4 @@
-"""The installed wheel, alone with torch: ``python tests/smoke.py``."""
+"""The installed wheel, alone with torch: ``python .ci/smoke.py``."""
 
 import importlib.util
 
