@@ -1,8 +1,8 @@
 """Every network of the Squeeze-and-Excitation paper, and one short loop that trains them; built on ``se_inject``."""
 
 from . import errors
-from .networks import get
-from .recipe import Recipe
-from .table import list_networks
+from .networks.recipe import Recipe
+from .networks.registry import get
+from .networks.table import list_networks
 
 __all__ = ["Recipe", "errors", "get", "list_networks"]

@@ -1,10 +1,10 @@
 """Squeeze-and-Excitation gates for any PyTorch network that has residual or Inception blocks."""
 
 from . import errors
-from .gate import SqueezeExcitation
+from .find import find_sites
+from .gate.squeeze_excitation import SqueezeExcitation
 from .inject import apply, diff, remove
-from .site import Site, Sites, Skipped
-from .sites import find_sites
+from .sites.site import Site, Sites, Skipped
 from .training import freeze_backbone, gate_parameters, gates
 
 __all__ = [

@@ -7,30 +7,22 @@ from typing import Any, TypeVar
 import torch
 from torch import fx, nn
 
-from .candidate import ALREADY_GATED, PAPERS_KINDS, Kind
-from .change import change_all
-from .errors import (
-    AllFilteredError,
-    AllGatedError,
-    InvalidArgumentError,
-    NoBlockError,
-    NoGateError,
-    RewriteError,
-    WrappedModelError,
-)
-from .factory import Gate, GateMaker
-from .gate import Form, check_form, check_reduction, mark_injected
-from .graph_module import gate_calls, ungated_graph
-from .placing import named_edits, plan
-from .position import Position
-from .selection import Selection, Where
-from .site import Site
+from .errors import InvalidArgumentError, NoGateError, RewriteError, WrappedModelError
+from .find import targets_to_gate
+from .gate.factory import Gate, GateMaker
+from .gate.record import Gated, is_gated, originally
+from .gate.squeeze_excitation import Form, check_form, check_reduction, mark_injected
+from .graphs.scopes import gate_calls
+from .sites.selection import Selection, Where
+from .sites.site import PAPERS_KINDS, Kind, Position, Site
+from .sites.target import Target
+from .sites.wrapped import check_model
 from .source.diff import Diff, patches
-from .source.edit import Edit
-from .source.place import where as place_of
-from .surgery.gated_block import GatedBlock, is_gated, originally, uninstall
-from .survey import FILTERED, Found, Survey
-from .wrapped import check_model
+from .source.edits import Edit
+from .surgery.gated_block import uninstall
+from .surgery.graph_module import remove_from_graph
+from .surgery.plan import named_edits, plan
+from .surgery.transaction import change_all
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -81,20 +73,19 @@ def apply(
     """
     check_form(init)
     selection = Selection(kinds, where)
-    survey = Survey(model, selection, position, example_inputs)
+    check_model(model)
     maker = GateMaker(gate, init, taken=model.modules())
     _check_reduction(reduction, maker)
-    _check_found(survey, selection)
-    planned: dict[nn.Module, list[Found]] = {}
-    for found in survey.found:
-        planned.setdefault(found.block, []).append(found)
+    planned: dict[nn.Module, list[Target]] = {}
+    for target in targets_to_gate(model, selection, position, example_inputs):
+        planned.setdefault(target.block, []).append(target)
     changes: list[Callable[[], None]] = []
-    for block, all_found in planned.items():
-        gates = [(found.finding, _make_gate(found, reduction, maker)) for found in all_found]
+    for block, targets in planned.items():
+        gates = [(target.finding, _make_gate(target, reduction, maker)) for target in targets]
         try:
             changes.append(plan(block, gates))
         except RewriteError as error:
-            raise RewriteError(f"{all_found[0].site.path}: {error}") from error
+            raise RewriteError(f"{targets[0].site.path}: {error}") from error
     change_all(planned, changes)
     return model
 
@@ -111,7 +102,7 @@ def remove(model: Model) -> Model:
     check_model(model)
     blocks = [(path, m) for path, m in model.named_modules() if is_gated(m) and not isinstance(m, fx.GraphModule)]
     for path, block in blocks:
-        if isinstance(block, GatedBlock) and "_se_rewrite" not in vars(type(block)):
+        if isinstance(block, Gated) and "_se_rewrite" not in vars(type(block)):
             raise WrappedModelError(
                 f"{path}: its class was extended to {type(block).__name__} after apply; undo that first"
             )
@@ -119,24 +110,9 @@ def remove(model: Model) -> Model:
     if not blocks and not graph_modules:
         raise NoGateError("the model has no gates from se_inject.apply")
     changes = [partial(uninstall, block) for _, block in blocks]
-    changes += [partial(_remove_from_graph, module) for module in graph_modules]
+    changes += [partial(remove_from_graph, module) for module in graph_modules]
     change_all([*(block for _, block in blocks), *graph_modules], changes)
     return model
-
-
-def _remove_from_graph(module: fx.GraphModule) -> None:
-    names = {str(call.target) for call in gate_calls(module, module.graph)}
-    graph = ungated_graph(module)
-    for name in names:
-        # A container of several gates goes with its last one, and so does a scope that had no modules before.
-        while name:
-            parent_name, _, child = name.rpartition(".")
-            parent = module.get_submodule(parent_name)
-            del parent._modules[child]
-            if parent._modules or type(parent) not in (nn.Module, nn.ModuleDict):
-                break
-            name = parent_name
-    module.graph = graph
 
 
 def diff(
@@ -165,77 +141,32 @@ def diff(
     +        out = self.se(self.bn2(out))
     ...
     """
-    selection = Selection(kinds, where)
-    survey = Survey(model, selection, position, example_inputs)
-    _check_found(survey, selection)
+    targets = targets_to_gate(model, Selection(kinds, where), position, example_inputs)
     edited: dict[nn.Module, tuple[Edit, ...]] = {}
-    for found in survey.found:
-        edited[found.block] = (*edited.get(found.block, ()), *named_edits(found.finding))
+    for target in targets:
+        edited[target.block] = (*edited.get(target.block, ()), *named_edits(target.finding))
     classes = [(originally(block)[0], edits) for block, edits in edited.items() if edits]
-    notes = [_note(found) for found in survey.found if not found.finding.edits]
+    notes = [_note(target) for target in targets if not target.finding.edits]
     return Diff("".join([*notes, *patches(classes)]))
 
 
-def _note(found: Found) -> str:
+def _note(target: Target) -> str:
     """The line of a patch about a gate that changes no text."""
-    site = found.site
-    place = f" ({place_of(site.file, site.line)})" if site.file else ""
-    if found.finding.in_slot:
-        return f"# {site.gate_path}: in the place that is there for a gate{place}\n"
-    return f"# {site.gate_path}: on the output of its module{place}\n"
+    where = "in the place that is there for a gate" if target.finding.in_slot else "on the output of its module"
+    return f"# {target.site.gate_path}: {where}{f' ({target.place})' if target.place else ''}\n"
 
 
-def _check_found(survey: Survey, selection: Selection) -> None:
-    """Raise unless there is something to gate, and all that was asked for by name is."""
-    _check_named(survey, selection.names)
-    if not survey.found:
-        raise _nothing_to_gate(survey)
-
-
-def _check_named(survey: Survey, names: list[str]) -> None:
-    """A block that the user named must be gated; patterns with wildcards may match others too."""
-    gated = {found.site.path for found in survey.found}
-    reasons = {skip.path: skip.reason for skip in survey.skipped if skip.reason != FILTERED}
-    for name in names:
-        if name in gated or reasons.get(name) == ALREADY_GATED:
-            continue
-        if name in reasons or gated:
-            told = {skip.path: skip.told.reason for skip in survey.skipped if skip.reason != FILTERED}
-            why = told.get(name, "the model has no site of that name")
-            raise RewriteError(f"{name}: {why}; print(se_inject.find_sites(model)) lists what can be gated")
-
-
-def _nothing_to_gate(survey: Survey) -> Exception:
-    reasons = [skip.reason for skip in survey.skipped]
-    if FILTERED in reasons and not survey.asked_again:
-        return AllFilteredError(
-            f"nothing to gate: kinds and where leave out all {reasons.count(FILTERED)} sites;"
-            " print(se_inject.find_sites(model)) lists them"
-        )
-    if ALREADY_GATED in reasons:
-        return AllGatedError(
-            f"nothing to gate: {reasons.count(ALREADY_GATED)} blocks are gated already; for other gates, call"
-            " se_inject.remove(model) first (it takes out what se_inject.apply put in)"
-        )
-    told = dict.fromkeys(skip.told for skip in survey.skipped)
-    others = "".join(f"\n  {path or '(model)'}: {reason}" for path, reason in told)
-    return NoBlockError(
-        "nothing to gate: the model has no residual or Inception block that can take a gate"
-        + (f"; skipped:{others}" if others else "")
-    )
-
-
-def _make_gate(found: Found, reduction: int | Callable[[Site], int], maker: GateMaker) -> nn.Module:
-    width = reduction(found.site) if callable(reduction) else reduction
+def _make_gate(target: Target, reduction: int | Callable[[Site], int], maker: GateMaker) -> nn.Module:
+    width = reduction(target.site) if callable(reduction) else reduction
     check_reduction(width)
-    module = found.block if found.finding.producer else found.block.get_submodule(found.finding.source)
+    module = target.block if target.finding.producer else target.block.get_submodule(target.finding.source)
     like: torch.Tensor | None = next((p for p in module.parameters() if p.is_floating_point()), None)
     if like is not None and like.dtype.itemsize == 1:  # float8 is for weights that others made; nothing learns in it
         like = torch.empty(0, device=like.device)
     with torch.inference_mode(False):  # parameters made in inference mode could never be trained
-        gate = maker.make(found.site.channels, width, like=like, rank=found.finding.rank)
-    mark_injected(gate, found.site.channels)
-    return gate.train(found.block.training)
+        gate = maker.make(target.site.channels, width, like=like, rank=target.finding.rank)
+    mark_injected(gate, target.site.channels)
+    return gate.train(target.block.training)
 
 
 def _check_reduction(reduction: int | Callable[[Site], int], maker: GateMaker) -> None:

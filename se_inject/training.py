@@ -6,12 +6,13 @@ from typing import TypeVar
 
 from torch import nn
 
-from .change import change_all
 from .errors import NoGateError, NotAModuleError, RewriteError
-from .gate import is_gate
-from .held import HeldNorm, held_class
-from .subclass import set_class
-from .surgery.gated_block import GatedBlock, held_gated_class
+from .gate.record import Gated
+from .gate.squeeze_excitation import is_gate
+from .source.subclass import set_class
+from .surgery.frozen_norm import HeldNorm, held_class
+from .surgery.gated_block import held_gated_class
+from .surgery.transaction import change_all
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -97,7 +98,7 @@ def _hold(norm: nn.Module, cls: type[nn.Module]) -> None:
 
 
 def _class_that_holds(path: str, norm: nn.Module) -> type[nn.Module]:
-    if not isinstance(norm, GatedBlock):
+    if not isinstance(norm, Gated):
         return held_class(type(norm))  # type: ignore[arg-type]
     try:
         return held_gated_class(norm)

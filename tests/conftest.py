@@ -1,8 +1,12 @@
-"""Several workers share the processors."""
+"""Several workers share the processors; processes that tests start in other folders find the recipes."""
 
 import os
+from pathlib import Path
 
 import torch
+
+ROOT = Path(__file__).parents[1]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     threads = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))

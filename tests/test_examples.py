@@ -1,6 +1,5 @@
-"""Every example runs as its user would run it, and every code block of the README."""
+"""Every example runs as its user would run it."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,9 +25,3 @@ def python(*arguments):
 def test_example(path):
     output = python(str(path), *(["--epochs", "2"] if path.name == "digits.py" else []))
     assert SAYS[path.name] in output
-
-
-def test_readme_code_blocks():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    python("-c", "\n".join(blocks))

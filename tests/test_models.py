@@ -8,7 +8,7 @@ from torchvision.models import detection, segmentation, video
 
 import se_inject
 
-from .promises import check_promises
+from .support.promises import check_promises
 
 
 def images(size=64, batch=2, channels=3):

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 import se_inject
 
-from .promises import assert_same, exact_state
+from .support.promises import assert_same, exact_state
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}

@@ -11,8 +11,8 @@ from torch import nn
 
 import se_inject
 
-from .blocks import network
-from .promises import assert_same
+from .support.blocks import network
+from .support.promises import assert_same
 
 X = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
-from .edit import Edit, by_method
-from .gated_text import edited_lines, text_for
-from .place import short
+from .edits import Edit, by_method
+from .locations import short
+from .write_gates import edited_lines, text_for
 
 _COLOURS = {"+": "#116329", "-": "#82071e", "@": "#0550ae"}
 

@@ -5,64 +5,32 @@ The block object stays the same object; only its class and its children change, 
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
 from ..errors import RewriteError
-from ..gate import injected_channels
-from ..held import HeldNorm, held_class
-from ..source.edit import Edit, by_method
-from ..source.gated_text import edited_method
-from ..subclass import QuietSubclass, handing_up, quiet_class, reduce_to, set_class
+from ..gate.record import Gated, OutputGate, Rewrite, filled_slots
+from ..source.edits import by_method
+from ..source.subclass import QuietSubclass, handing_up, quiet_class, reduce_to, set_class
+from ..source.write_gates import edited_method
+from .frozen_norm import HeldNorm, held_class
 
 
-@dataclass(frozen=True)
-class OutputGate:
-    """A gate on what a module returns, by its name within the module; the module's text stays as it is."""
-
-    gate: str
-    channels_last: bool = False
-
-
-@dataclass(frozen=True)
-class Rewrite:
-    """How a gated block came about; with it the block can be restored, extended and pickled."""
-
-    original: type[nn.Module]
-    edits: tuple[Edit, ...] = ()
-    displaced: frozenset[str] = frozenset()  # attributes that were None and made way for gates, as ``se`` in timm's
-    output: OutputGate | None = None
-    held: bool = False  # whether it is a normalization layer that stays in eval mode
-
-    @staticmethod
-    def of(block: nn.Module) -> "Rewrite":
-        """How a block came about; of a block without gates, how it stays what it is. Raises ``RewriteError``."""
-        if isinstance(block, GatedBlock):
-            if "_se_rewrite" not in vars(type(block)):
-                name = type(block).__name__
-                raise RewriteError(f"its class was extended to {name} after an earlier apply; undo that first")
-            return type(block)._se_rewrite
-        held = isinstance(block, HeldNorm)
-        return Rewrite(type(block).__bases__[1] if held else type(block), held=held)
-
-    @property
-    def gates(self) -> set[str]:
-        """The names of the block's children that are gates, or hold some."""
-        names = {edit.gate.partition(".")[0] for edit in self.edits}
-        return names if self.output is None else {*names, self.output.gate}
-
-    def original_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The block's attributes as they were without gates."""
-        children = {name: child for name, child in state["_modules"].items() if name not in self.gates}
-        return {**state, "_modules": children, **dict.fromkeys(self.displaced)}
+def rewrite_of(block: nn.Module) -> Rewrite:
+    """How a block came about; of a block without gates, how it stays what it is. Raises ``RewriteError``."""
+    if isinstance(block, Gated):
+        if "_se_rewrite" not in vars(type(block)):
+            name = type(block).__name__
+            raise RewriteError(f"its class was extended to {name} after an earlier apply; undo that first")
+        return type(block)._se_rewrite
+    held = isinstance(block, HeldNorm)
+    return Rewrite(type(block).__bases__[1] if held else type(block), held=held)
 
 
-class GatedBlock(QuietSubclass):
+class GatedBlock(Gated):
     """What every generated class adds to the block's own class."""
-
-    _se_rewrite: ClassVar[Rewrite]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """``type(block)()`` makes what the author's class makes."""
@@ -168,48 +136,6 @@ def uninstall(block: nn.Module) -> None:
     vars(block).update(dict.fromkeys(rewrite.displaced))
 
 
-def filled_slots(block: nn.Module) -> list[str]:
-    """The children that are gates of ours in places that the author made for gates."""
-    of_class = type(block)._se_rewrite.gates if isinstance(block, GatedBlock) else set()
-    return [
-        name
-        for name, child in block._modules.items()
-        if name not in of_class and child is not None and is_in_slot(child)
-    ]
-
-
-def mark_in_slot(gate: nn.Module) -> None:
-    """Note on a gate that it fills a place of the author's, whose class stays as it is."""
-    vars(gate)["_se_in_slot"] = True
-
-
-def is_in_slot(gate: nn.Module) -> bool:
-    """Whether a gate of ours fills a place of the author's.
-
-    >>> is_in_slot(nn.ReLU())
-    False
-    """
-    return injected_channels(gate) is not None and vars(gate).get("_se_in_slot", False)
-
-
-def originally(block: nn.Module) -> tuple[type[nn.Module], dict[str, Any]]:
-    """The class and the attributes of a block without its gates."""
-    state: dict[str, Any] = vars(block)
-    slots = filled_slots(block)
-    if slots:
-        children = {name: child for name, child in state["_modules"].items() if name not in slots}
-        state = {**state, "_modules": children, **dict.fromkeys(slots)}
-    if isinstance(block, GatedBlock):
-        rewrite: Rewrite = type(block)._se_rewrite
-        return rewrite.original, rewrite.original_state(state)
-    return type(block), state
-
-
-def is_gated(block: nn.Module) -> bool:
-    """Whether a module has gates of ours in its text, on its output or in a place that its author made."""
-    return isinstance(block, GatedBlock) or bool(filled_slots(block))
-
-
 def held_gated_class(block: nn.Module) -> type[nn.Module]:
     """The class with which a gated block that has running statistics stays in eval mode. Raises ``RewriteError``."""
-    return gated_class(replace(Rewrite.of(block), held=True))
+    return gated_class(replace(rewrite_of(block), held=True))

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from .shadows import MODULE_INTERNALS, own_state
+from .module_proxies import MODULE_INTERNALS, own_state
 
 
 class Fingerprints:

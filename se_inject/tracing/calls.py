@@ -4,38 +4,30 @@ import contextlib
 import functools
 import inspect
 import types
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..randomness import is_generator, no_randomness
-from .answers import ANSWERS
+from .attributes import Keywords
+from .builtin_calls import ANSWERS
 from .errors import UntraceableError
 from .instrument import is_instrumented
-from .objects import Keywords
-from .reach import is_library, writes
-from .shadows import CONTAINERS, Lazy, is_shadow
+from .kinds_of_calls import closes_over_modules, involves, is_mode, only_tells, writes_files
+from .lazy import Lazy
+from .module_methods import module_method
+from .module_proxies import is_shadow
+from .randomness import is_generator, no_randomness
+from .reachable import is_library, writes
+from .real_calls import PURE, as_it_is, copy_of, without_values
 from .torch_calls import SPECIAL, autograd, is_of_torch, is_torch_function
-from .values import Value
+from .value_proxy import Value
 
 _Arguments = tuple[Any, ...]
 _Keywords = dict[str, Any]
 
-_QUERIES = frozenset("parameters named_parameters buffers named_buffers state_dict".split())
-_DRAWS = frozenset("rand randn randint randperm bernoulli normal multinomial rand_like randn_like empty".split())
 _UNPREDICTABLE = frozenset("random time secrets uuid subprocess socket".split())
-_OF_FILES = frozenset("io _io os posix nt pathlib shutil tempfile".split())
-_TO_FILES = frozenset(
-    "open fdopen mkdir makedirs touch unlink remove removedirs rmdir rename renames replace symlink_to hardlink_to"
-    " chmod write_text write_bytes write truncate system popen putenv unsetenv chdir kill rmtree copy copy2 copyfile"
-    " copytree move mkstemp mkdtemp NamedTemporaryFile TemporaryFile".split()
-)
 _CHANGING = frozenset("pop popitem clear update setdefault append extend insert remove add discard".split())
-_CASTS = frozenset("to cuda cpu float double half bfloat16 type requires_grad_ zero_grad compile share_memory".split())
-_PURE = frozenset("builtins math operator _operator functools itertools typing collections".split())
 
 
 def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
@@ -57,6 +49,8 @@ def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
         return run.own(function)(*args, **kwargs)
     if isinstance(function, type):
         return _class(run, function, args, kwargs)
+    if isinstance(function, types.MethodDescriptorType) and args and isinstance(args[0], Value):
+        return getattr(args[0], function.__name__)(*args[1:], **kwargs)  # torch.Tensor.mul(x, y)
     if isinstance(function, types.BuiltinFunctionType | types.MethodWrapperType | types.BuiltinMethodType):
         return _builtin(run, function, args, kwargs)
     return _object(run, function, args, kwargs)
@@ -68,7 +62,7 @@ def effect(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> None
         perform(run, function, args, kwargs)
     elif _is_of_author(run, function):
         with contextlib.suppress(UntraceableError, Exception):  # what it does to its own things, if that can be told
-            _copy_of(run, function, args, kwargs)
+            copy_of(run, function, args, kwargs)
 
 
 def _belongs_to_run(run: Any, function: Any) -> bool:
@@ -81,46 +75,21 @@ def _belongs_to_run(run: Any, function: Any) -> bool:
 def _may_change_values(run: Any, function: Any) -> bool:
     if isinstance(function, types.MethodType):
         return _is_of_author(run, function)
-    return is_torch_function(function) or (isinstance(function, types.FunctionType) and not _only_tells(function))
+    return is_torch_function(function) or (isinstance(function, types.FunctionType) and not only_tells(function))
 
 
 def _is_of_author(run: Any, function: Any) -> bool:
     code = getattr(function, "__func__", function)
-    return isinstance(code, types.FunctionType) and run.is_own_code(code) and not _only_tells(code)
-
-
-def involves(*containers: Any, depth: int = 4) -> bool:
-    """Whether a value or a stand-in is among arguments, or in containers among them."""
-    for container in containers:
-        for item in container.values() if isinstance(container, dict) else container:
-            if isinstance(item, Value) or is_shadow(item):
-                return True
-            if depth and isinstance(item, (tuple, *CONTAINERS)) and involves(item, depth=depth - 1):
-                return True
-            if isinstance(item, slice) and isinstance(item.stop, Value):
-                return True
-            if depth and _is_plain_object(item) and involves(vars(item), depth=depth - 1):
-                return True
-    return False
-
-
-def _is_plain_object(item: Any) -> bool:
-    has_parts = isinstance(item, nn.Module | type | types.FunctionType | types.MethodType | types.ModuleType)
-    return hasattr(item, "__dict__") and not has_parts
-
-
-def _only_tells(function: types.FunctionType) -> bool:
-    """Whether a function belongs to a library for messages."""
-    return (function.__module__ or "").partition(".")[0] in {"logging", "warnings", "tqdm", "wandb"}
+    return isinstance(code, types.FunctionType) and run.is_own_code(code) and not only_tells(code)
 
 
 def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywords) -> Any:
     owner, function = method.__self__, method.__func__
     if is_shadow(owner):
-        return run.reaching(method, lambda: _shadows_method(run, owner, function, args, kwargs))
-    if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
+        return run.reaching(method, lambda: module_method(run, owner, function, args, kwargs))
+    if _is_autograd(owner, function):
         return autograd(run, owner, args)
-    if is_generator(owner) or _writes_files(function):
+    if is_generator(owner) or writes_files(function):
         return run.unknown()
     if isinstance(owner, Keywords | Lazy):
         return method(*args, **kwargs)
@@ -129,35 +98,10 @@ def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywo
     involved = involves(args, kwargs)
     if not (involved or isinstance(owner, type) or is_of_torch(function.__code__.co_filename)) and writes(function):
         with contextlib.suppress(UntraceableError):
-            return _copy_of(run, method, args, kwargs)
+            return copy_of(run, method, args, kwargs)
     if function.__name__ in _CHANGING and is_library(function.__module__):
         return run.unknown()  # frozen modules of Python's, such as that of mappings, have no text
     return _function(run, function, (owner, *args), kwargs, involved=involved)
-
-
-def _shadows_method(run: Any, shadow: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
-    name, path = getattr(function, "__name__", ""), vars(shadow).get("_se_path")
-    if name in _QUERIES and getattr(function, "__module__", "") == "torch.nn.modules.module":
-        run.shadows.is_quiet = True
-        result = function(shadow, *args, **kwargs)
-        result = iter(list(result)) if isinstance(result, Iterator) else result
-        run.shadows.is_quiet = False
-        return result
-    if name in ("children", "named_children", "modules", "named_modules"):
-        return iter(list(function(shadow, *args, **kwargs)))  # at once, to see from where they are walked through
-    if name in _CASTS and getattr(function, "__module__", "") == "torch.nn.modules.module":
-        return shadow
-    cached = getattr(function, "__wrapped__", None)  # a cache must not hold stand-ins
-    if not isinstance(function, types.FunctionType) and isinstance(cached, types.FunctionType):
-        return run.instrument(cached, (shadow, *args), kwargs)
-    if name in ("_get_name", "__repr__"):
-        run.note_text(shadow)
-        return vars(shadow)["_se_class"].__name__ if name == "_get_name" else run.unknown()
-    if getattr(function, "__module__", "") == "torch.nn.modules.module" or not isinstance(function, types.FunctionType):
-        return function(shadow, *args, **kwargs)
-    if name == "forward" and path:
-        return run.call_shadow(shadow, args, kwargs)
-    return run.instrument(function, (shadow, *args), kwargs)
 
 
 def _function(
@@ -178,10 +122,10 @@ def _plain_function(run: Any, function: types.FunctionType, args: _Arguments, kw
     special = SPECIAL.get((function.__module__, function.__name__))
     if special is not None:
         return special(run, args, kwargs)
-    if _writes_files(function):
+    if writes_files(function):
         return run.unknown()
-    if not (involved or involves(args, kwargs) or _closes_over_modules(function)):
-        return _without_values(run, function, args, kwargs)
+    if not (involved or involves(args, kwargs) or closes_over_modules(function)):
+        return without_values(run, function, args, kwargs)
     wrapped = getattr(function, "__wrapped__", None)
     if is_of_torch(function.__code__.co_filename):
         if isinstance(wrapped, types.FunctionType) and not is_of_torch(wrapped.__code__.co_filename):
@@ -190,53 +134,19 @@ def _plain_function(run: Any, function: types.FunctionType, args: _Arguments, kw
     return _look_inside(run, function, args, kwargs)
 
 
-def _without_values(run: Any, function: types.FunctionType, args: _Arguments, kwargs: _Keywords) -> Any:
-    """A function that gets nothing of the run is called, so that caches hold real things, unless it has effects."""
-    if run.reachable(function, *args, *kwargs.values()).has_effects:
-        with contextlib.suppress(UntraceableError):
-            return _copy_of(run, function, args, kwargs)
-    return _as_it_is(run, function, args, kwargs)
-
-
-def _copy_of(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
-    """What an instrumented copy returns, which keeps to itself what the function writes."""
-    nodes, evaluations = len(run.graph.nodes), len(run.evaluations)
-    if isinstance(function, types.MethodType):
-        function, args = function.__func__, (function.__self__, *args)
-    try:
-        return run.instrument(function, args, kwargs)
-    except UntraceableError:
-        run.forget(nodes, evaluations)
-        raise
-
-
-def _writes_files(function: Any) -> bool:
-    """Whether a call leaves something in the world, as opening a file does."""
-    module = (getattr(function, "__module__", None) or "").partition(".")[0]
-    return module in _OF_FILES and getattr(function, "__name__", "") in _TO_FILES
-
-
 def _look_inside(run: Any, function: types.FunctionType, args: _Arguments, kwargs: _Keywords) -> Any:
     try:
-        return _copy_of(run, function, args, kwargs)
+        return copy_of(run, function, args, kwargs)
     except UntraceableError as error:
         if run.is_own_code(function):
             raise
         return run.opaque(function.__name__, str(error), *args, **kwargs)
 
 
-def _closes_over_modules(function: types.FunctionType) -> bool:
-    contents = []
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):
-            contents.append(cell.cell_contents)
-    return any(isinstance(content, nn.Module | Value) for content in contents)
-
-
 def _class(run: Any, cls: type, args: _Arguments, kwargs: _Keywords) -> Any:
-    if is_library(cls.__module__) and _is_mode(cls):
+    if is_library(cls.__module__) and is_mode(cls):
         return contextlib.nullcontext()  # set_grad_enabled sets the mode when it is made
-    if cls.__module__ in _UNPREDICTABLE or _writes_files(cls):
+    if cls.__module__ in _UNPREDICTABLE or writes_files(cls):
         return run.unknown()
     if issubclass(cls, contextlib._GeneratorContextManager):
         return cls(*args, **kwargs)  # nothing runs before it is entered
@@ -246,20 +156,19 @@ def _class(run: Any, cls: type, args: _Arguments, kwargs: _Keywords) -> Any:
     return _native(run, cls, args, kwargs)
 
 
-def _is_mode(cls: type) -> bool:
-    """Whether a class of torch's is a context that sets a mode."""
-    is_torchs = cls.__module__.partition(".")[0] == "torch" and not issubclass(cls, nn.Module)
-    return is_torchs and isinstance(inspect.getattr_static(cls, "__enter__", None), types.FunctionType)
+def _is_autograd(owner: Any, function: Any) -> bool:
+    """Whether a call is of ``apply`` of a ``torch.autograd.Function``; newer torch has it as a builtin."""
+    return isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply"
 
 
 def _builtin(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     owner = getattr(function, "__self__", None)
-    if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and function.__name__ == "apply":
+    if _is_autograd(owner, function):
         return autograd(run, owner, args)
-    if is_generator(owner) or getattr(function, "__module__", None) in _UNPREDICTABLE or _writes_files(function):
+    if is_generator(owner) or getattr(function, "__module__", None) in _UNPREDICTABLE or writes_files(function):
         return run.unknown()
     if type(owner).__module__ == "_thread":
-        return True  # a lock that is had
+        return True  # as if the lock were free
     if run.shadows.is_own(owner):
         return _of_container(run, function, args, kwargs)
     if isinstance(owner, str) and involves(args, kwargs):
@@ -270,7 +179,7 @@ def _builtin(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> An
         if is_foreign and not is_torch_function(function):
             return run.opaque(function.__name__, "it would change what is not the forward's own", *args, **kwargs)
         return _native(run, function, args, kwargs)
-    return _as_it_is(run, function, args, kwargs)
+    return as_it_is(run, function, args, kwargs)
 
 
 def _of_container(run: Any, method: Any, args: _Arguments, kwargs: _Keywords) -> Any:
@@ -290,7 +199,7 @@ def _object(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
     if isinstance(wrapped, types.FunctionType) and involves(args, kwargs):
         return _look_inside(run, wrapped, args, kwargs)
     if not involves(args, kwargs):
-        return _as_it_is(run, function, args, kwargs)
+        return as_it_is(run, function, args, kwargs)
     if isinstance(call, types.FunctionType) and not is_of_torch(call.__code__.co_filename):
         return _look_inside(run, call, (function, *args), kwargs)
     return _native(run, function, args, kwargs)
@@ -311,24 +220,6 @@ def _native(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
     finally:
         run.native -= 1
     run.forget(nodes, evaluations)
-    if getattr(function, "__module__", None) in _PURE:
+    if getattr(function, "__module__", None) in PURE:
         return run.symbol(name, *args, **kwargs)
     return run.opaque(name, why, *args, **kwargs)
-
-
-def _as_it_is(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
-    """The real result of a call that gets nothing of the run; unknown where it draws random numbers."""
-    if is_torch_function(function):
-        if getattr(function, "__name__", "") in _DRAWS:
-            return run.unknown()
-        with no_randomness(run.reachable(function)):
-            result = function(*args, **kwargs)
-        if isinstance(result, bool) and not args and function.__name__ != "is_scripting":
-            return run.mode(f"{function.__name__}()", result)
-        return run.own(result)
-    if getattr(function, "__module__", None) in _PURE:
-        return run.own(function(*args, **kwargs))
-    with no_randomness(run.reachable(function, *args, *kwargs.values())) as drawn, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        result = function(*args, **kwargs)
-    return run.unknown() if drawn else run.own(result)

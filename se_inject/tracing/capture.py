@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ..source.edit import Reach
+from ..source.edits import Reach
+from ..source.function_text import FunctionText
 from ..source.functions import functions_in
-from ..source.place import where
-from ..source.text import FunctionText
+from ..source.locations import where
 from .calls import perform
 from .errors import InfeasiblePath, UntraceableError
+from .evaluation import Attr, Evaluation, Expression
 from .instrument import boundary, expression_at, is_instrumented
-from .paths import Paths
-from .run import Attr, Evaluation, Expression, Run
+from .run import Run
+from .ways import Paths
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +240,7 @@ def _is_raised_by_the_author(error: BaseException, is_loop: bool) -> bool:
     return is_own and not any(name in str(error) for name in ("Value", "Attribute", "Shadow", "Unread", "Items"))
 
 
-_ANSWERING = frozenset(f"{__package__}.{name}" for name in ("answers", "calls", "objects", "questions", "run"))
+_ANSWERING = frozenset(f"{__package__}.{name}" for name in ("builtin_calls", "calls", "attributes", "questions", "run"))
 
 
 def _first_line(error: BaseException) -> str:

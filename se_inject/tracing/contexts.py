@@ -7,10 +7,10 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from ..source.function_text import text_of
 from ..source.functions import functions_in
-from ..source.text import text_of
-from .reach import is_library
-from .values import Value, unknown
+from .reachable import is_library
+from .value_proxy import Value, unknown
 
 
 class Entered:

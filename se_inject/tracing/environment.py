@@ -6,18 +6,23 @@ from typing import Any
 
 from ..source.functions import is_empty, names_in
 from .instrument import HELPERS
-from .shadows import Shadows, Unread
-from .values import Value
+from .lazy import Unread
+from .module_proxies import Shadows
+from .reachable import Reach
+from .value_proxy import Value
+from .ways import Paths
 
 
 class Environment:
     """The part of a run that makes it."""
 
     shadows: Shadows
+    paths: Paths
 
     def __init__(self) -> None:
         self._globals: dict[int, dict[str, Any]] = {}
         self._cells: dict[int, tuple[types.CellType, types.CellType]] = {}
+        self._overlay: dict[tuple[int, str], tuple[Any, Any]] = {}
         self._helpers = {name: getattr(self, method) for name, method in HELPERS.items()}
 
     def own(self, value: Any) -> Any:
@@ -46,3 +51,19 @@ class Environment:
             if not is_empty(cell):
                 copy.cell_contents = self.held(cell.cell_contents)
         return self._cells[id(cell)][1]
+
+    def overlay(self, owner: Any, name: str, value: Any) -> None:
+        """Note what the forward sets on an object that is not the run's own."""
+        self._overlay[id(owner), name] = owner, value
+
+    def overlaid(self, owner: Any, name: str) -> tuple[Any, Any] | None:
+        """What it set."""
+        return self._overlay.get((id(owner), name))
+
+    def reachable(self, *code: Any) -> Reach:
+        """What code can reach, asked once."""
+        key = tuple(map(id, code))
+        known = self.paths.known.setdefault("reach", {})
+        if key not in known:
+            known[key] = code, Reach.of(*code)
+        return known[key][1]  # type: ignore[no-any-return]

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from ..source.edit import Reach
+from ..source.edits import Reach
+from ..source.function_text import FunctionText
 from ..source.functions import functions_in
-from ..source.text import FunctionText
 
 
 class Methods:

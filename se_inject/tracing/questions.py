@@ -9,11 +9,11 @@ import torch
 from torch import fx
 
 from .errors import InfeasiblePath, UntraceableError
-from .shadows import CONTAINERS, Shadows, is_shadow
-from .values import Value, unknown
+from .module_proxies import CONTAINERS, Shadows, is_shadow
+from .value_proxy import Value, unknown
 
 if TYPE_CHECKING:
-    from .paths import Paths
+    from .ways import Paths
 
 
 class Questions:

@@ -3,37 +3,26 @@
 import functools
 import sys
 import types
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import fx, nn
 
-from ..source.place import where
-from ..source.text import FunctionText, Span, span_of, text_of
+from ..source.function_text import FunctionText, Span, text_of
+from ..source.locations import where
+from .attributes import Attributes, Items, Keywords
 from .calls import effect, perform
 from .contexts import Entered, may_suppress
 from .environment import Environment
 from .errors import UntraceableError
+from .evaluation import Attr, Evaluation, Expression
 from .instrument import expression_at, instrumented, is_instrumented
+from .loops import Loops
 from .methods import Methods
-from .objects import Attributes, Items, Keywords
-from .paths import Paths
+from .module_proxies import Shadows, is_shadow
 from .questions import Questions
-from .reach import Reach
-from .shadows import Shadows, is_shadow
-from .values import Attribute, Value, unknown
-
-
-class Expression(NamedTuple):
-    """A place in the text of a function; ``of_block`` if that runs on the block itself, not on a module below."""
-
-    text: FunctionText
-    span: Span
-    of_block: bool
-
-
-Attr = tuple[str | None, str]  # the path of a module below the block, and the name of an attribute
+from .value_proxy import Attribute, Value, unknown
+from .ways import Paths
 
 _MAX_DEPTH = 30  # of functions that call themselves
 
@@ -41,27 +30,14 @@ _CONSTANTS: tuple[type, ...] = (str, int, float, bool, complex, type(None), type
 _CONSTANTS += (torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
-class Evaluation(NamedTuple):
-    """What an expression was evaluated to, if that is a value, and, if it is a call, with which values."""
-
-    expression: Expression
-    node: fx.Node | None
-    arguments: tuple[str, ...] = ()
-    turn: int = 0  # in which round of the innermost loop around it
-
-    @property
-    def value(self) -> str | None:
-        """The name of the value."""
-        return None if self.node is None else self.node.name
-
-
-class Run(Questions, Methods, Environment, fx.Tracer):
+class Run(Questions, Methods, Environment, Loops, fx.Tracer):
     """Answers what an instrumented forward asks, and notes what it does."""
 
     def __init__(self, block: nn.Module, state: dict[str, Any], paths: Paths, unsettled: set[Attr]) -> None:
         fx.Tracer.__init__(self)
         Methods.__init__(self, type(block))
         Environment.__init__(self)
+        Loops.__init__(self)
         self.graph = fx.Graph()
         self.paths = paths
         self.shadows = Shadows(self, block, state)
@@ -73,19 +49,15 @@ class Run(Questions, Methods, Environment, fx.Tracer):
         self.asked: set[str] = set()  # the modules whose class makes a difference
         self.classes: dict[type, set[str]] = {}
         self.evaluations: list[Evaluation] = []
-        self.loops: list[str] = []
         self.missing: list[AttributeError] = []  # of modules that lack an attribute: the forward would fail as well
-        self._turns: dict[tuple[FunctionText, Span] | None, int] = {}  # of each loop, by what it goes through
         self.walks: set[Expression | None] = set()
         self.modes: dict[str, bool] = {}  # which modules it was taken to be in training
         self.is_doubtful = False  # whether this way was taken for completeness, and may not exist
         self.native = 0  # how deep in code that runs as it is: what it makes is no expression of the text
         self.silent = 0  # the same in builtins that call back
         self._is_on_block = True
-        self._rounds: dict[tuple[FunctionText, Span] | None, int] = {}  # of while statements
         self._running: list[FunctionText] = []
         self.package = type(block).__module__.partition(".")[0]
-        self._overlay: dict[tuple[int, str], tuple[Any, Any]] = {}
 
     # The graph
 
@@ -124,9 +96,7 @@ class Run(Questions, Methods, Environment, fx.Tracer):
             return
         at = Expression(*place, self._is_on_block)
         names = tuple(a.node.name if isinstance(a, Value) and not isinstance(a, Attribute) else "" for a in arguments)
-        loop = at.text.loops.get(at.span)
-        turn = 0 if loop is None else self._turns.get((at.text, span_of(loop.iter)), 0)
-        self.evaluations.append(Evaluation(at, node, names, turn))
+        self.evaluations.append(Evaluation(at, node, names, self.turn_at(*place)))
         if node is not None:
             made_by = node.meta.setdefault("expressions", [])
             if at not in made_by:
@@ -174,19 +144,6 @@ class Run(Questions, Methods, Environment, fx.Tracer):
         """The error to raise."""
         return UntraceableError(self.at(reason))
 
-    def note_loop(self) -> None:
-        """Note where the forward loops over a value: errors may come of not knowing how often."""
-        self.is_partial = True
-        self.loops.append(self.at("it loops over a value, how often is known only when it runs"))
-
-    def rounds(self, items: Any) -> Iterator[Any]:
-        """What a for statement goes through, with a note of which round it is in."""
-        return self._counted(expression_at(sys._getframe(1)), iter(items))
-
-    def _counted(self, place: tuple[FunctionText, Span] | None, items: Iterator[Any]) -> Iterator[Any]:
-        for self._turns[place], item in enumerate(items):
-            yield item
-
     def note_walk(self) -> None:
         """Note where the block's own children are walked through: a gate would be among them."""
         place = expression_at(sys._getframe(1))
@@ -220,21 +177,6 @@ class Run(Questions, Methods, Environment, fx.Tracer):
     def places(self, owner: Any) -> Items:
         """Items to change in place."""
         return Items(self, owner, is_changed=True)
-
-    def again(self, asked: int, test: Any) -> Any:
-        """What a while statement goes on for; where a value rules that, two rounds show what it does."""
-        place = expression_at(sys._getframe(1))
-        if not isinstance(test, Value) and self.asked_so_far() == asked:
-            return test
-        self._rounds[place] = self._rounds.get(place, 0) + 1
-        if self._rounds[place] <= 2 and test:
-            return True
-        self.is_partial |= self._rounds.pop(place) > 2
-        return False
-
-    def asked_so_far(self) -> int:
-        """How many questions were asked on this way."""
-        return self.paths.taken
 
     def keywords(self, given: dict[str, Any]) -> dict[str, Any]:
         """The ``**kwargs`` of a function: those of the forward itself may hold anything."""
@@ -293,14 +235,6 @@ class Run(Questions, Methods, Environment, fx.Tracer):
             return value
         return lambda *args, **kwargs: self.perform(value, args, kwargs)
 
-    def reachable(self, *code: Any) -> Reach:
-        """What code can reach, asked once."""
-        key = tuple(map(id, code))
-        known = self.paths.known.setdefault("reach", {})
-        if key not in known:
-            known[key] = code, Reach.of(*code)
-        return known[key][1]  # type: ignore[no-any-return]
-
     def is_own_code(self, function: types.FunctionType) -> bool:
         """Whether a function belongs to the block's own package, not to a library that it uses."""
         return (function.__module__ or "").partition(".")[0] == self.package
@@ -314,11 +248,3 @@ class Run(Questions, Methods, Environment, fx.Tracer):
         if path is None:
             return self.opaque(name, "it is not among the block's children", *args, **kwargs)
         raise self.refuse(f"{name} calls itself")
-
-    def overlay(self, owner: Any, name: str, value: Any) -> None:
-        """Note what the forward sets on an object that is not the run's own."""
-        self._overlay[id(owner), name] = owner, value
-
-    def overlaid(self, owner: Any, name: str) -> tuple[Any, Any] | None:
-        """What it set."""
-        return self._overlay.get((id(owner), name))

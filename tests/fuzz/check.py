@@ -13,7 +13,7 @@ from torch.utils.checkpoint import set_checkpoint_early_stop
 
 import se_inject
 
-from ..promises import assert_same, tensors
+from ..support.promises import assert_same, tensors
 
 
 @set_checkpoint_early_stop(False)  # else statistics move with the last value that the backward pass needs

@@ -7,9 +7,9 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 
 from recipes.data import open_data
-from recipes.model import Model
-from recipes.run import Run
-from recipes.settings import SMALL
+from recipes.networks.any_model import Model
+from recipes.training.run import Run
+from recipes.training.settings import SMALL
 
 from .images import write_images
 

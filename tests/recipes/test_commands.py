@@ -19,31 +19,31 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import se_inject
-from recipes import evaluate, finetune, plot, results, train
+from recipes.commands import evaluate, finetune, plot, results, train
 from recipes.data import open_data
-from recipes.engine import make_accelerator
 from recipes.errors import CheckpointError, DataError, RecipeError, SettingsError, UnknownNameError
-from recipes.log import read_log
-from recipes.metrics import mean_probability, score
-from recipes.model import Model, check_input
-from recipes.saved import Description, load_model, save_model
+from recipes.networks.any_model import Model, check_input
+from recipes.training.accelerator import make_accelerator
+from recipes.training.log import read_log
+from recipes.training.metrics import mean_probability, score
+from recipes.weights.described import Description, load_model, save_model
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
 SMALL = ["--preset", "small", "--epochs", "1", "--batch", "256"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder of runs after the README's commands: a plain and an SE network, trained a little on the digits."""
-    commands = [line.split() for line in README.read_text().splitlines() if line.startswith("python -m recipes.")]
+    """The folder of runs after the commands of the recipes' page: a plain and an SE network, trained on the digits."""
+    commands = [line.split() for line in PAGE.read_text().splitlines() if line.startswith("python -m recipes ")]
     root = tmp_path_factory.mktemp("trained")
     with contextlib.chdir(root):
-        for _, _, module, *arguments in commands:
-            importlib.import_module(module).main(arguments)
+        for _, _, _, command, *arguments in commands:
+            importlib.import_module(f"recipes.commands.{command}").main(arguments)
     return root / "runs"
 
 
-def test_readme_commands(trained):
+def test_commands_of_the_page(trained):
     expected = ["curves.png", "evaluation.json", "finetune-se_resnet20", "gates.png", "plain", "se"]
     assert sorted(path.name for path in trained.iterdir()) == expected
 
@@ -78,7 +78,7 @@ def test_train_on_folders(folders, tmp_path):
 
 
 def test_command_line_says_errors_without_a_traceback(tmp_path):
-    command = [sys.executable, "-W", "error", "-m", "recipes.train", "--data", "nowhere"]
+    command = [sys.executable, "-W", "error", "-m", "recipes", "train", "--data", "nowhere"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert result.returncode == 1 and result.stderr.startswith("error: nowhere: there is no such directory")
     assert "Traceback" not in result.stderr
@@ -105,7 +105,7 @@ def test_command_line_says_errors_without_a_traceback(tmp_path):
     ],
 )
 def test_train_refuses_before_training(flags, error, says, tmp_path, monkeypatch):
-    monkeypatch.setattr("recipes.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("recipes.training.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
     with pytest.raises(error, match=says):
         train.main([*SMALL, *flags, "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
@@ -113,7 +113,7 @@ def test_train_refuses_before_training(flags, error, says, tmp_path, monkeypatch
 
 def test_train_checks_its_folder_before_training(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("recipes.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("recipes.training.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
     with pytest.raises(SettingsError, match=r"file/run/last\.pt: cannot be written"):
         train.main([*SMALL, "--out", str(tmp_path / "file" / "run")])
 
@@ -226,7 +226,7 @@ def check_finetuned(folder, trained, report):
 
 
 def test_finetune(trained):
-    """The README's command."""
+    """The command of the recipes' page."""
     folder = trained / "finetune-se_resnet20"
     _, _, moved = check_finetuned(folder, trained, json.loads((folder / "report.json").read_text()))
     assert "conv1.weight" in moved
@@ -301,7 +301,7 @@ def test_finetune_resumes_and_refuses(trained, tmp_path, monkeypatch):
     weights = str(trained / "plain" / "model.safetensors")
     flags = ["--model", "se_resnet20", "--weights", weights, "--out", str(tmp_path / "run"), *FINETUNE]
     report = finetune.main(flags)
-    monkeypatch.setattr("recipes.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("recipes.training.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
     assert finetune.main([*flags, "--resume"]) == report
     with pytest.raises(SettingsError, match="holds a run already"):
         finetune.main(flags)
@@ -423,7 +423,7 @@ def test_results(folders, tmp_path):
     assert (
         "on images: 12 training images" in text
         and "| to first column |" in text
-        and "python -m recipes.results --seeds 1" in text
+        and "python -m recipes results --seeds 1" in text
     )
     for name, folder in (("plain", "plain-0"), ("SE", "SE-0")):
         assert f"{read_log(tmp_path / 'runs' / folder)[-1]['val_top1']:.2f}" in text, name

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from recipes.data import Augmented, Images, open_data
+from recipes.data.sampling import ClassBalanced
+from recipes.data.transforms import PixelJitter, Preprocess, shorter_edge
+from recipes.data.unreadable import drop_unreadable
 from recipes.errors import DataError
-from recipes.sampling import ClassBalanced
-from recipes.transforms import PixelJitter, Preprocess, shorter_edge
-from recipes.unreadable import drop_unreadable
 
 
 @given(

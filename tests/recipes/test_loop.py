@@ -13,13 +13,13 @@ from torch import nn
 
 import se_inject
 from recipes.data import open_data
-from recipes.engine import make_accelerator
 from recipes.errors import CheckpointError, RecipeError, SettingsError
-from recipes.log import TensorBoard, read_log
-from recipes.loop import fit
-from recipes.optimizer import parameter_groups
-from recipes.saved import load_model
-from recipes.settings import PRESETS, Settings
+from recipes.training.accelerator import make_accelerator
+from recipes.training.log import TensorBoard, read_log
+from recipes.training.loop import fit
+from recipes.training.optimizer import parameter_groups
+from recipes.training.settings import PRESETS, Settings
+from recipes.weights.described import load_model
 
 
 def train(run, network=None):
@@ -65,7 +65,9 @@ def test_paper_preset():
 
 def test_momentum_and_schedule_reach_the_optimizer(make_run, monkeypatch):
     seen = []
-    monkeypatch.setattr("recipes.loop.parameter_groups", lambda *given: seen.append(given) or parameter_groups(*given))
+    monkeypatch.setattr(
+        "recipes.training.loop.parameter_groups", lambda *given: seen.append(given) or parameter_groups(*given)
+    )
     sgd = torch.optim.SGD
     monkeypatch.setattr(torch.optim, "SGD", lambda groups, **options: seen.append(options) or sgd(groups, **options))
     run = make_run(epochs=1, momentum=0.7)
@@ -121,7 +123,7 @@ def test_flags_change_how_not_what(make_run, monkeypatch, settings):
         assert network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     part = make_run("c", resume=True, checkpoint_steps=1, **settings)
     with monkeypatch.context() as patch, pytest.raises(StopIteration):
-        patch.setattr("recipes.loop._Training.end_epoch", raise_at_the_first_epochs_end)
+        patch.setattr("recipes.training.loop._Training.end_epoch", raise_at_the_first_epochs_end)
         train(part)
     assert torch.load(part.checkpoint, weights_only=True)["step"] == 2
     train(part)

@@ -14,8 +14,8 @@ from torch import nn
 import recipes
 import se_inject
 from recipes.networks import NETWORKS
-from recipes.resnet import caffe, resnet
-from recipes.table import multiply_adds
+from recipes.networks.resnet import caffe, resnet
+from recipes.networks.table import multiply_adds
 from recipes.weights import from_timm, load_weights
 
 STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -98,7 +98,7 @@ def test_every_row_prints(table):
 
 
 def test_readme_table_is_generated(table):
-    assert table.table("github") in (Path(__file__).parents[2] / "README.md").read_text()
+    assert table.table("github") in (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

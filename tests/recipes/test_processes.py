@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from recipes.batch_norm import RunningStatistics
-from recipes.engine import make_accelerator
-from recipes.log import read_log
+from recipes.training.accelerator import make_accelerator
+from recipes.training.batch_norm import RunningStatistics
+from recipes.training.log import read_log
 
 from .images import write_images
 
@@ -51,8 +51,8 @@ def test_uneven_shares_are_weighted(tmp_path):
     script = tmp_path / "score.py"
     script.write_text(
         "import torch\n"
-        "from recipes.engine import make_accelerator\n"
-        "from recipes.metrics import score\n"
+        "from recipes.training.accelerator import make_accelerator\n"
+        "from recipes.training.metrics import score\n"
         "engine = make_accelerator()\n"
         "mine = torch.arange(3) if engine.process_index else torch.arange(3, 10)\n"
         "result = score(torch.tensor([[0.7, 0.2, 0.1]]).log().repeat(len(mine), 1), mine % 3)\n"

@@ -17,10 +17,12 @@ import pytest
 import torch
 from torch import nn
 
-from recipes import checkpoint, files, train
-from recipes.engine import make_accelerator
-from recipes.log import read_log
-from recipes.loop import fit
+from recipes import files
+from recipes.commands import train
+from recipes.training import checkpoint
+from recipes.training.accelerator import make_accelerator
+from recipes.training.log import read_log
+from recipes.training.loop import fit
 
 from .images import write_images
 
@@ -82,7 +84,7 @@ def test_resumed_at_every_step(make_run, monkeypatch, stop):
             raise StoppedError
 
     with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        patch.setattr("recipes.loop.save_checkpoint", save)
+        patch.setattr("recipes.training.loop.save_checkpoint", save)
         fit(parts, Noisy(), make_accelerator())
     torch.manual_seed(1234)  # another process has other global randomness, and other weights to begin with
     network = Noisy()

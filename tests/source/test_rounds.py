@@ -10,9 +10,9 @@ from torch import nn
 
 import se_inject
 
-from ..blocks import conv
-from ..forwards import X, assert_works
-from ..promises import assert_same
+from ..support.blocks import conv
+from ..support.forwards import X, assert_works
+from ..support.promises import assert_same
 
 
 class Chain(nn.Module):

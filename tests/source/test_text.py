@@ -13,11 +13,11 @@ import torchvision
 from torch import nn
 
 import se_inject
-from se_inject.source.text import text_of
+from se_inject.source.function_text import text_of
 
-from ..blocks import block, conv
-from ..forwards import X, assert_works
-from ..promises import assert_same
+from ..support.blocks import block, conv
+from ..support.forwards import X, assert_works
+from ..support.promises import assert_same
 
 
 def lambdas():
@@ -141,7 +141,7 @@ def test_pickle_of_a_text_that_moved_in_its_file(module):
 
 
 def test_one_line_bodies_and_semicolons(tmp_path):
-    source = "from torch import nn\nfrom tests.blocks import conv\n"
+    source = "from torch import nn\nfrom tests.support.blocks import conv\n"
     source += "class One(nn.Module): forward = lambda self, x: x + self.conv(x)\n"
     source += "class Two(nn.Module):\n    kind = 1; forward = lambda self, x: x + self.conv(x)"
     (tmp_path / "lines.py").write_text(source)

@@ -14,9 +14,9 @@ from torch.nn import functional as F  # noqa: N812
 
 import se_inject
 
-from ..blocks import Residual, block, conv
-from ..forwards import X, assert_gated_on_a_child, assert_works, refused
-from ..promises import assert_same
+from ..support.blocks import Residual, block, conv
+from ..support.forwards import X, assert_gated_on_a_child, assert_works, refused
+from ..support.promises import assert_same
 
 
 def test_training_branch():
@@ -899,3 +899,10 @@ def test_generators_and_coroutines_are_refused():
 
     for forward in (generator, coroutine):
         assert "generator or a coroutine" in refused(block(forward, conv=conv()))
+
+
+def test_methods_of_tensors_by_their_class():
+    def forward(self, x):
+        return torch.Tensor.add(x, torch.Tensor.mul(self.conv(x), 0.5))
+
+    assert_works(block(forward, conv=conv()))

@@ -14,9 +14,9 @@ from torch.nn import functional as F  # noqa: N812
 
 import se_inject
 
-from ..blocks import block, conv
-from ..forwards import X, assert_works, seeded
-from ..promises import assert_same
+from ..support.blocks import block, conv
+from ..support.forwards import X, assert_works, seeded
+from ..support.promises import assert_same
 
 NUMPY_RNG, PYTHON_RNG = np.random.default_rng(0), random.Random(0)
 SETTINGS = {"scale": 1.0}

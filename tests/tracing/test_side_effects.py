@@ -18,9 +18,9 @@ from torch.nn import functional as F  # noqa: N812
 
 import se_inject
 
-from ..blocks import block, conv
-from ..forwards import X, assert_works, refused
-from ..promises import assert_same
+from ..support.blocks import block, conv
+from ..support.forwards import X, assert_works, refused
+from ..support.promises import assert_same
 
 SEEN = []
 

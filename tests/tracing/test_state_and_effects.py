@@ -17,9 +17,9 @@ from torch import nn
 
 import se_inject
 
-from ..blocks import block, conv
-from ..forwards import X, assert_works
-from ..promises import assert_same, exact_state
+from ..support.blocks import block, conv
+from ..support.forwards import X, assert_works
+from ..support.promises import assert_same, exact_state
 
 LOCK = threading.Lock()
 STEP, NOTES, RAN = 0, [], []

@@ -15,9 +15,9 @@ from torch import nn
 
 import se_inject
 
-from ..blocks import Residual, block, conv
-from ..forwards import X, assert_works, first
-from ..promises import assert_same
+from ..support.blocks import Residual, block, conv
+from ..support.forwards import X, assert_works, first
+from ..support.promises import assert_same
 
 CACHE = type("Cache", (dict,), {})()
 WIDTH = contextvars.ContextVar("width", default=16)

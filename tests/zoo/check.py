@@ -13,9 +13,9 @@ import torch
 from torch import fx, nn
 
 import se_inject
-from se_inject.surgery.gated_block import GatedBlock
+from se_inject.gate.record import Gated
 
-from ..promises import assert_same, exact_state, tensors
+from ..support.promises import assert_same, exact_state, tensors
 from .expected import class_name, expected_sites, unchecked
 from .libraries import Inputs, build, family, inputs
 
@@ -289,7 +289,7 @@ def _retrace(model: nn.Module) -> None:
     """Each gated block can be traced again, with its gates in the graph, if the plain one can be traced."""
     seen = set()
     for block in model.modules():
-        if isinstance(block, GatedBlock) and type(block) not in seen and type(block)._se_rewrite.edits:
+        if isinstance(block, Gated) and type(block) not in seen and type(block)._se_rewrite.edits:
             seen.add(type(block))
             calls = _traced_calls(block)
             names = {edit.gate for edit in type(block)._se_rewrite.edits}

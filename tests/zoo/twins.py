@@ -8,7 +8,7 @@ from torch import nn
 
 import se_inject
 
-from ..promises import assert_same
+from ..support.promises import assert_same
 from .libraries import build, names
 
 # Their gates are in the branch, before its last convolution, and so no twins of the paper's.

@@ -1,0 +1,73 @@
+"""What the commands share: flags for data and the run's folder, and errors without a traceback."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+from accelerate import Accelerator
+
+from se_inject.errors import SEInjectError
+
+from ..data.datasets import Data, open_data
+from ..data.unreadable import drop_unreadable
+from ..errors import SettingsError
+from ..training.settings import at_least
+
+
+def run_command(main: Callable[[], object]) -> None:
+    """Call ``main``; an error that the project raises on purpose ends the program with its message alone.
+
+    >>> run_command(lambda: None)
+    """
+    try:
+        main()
+        if torch.distributed.is_initialized():  # or its threads may abort the process as it ends
+            torch.distributed.destroy_process_group()
+    except SEInjectError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; training goes on from its last checkpoint with --resume")
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that ``data_from_flags`` reads.
+
+    >>> add_data_flags(argparse.ArgumentParser())
+    """
+    parser.add_argument(
+        "--data", help="folder with train/ and val/, or torchvision root with FashionMNIST or CIFAR10 (default: digits)"
+    )
+    parser.add_argument("--size", type=at_least(1), help="side of an input in pixels")
+    parser.add_argument("--workers", type=at_least(0), default=0, help="processes that load images")
+    parser.add_argument(
+        "--unreadable", choices=["error", "skip"], default="error", help="what to do with images that cannot be read"
+    )
+
+
+def data_from_flags(flags: argparse.Namespace, accelerator: Accelerator, train: bool = True) -> Data:
+    """The data that the flags name, every image file checked; without ``train``, images to evaluate on are enough.
+
+    Raises ``DataError``.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> add_data_flags(parser)
+    >>> len(data_from_flags(parser.parse_args([]), Accelerator()).classes)
+    10
+    """
+    return drop_unreadable(open_data(flags.data, train), flags.unreadable, accelerator)
+
+
+def count_classes(wanted: int | None, classes: Sequence[str]) -> int:
+    """The number of a network's outputs: as many as there are classes, unless more are wanted.
+
+    Raises ``SettingsError`` if there are more classes than outputs.
+
+    >>> count_classes(None, ["cat", "dog"])
+    2
+    """
+    if wanted is not None and wanted < len(classes):
+        raise SettingsError(
+            f"the data has {len(classes)} classes, the network only {wanted} outputs; raise --num-classes"
+        )
+    return wanted or len(classes)

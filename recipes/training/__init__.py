@@ -1,0 +1,1 @@
+"""Training runs: settings, the loop, checkpoints and logs."""

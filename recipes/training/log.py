@@ -1,0 +1,69 @@
+"""A run's log: one row an epoch, in log.csv and, if asked for, for TensorBoard."""
+
+import csv
+from pathlib import Path
+
+from ..errors import DataError
+from ..files import replacing
+
+Row = dict[str, float]
+
+
+def write_log(folder: Path, rows: list[Row]) -> None:
+    """Write all ``rows`` to ``folder/log.csv``.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_log(folder, [{"epoch": 1, "train_top1": 30.0, "val_top1": 25.0}])
+    >>> read_log(folder)
+    [{'epoch': 1.0, 'train_top1': 30.0, 'val_top1': 25.0}]
+    """
+    with replacing(folder / "log.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_log(folder: str | Path) -> list[Row]:
+    """The rows of ``folder/log.csv``.
+
+    Raises ``DataError`` if there is none.
+
+    >>> read_log("no_such_run")
+    Traceback (most recent call last):
+    ...
+    recipes.errors.DataError: no_such_run: has no log.csv; it is not the folder of a run
+    """
+    path = Path(folder, "log.csv")
+    if not path.is_file():
+        raise DataError(f"{folder}: has no log.csv; it is not the folder of a run")
+    try:
+        with path.open(newline="") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: is damaged, or not the log of a run ({error})") from error
+    if not rows or not {"epoch", "train_top1", "val_top1"} <= rows[0].keys():
+        raise DataError(f"{path}: is not the log of a run")
+    return rows
+
+
+class TensorBoard:
+    """Mirrors rows to event files in ``folder/tensorboard``; rows from ``epoch`` on replace those of a killed run.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> TensorBoard(folder, epoch=1).add({"epoch": 1, "val_top1": 25.0})
+    >>> len(list(folder.glob("tensorboard/events.*")))
+    1
+    """
+
+    def __init__(self, folder: Path, epoch: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch)  # type: ignore[no-untyped-call]
+
+    def add(self, row: Row) -> None:
+        """Add one row."""
+        for name, value in row.items():
+            self._writer.add_scalar(name, value, int(row["epoch"]))  # type: ignore[no-untyped-call]
+        self._writer.flush()  # type: ignore[no-untyped-call]

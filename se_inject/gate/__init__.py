@@ -1,0 +1,1 @@
+"""Gate modules: Squeeze-and-Excitation, and others by name or function."""

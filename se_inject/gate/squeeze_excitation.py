@@ -1,0 +1,158 @@
+"""The Squeeze-and-Excitation gate.
+
+Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018, sections 3.1 (squeeze) and 3.2 (excitation).
+"""
+
+from collections.abc import Iterator
+from numbers import Integral
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ArgumentTypeError, InvalidArgumentError
+
+Form = Literal["identity", "standard"]
+
+
+def check_reduction(reduction: object) -> None:
+    """Raise unless ``reduction`` is a whole number of at least 1.
+
+    >>> check_reduction(16)
+    """
+    if isinstance(reduction, bool) or not isinstance(reduction, Integral):
+        raise ArgumentTypeError(
+            f"reduction must be a whole number >= 1, got {reduction!r}; the paper uses reduction=16"
+        )
+    if reduction < 1:
+        raise InvalidArgumentError(f"reduction must be >= 1, got {reduction}; the paper uses reduction=16")
+
+
+def squeezed_channels(channels: int, reduction: int) -> int:
+    """The gate's width: ``max(channels // reduction, 8)``.
+
+    >>> squeezed_channels(256, 16), squeezed_channels(64, 16)
+    (16, 8)
+    """
+    return max(channels // reduction, 8)
+
+
+def check_form(init: object) -> None:
+    """Raise unless ``init`` names one of the two gate forms.
+
+    >>> check_form("identity")
+    """
+    if init not in get_args(Form):
+        raise InvalidArgumentError(f"init must be one of {', '.join(map(repr, get_args(Form)))}, got {init!r}")
+
+
+class _ZeroConv2d(nn.Conv2d):
+    """Starts as zeros; random values that zeros then overwrite would cost half the time of surgery."""
+
+    def reset_parameters(self) -> None:
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+
+class SqueezeExcitation(nn.Module):
+    """Scale each channel of a feature by a gate computed from all channels' global averages.
+
+    Input and output are ``(N, C, *)`` with one or more spatial dimensions. The gate's width is
+    ``max(channels // reduction, 8)``. ``init="identity"`` has gate values ``2 * sigmoid(z)`` with ``fc2`` zero: exactly
+    1.0 until trained. ``init="standard"`` has the paper's ``sigmoid(z)`` (section 3.2, equation 3). ``fc1`` and
+    ``fc2`` are 1x1 convolutions with bias, as in timm's ``SEModule`` and ``torchvision.ops.SqueezeExcitation``, so
+    their keys and shapes agree.
+
+    Raises ``ArgumentTypeError`` or ``InvalidArgumentError`` for bad ``channels``, ``reduction`` or ``init``.
+
+    >>> gate = SqueezeExcitation(64, reduction=4)
+    >>> gate
+    SqueezeExcitation(
+      64, init=identity
+      (fc1): Conv2d(64, 16, kernel_size=(1, 1), stride=(1, 1))
+      (fc2): Conv2d(16, 64, kernel_size=(1, 1), stride=(1, 1))
+    )
+    >>> x = torch.randn(2, 64, 7, 7)
+    >>> torch.equal(gate(x), x)
+    True
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        *,
+        init: Form = "identity",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(channels, bool) or not isinstance(channels, int):
+            raise ArgumentTypeError(f"channels must be a whole number >= 1, got {channels!r}")
+        if channels < 1:
+            raise InvalidArgumentError(f"channels must be >= 1, got {channels}")
+        check_reduction(reduction)
+        check_form(init)
+        self.init: Form = init
+        squeezed = squeezed_channels(channels, int(reduction))
+        self.fc1 = nn.Conv2d(channels, squeezed, 1, device=device, dtype=dtype)
+        self.fc2 = (nn.Conv2d if init == "standard" else _ZeroConv2d)(squeezed, channels, 1, device=device, dtype=dtype)
+        self.fc2.__class__ = nn.Conv2d
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate ``x`` of shape ``(N, C, *)``; shape, dtype and memory format stay the same.
+
+        >>> SqueezeExcitation(8)(torch.ones(1, 8, 5)).shape
+        torch.Size([1, 8, 5])
+        """
+        # No AdaptiveAvgPool2d: with channels_last under autocast it has produced NaNs in SE blocks. Flattening makes
+        # one code path of all spatial ranks without looking at the rank, so that fx and export can trace it.
+        flat = x.flatten(2)
+        squeezed = flat.mean(2)[:, :, None, None].to(self.fc1.weight.dtype)
+        scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
+        if self.init == "identity":
+            scale = 2 * scale
+        # The scale is the view, not the result: an in-place add on the result would cost a copy in backward.
+        return x * scale.flatten(2).to(x.dtype).expand_as(flat).view_as(x)
+
+    def extra_repr(self) -> str:
+        """Channels and form, for ``print(model)``.
+
+        >>> SqueezeExcitation(64, init="standard").extra_repr()
+        '64, init=standard'
+        """
+        return f"{self.fc1.in_channels}, init={self.init}"
+
+
+def mark_injected(gate: nn.Module, channels: int) -> None:
+    """Note on a gate that ``se_inject.apply`` put it in, so that ``remove`` takes it out, and for how many channels."""
+    vars(gate)["_se_channels"] = channels
+
+
+def injected_channels(module: nn.Module | None) -> int | None:
+    """The channels of a gate that ``se_inject.apply`` put in, None for any other module.
+
+    >>> injected_channels(SqueezeExcitation(8))
+    """
+    return None if module is None else vars(module).get("_se_channels")
+
+
+def own_modules(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and all below, without the gates that ``se_inject.apply`` put in: they must not change what is found.
+
+    >>> len(list(own_modules(nn.Sequential(nn.ReLU()))))
+    2
+    """
+    if injected_channels(module) is None:
+        yield module
+        for child in module.children():
+            yield from own_modules(child)
+
+
+def is_gate(module: nn.Module) -> bool:
+    """Whether a module is a gate: an injected one of any kind, or a ``SqueezeExcitation``.
+
+    >>> is_gate(SqueezeExcitation(8)), is_gate(nn.ReLU())
+    (True, False)
+    """
+    return isinstance(module, SqueezeExcitation) or injected_channels(module) is not None

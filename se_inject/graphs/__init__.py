@@ -1,0 +1,1 @@
+"""What an fx graph tells: operations, layers, ancestry, channels, mutation."""

@@ -1,0 +1,1 @@
+"""Which values of a model get a gate: reads, never writes."""

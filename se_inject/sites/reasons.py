@@ -1,0 +1,110 @@
+"""Why a candidate gets no gate, in the user's words, and what to do about it."""
+
+from enum import Enum
+from typing import NamedTuple
+
+_CHOOSE = "write the gate into the forward yourself, if you want one there"
+_EXTRACT = "make the value in one expression of the block's own forward"
+
+
+class Reason(Enum):
+    """A reason: its text, with a place for a detail, and the remedy; ``docs/limits.md`` lists them all.
+
+    >>> Reason.ALREADY_GATED.text
+    'already gated'
+    """
+
+    # What the user asked for
+    ALREADY_GATED = "already gated", "nothing; for other gates, call `se_inject.remove(model)` first"
+    LEFT_OUT = "left out by kinds or where", "widen `kinds` or `where`"
+    OTHER_POSITION = "position={} is for residual blocks", 'use `position="standard"` for Inception blocks'
+    CHANNELS_UNTOLD = "the graph does not tell its channels: pass example_inputs", "pass `example_inputs`"
+    CHANNELS_UNKNOWN = "its channels are unknown: {}", "pass `example_inputs` that reach it, of another spatial size"
+    NO_FEATURE_MAP = "it is not a feature map (N, C, *): its shape is {}", "nothing: a gate needs positions to average"
+
+    # Adds
+    TWO_BRANCHES = "ambiguous add: both operands have convolutions of their own", _CHOOSE
+    AGGREGATION = "ambiguous add: its branch aggregates several values, one of which is added", _CHOOSE
+    SPLIT_IDENTITY = "ambiguous add: its identity is a part of a split value", _CHOOSE
+    NO_IDENTITY = "ambiguous add: its identity is neither a common input nor a linear projection of it", _CHOOSE
+    NORMALIZED_IDENTITY = "ambiguous add: its identity is normalized, but not projected", _CHOOSE
+    TWO_SCALES = "ambiguous add: one operand is upsampled, as where feature maps of two scales are merged", _CHOOSE
+    SUM_OF_OUTPUTS = (
+        "ambiguous add: it sums the outputs of several layers, as WaveNet's skip connections do",
+        _CHOOSE,
+    )
+    ATTENTION = "ambiguous add: its branch mixes positions by attention", _CHOOSE
+    SUM_OF_PATHS = "ambiguous add: its branch is a sum of paths that are alike", _CHOOSE
+    PART_OF_CONCAT = "ambiguous add: it is a part of a concat that the block returns", _CHOOSE
+    ITEMS_OF_ONE_TUPLE = "its operands come from different items of one tuple", _CHOOSE
+    NO_COMMON_ANCESTOR = "the operands of its add have no common ancestor", _CHOOSE
+    SAME_BRANCH = "its branch has its gate for another add", "nothing: one gate serves both"
+    UNUSED_SUM = "the result of its add is not used", 'use another `position` than "post"'
+    SEVERAL_ENTRIES = "its branch reads {} values, not one", 'use another `position` than "pre"'
+
+    # Concats
+    DIFFERENT_INPUTS = "the paths of its concat come from different inputs", _CHOOSE
+    DENSE = "dense concat: it contains the input of one of its own paths", 'pass `kinds=("residual", "dense")`'
+    PARTS_OF_SPLIT = "its concat puts the parts of a split value together again", _CHOOSE
+    ONE_PATH = "fewer than two paths of its concat have convolutions", _CHOOSE
+    PART_OF_BLOCK = "its concat is a part of a larger block", "nothing: the larger block has the gate"
+
+    # Places
+    CHANGED_IN_PLACE = "its value is changed in place and also used elsewhere", "replace the in-place operation"
+    INSIDE_CHILD = "the place of its gate is inside a child that returns several values", _EXTRACT
+    NO_PLACE = (
+        "no expression of its class, and no output of one of its children, is the value to gate and nothing else",
+        _EXTRACT,
+    )
+    NHWC_IN_GRAPH = (
+        "its channels are the last dimension (NHWC), which a gate in a traced graph does not serve",
+        "apply to the model before it is traced",
+    )
+    SHARED_CHILD = (
+        "the child that makes its value ({}) is shared or cannot hold a gate",
+        "give each block a child of its own; run lazy layers once; take parametrizations off",
+    )
+    WALKED_BY_ITSELF = "its forward walks through its children, among which the gate would be", _EXTRACT
+    WALKED = (
+        "a module around it walks through its children, among which the gate would be",
+        "call the children by name in the forward around it",
+    )
+    ASKS_FOR_CLASS = (
+        "its forward asks for its own class, which a gate in it would change",
+        "ask with `isinstance`, which holds for a gated block too",
+    )
+    ASKED_FOR_CLASS = (
+        "its parent asks for its class, which a gate would change",
+        "ask with `isinstance`, which holds for a gated block too",
+    )
+    BYPASSED = "its forward is not what runs: a module around it calls what is in it", "call the block itself"
+
+    # Ways through the forward
+    DEPENDS = "its sites depend on which way its forward takes", "gate it in a forward with one way"
+    ONE_MODE = "it is computed only in training, or only in eval mode", "fold such layers after training, then apply"
+    UNREADABLE = "its forward cannot be followed: {}", "see below"
+    UNREADABLE_CHILD = "it cannot be told whether its {} is a gate: {}", "see below"
+    UNREADABLE_CALL = "{}", "see below"
+    WRAPPED = (
+        "it is wrapped or compiled already: apply first, then wrap",
+        "apply before wrapping, compiling or scripting",
+    )
+
+    def __init__(self, text: str, remedy: str) -> None:
+        self.text = text
+        self.remedy = remedy
+
+
+class Refusal(NamedTuple):
+    """A reason with its details.
+
+    >>> str(Refusal(Reason.SEVERAL_ENTRIES, 2))
+    'its branch reads 2 values, not one'
+    """
+
+    reason: Reason
+    detail: object = ""
+    more: object = ""
+
+    def __str__(self) -> str:
+        return self.reason.text.format(self.detail, self.more)

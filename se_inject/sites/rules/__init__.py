@@ -1,0 +1,1 @@
+"""The site rules, a file each."""

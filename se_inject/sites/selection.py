@@ -1,0 +1,64 @@
+"""Which sites a user asks for: ``kinds`` and ``where``, checked."""
+
+import fnmatch
+from collections.abc import Callable, Iterable
+from typing import get_args
+
+from ..errors import ArgumentTypeError, InvalidArgumentError
+from .site import Kind, Site
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Where = str | Iterable[str | Site] | Callable[[Site], bool] | None
+
+
+class Selection:
+    """The choice that ``kinds`` and ``where`` make. Raises ``ArgumentTypeError`` and ``InvalidArgumentError``.
+
+    >>> Selection(["residual"], ["layer1.*", "layer2.0"]).names
+    ['layer2.0']
+    """
+
+    def __init__(self, kinds: Iterable[Kind], where: Where) -> None:
+        self.kinds = _checked_kinds(kinds)
+        self._predicate = where if callable(where) else None
+        chosen = () if callable(where) else _checked(where)
+        self.sites = tuple(item for item in chosen if isinstance(item, Site))
+        self._patterns = tuple(item for item in chosen if isinstance(item, str))
+        self.kinds |= {site.kind for site in self.sites}
+
+    @property
+    def names(self) -> list[str]:
+        """The blocks that were asked for by name, not by a pattern."""
+        return [pattern for pattern in self._patterns if not any(c in pattern for c in "*?[")]
+
+    def selects(self, site: Site) -> bool:
+        """Whether a site is asked for."""
+        if site.kind not in self.kinds:
+            return False
+        if site in self.sites:
+            return True
+        if self._predicate is not None:
+            return bool(self._predicate(site))
+        return any(fnmatch.fnmatchcase(site.path, pattern) for pattern in self._patterns)
+
+
+def _checked_kinds(kinds: Iterable[Kind]) -> frozenset[Kind]:
+    if isinstance(kinds, str):
+        raise ArgumentTypeError(f'kinds must be a collection such as ("{kinds}",), got the string {kinds!r}')
+    try:
+        chosen = frozenset(kinds)
+    except TypeError as error:
+        raise ArgumentTypeError(f"kinds must be a collection of names, got {kinds!r}") from error
+    if not chosen or chosen - set(KINDS):
+        raise InvalidArgumentError(f"kinds must be one or more of {', '.join(map(repr, KINDS))}, got {kinds!r}")
+    return chosen
+
+
+def _checked(where: str | Iterable[str | Site] | None) -> tuple[str | Site, ...]:
+    if where is None or isinstance(where, str | Site):
+        return ("*",) if where is None else (where,)
+    chosen = tuple(where) if isinstance(where, Iterable) else (where,)
+    if not all(isinstance(item, str | Site) for item in chosen):
+        raise ArgumentTypeError(f"where must be a predicate on a Site, or one or more patterns or sites, got {where!r}")
+    return chosen

@@ -1,0 +1,124 @@
+"""Builtin functions, answered: what they say of a stand-in must be what they will say of a real value."""
+
+import functools
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .module_proxies import is_shadow
+from .value_proxy import Value
+
+# What these make of one value is a value; what they make of others, values in containers too, is the forward's doing.
+_OF_ONE_VALUE = (str, repr, ascii, format, hash, int, float, complex, round, len, id, chr, ord, bytes)
+_OF_ITEMS = (list, tuple, set, frozenset, dict, sum, max, min, sorted, reversed)
+_CALLING_BACK = (any, all, zip, enumerate, map, filter, iter, next, functools.reduce, slice)
+
+
+def _symbolic(function: Any) -> Callable[..., Any]:
+    name = function.__name__
+
+    def answer(run: Any, *args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], Value):
+            return run.symbol(name, *args, **kwargs)
+        if function is id and is_shadow(args[0]):
+            return run.unknown()
+        if function in (str, repr, format, ascii) and run.note_text(*args):
+            return run.unknown()
+        if function is sum and len(args) == 1 and isinstance(args[0], Iterable):
+            return _sum(run, args[0])
+        return _called_back(function)(run, *args, **kwargs)
+
+    return answer
+
+
+def _called_back(function: Any) -> Callable[..., Any]:
+    def answer(run: Any, *args: Any, **kwargs: Any) -> Any:
+        run.silent += 1  # what is made on the way is no expression of the text
+        try:
+            return function(*map(run.answering, args), **kwargs)
+        finally:
+            run.silent -= 1
+
+    return answer
+
+
+def _sum(run: Any, items: Iterable[Any]) -> Any:
+    total: Any = None
+    for item in items:
+        total = item if total is None else operator.add(total, item)
+    return 0 if total is None else total
+
+
+def _has(run: Any, owner: Any, name: str) -> bool:
+    if isinstance(owner, Value):
+        return bool(run.paths.choose(f"{owner.node} has {name}"))
+    if is_shadow(owner):
+        run.reads.add((vars(owner).get("_se_path"), name))
+    return run.overlaid(owner, name) is not None or hasattr(owner, name)
+
+
+def _get(run: Any, owner: Any, name: str, *default: Any) -> Any:
+    if isinstance(owner, Value):
+        is_there = not default or run.paths.choose(f"{owner.node} has {name}")
+        return getattr(owner, name) if is_there else default[0]
+    if isinstance(name, Value):
+        raise run.refuse("it looks up an attribute by a value, which is known only when it runs")
+    try:
+        return run.load(owner, name)
+    except AttributeError:
+        if default:
+            return default[0]
+        raise
+
+
+def _set(run: Any, owner: Any, name: str, value: Any) -> None:
+    run.attributes(owner)[name] = value
+
+
+def _callable(run: Any, value: Any) -> bool:
+    return bool(run.paths.choose(f"{value.node} is callable")) if isinstance(value, Value) else callable(value)
+
+
+def _type(run: Any, *args: Any) -> Any:
+    return run.class_of(args[0]) if len(args) == 1 else type(*args)
+
+
+def _bool(run: Any, *args: Any) -> bool:
+    return bool(*args)
+
+
+def _vars(run: Any, *owner: Any) -> Any:
+    return run.load(owner[0], "__dict__") if owner and is_shadow(owner[0]) else dict(vars(*owner))
+
+
+def _range(run: Any, *args: Any) -> Any:
+    if any(isinstance(arg, Value) for arg in args):
+        run.note_loop()
+        return range(2)
+    return range(*args)
+
+
+def _unknown(run: Any, *args: Any, **kwargs: Any) -> Any:
+    return run.unknown()
+
+
+def _nothing(run: Any, *args: Any, **kwargs: Any) -> None:
+    return None
+
+
+ANSWERS: dict[int, Callable[..., Any]] = {
+    **{id(function): _symbolic(function) for function in (*_OF_ONE_VALUE, *_OF_ITEMS)},
+    **{id(function): _called_back(function) for function in _CALLING_BACK},
+    id(isinstance): lambda run, value, classes: run.is_instance(value, classes),
+    id(hasattr): _has,
+    id(getattr): _get,
+    id(setattr): _set,
+    id(callable): _callable,
+    id(type): _type,
+    id(bool): _bool,
+    id(range): _range,
+    id(vars): _vars,
+    id(open): _unknown,
+    id(input): _unknown,
+    id(print): _nothing,
+}

@@ -1,0 +1,57 @@
+"""A few models of the long run in ``tests/zoo``, and that it would tell if something were wrong."""
+
+import json
+
+import pytest
+
+from . import check, expected, table
+from .twins import Twins, compare
+
+MODELS = [
+    ("timm", "dla46_c"),
+    ("timm", "rexnet_100"),
+    ("timm", "efficientvit_b0"),
+    ("timm", "pvt_v2_b0"),
+    ("timm", "coat_lite_tiny"),
+    ("torchvision", "quantized_googlenet"),
+    ("torchvision", "raft_small"),
+]
+
+
+@pytest.mark.filterwarnings("ignore")  # of the models' own
+@pytest.mark.parametrize(("library", "name"), MODELS)
+def test_model(library, name):
+    row = json.loads(json.dumps(check.check(library, name, run_up_to=10**9)))
+    assert table.outcome(row) == "plain pass", row
+    assert row["sites"] == row["expected"] > 0 and row["run"]
+
+
+@pytest.mark.parametrize("name", ["repvgg_a0", "seresnet18", "vit_tiny_patch16_224"])
+def test_model_with_nothing_to_gate(name):
+    row = check.check("timm", name, run_up_to=10**9)
+    assert table.outcome(row) == "nothing to gate" and row["sites"] == row["expected"] == 0
+
+
+@pytest.mark.parametrize(("gated", "plain"), [("seresnext50_32x4d", "resnext50_32x4d"), ("legacy_seresnet18", None)])
+def test_twins(gated, plain):
+    assert compare(Twins("timm", gated, plain)) > 0
+
+
+def test_wrong_places_are_told(monkeypatch):
+    monkeypatch.setitem(expected.ROWS, "timm.models.resnet.BasicBlock", lambda b, above: [])
+    row = check.check("timm", "resnet18", run_up_to=0)
+    assert row["unexpected"] and table.outcome(row) == "other"
+    monkeypatch.setitem(expected.ROWS, "timm.models.resnet.BasicBlock", lambda b, above: [7])
+    assert table.outcome(check.check("timm", "resnet18", run_up_to=0)) == "other"
+    monkeypatch.delitem(expected.ROWS, "timm.models.resnet.BasicBlock")
+    assert check.check("timm", "resnet18", run_up_to=0)["unchecked"] == ["timm.models.resnet.BasicBlock"]
+
+
+def test_table(tmp_path):
+    rows = [check.check("timm", name, run_up_to=0) for name in ("resnet18", "vgg11")]
+    rows.append({"library": "timm", "model": "broken", "error": "ValueError: no"})
+    table.write_table(rows, tmp_path / "docs" / "zoo.md")
+    text = (tmp_path / "docs" / "zoo.md").read_text()
+    assert "| timm      | broken" in text and "ValueError: no" in text
+    [vgg] = [line for line in text.splitlines() if "| vgg " in line]
+    assert [cell.strip() for cell in vgg.split("|")[3:8]] == ["1", "", "1", "", ""]
