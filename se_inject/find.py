@@ -102,14 +102,21 @@ def _check_named(found: Found, selection: Selection) -> None:
     refused = {s.path: s for s in found.skipped if s.refusal.reason is not Reason.LEFT_OUT}
     targets = {target.site.path for target in found.targets}
     names = [name for name in selection.names if name not in targets and (name in refused or targets)]
-    names += [site.path for site in selection.sites if site not in {target.site for target in found.targets}]
     for name in names:
         skip = refused.get(name)
         if skip is None or skip.refusal.reason is not Reason.ALREADY_GATED:
-            why = "the model has no such site" if skip is None else skip.told.reason
-            raise RewriteError(
-                f"{name or '(model)'}: {why}; print(se_inject.find_sites(model)) lists what can be gated"
-            )
+            raise _refusal(name, skip)
+    there = {*found.gated, *(target.site for target in found.targets)}
+    for site in selection.sites:
+        if site not in there:
+            skip = refused.get(site.path)
+            is_other = skip is not None and skip.refusal.reason is Reason.ALREADY_GATED
+            raise _refusal(site.path, None if is_other else skip)
+
+
+def _refusal(name: str, skip: Skip | None) -> RewriteError:
+    why = "the model has no such site" if skip is None else skip.told.reason
+    return RewriteError(f"{name or '(model)'}: {why}; print(se_inject.find_sites(model)) lists what can be gated")
 
 
 def _nothing_to_gate(found: Found) -> Exception:

@@ -44,3 +44,20 @@ def test_sites_that_are_not_there_change_nothing():
     assert exact_state(model) == before
     with pytest.raises(se_inject.errors.ArgumentTypeError, match="sites"):
         se_inject.apply(model, where=[sites[0], torch])
+
+
+def test_a_site_beside_a_pattern_widens_no_kinds():
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), Residual(), nn.Conv2d(16, 16, 3), nn.ReLU()
+    )
+    plain = se_inject.find_sites(model, kinds=["plain"])
+    assert len(plain) == 2
+    assert sorted(site.kind for site in se_inject.find_sites(model, where=["*", plain[0]])) == ["plain", "residual"]
+
+
+def test_a_site_of_another_position_is_none_where_the_block_is_gated():
+    model = network(blocks=2)
+    standard = [site for site in se_inject.find_sites(model) if site.kind == "residual"]
+    se_inject.apply(model, position="post", kinds=["residual"])
+    with pytest.raises(se_inject.errors.RewriteError, match="no such site"):
+        se_inject.apply(model, where=standard[0])

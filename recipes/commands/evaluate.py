@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
     Raises the errors of ``recipes.errors``.
     """
-    parser = argparse.ArgumentParser("recipes evaluate", description=__doc__)
+    parser = argparse.ArgumentParser("python -m recipes evaluate", description=__doc__)
     parser.add_argument("--checkpoint", nargs="+", type=Path, required=True, help="model.safetensors of runs")
     parser.add_argument("--network", help="whose weights the files are, if they do not say, as timm's published ones")
     parser.add_argument("--resize", type=at_least(1), help="shorter edge before the crop (default: the paper's)")

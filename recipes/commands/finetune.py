@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
 
     Raises the errors of ``recipes.errors``.
     """
-    parser = argparse.ArgumentParser("recipes finetune", description=__doc__)
+    parser = argparse.ArgumentParser("python -m recipes finetune", description=__doc__)
     parser.add_argument(
         "--model", required=True, help="timm/NAME, torchvision/NAME or a name of recipes.list_networks()"
     )

@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Raises the errors of ``recipes.errors``.
     """
-    parser = argparse.ArgumentParser("recipes plot", description=__doc__)
+    parser = argparse.ArgumentParser("python -m recipes plot", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     by_epoch = kinds.add_parser("curves", help="error by epoch")
     by_epoch.add_argument("runs", nargs="+", type=Path, help="folders of runs")

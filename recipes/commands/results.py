@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Raises the errors of ``recipes.errors``.
     """
-    parser = argparse.ArgumentParser("recipes results", description=__doc__)
+    parser = argparse.ArgumentParser("python -m recipes results", description=__doc__)
     parser.add_argument("--data", help="as for recipes.train")
     parser.add_argument("--network", default="se_resnet20", help="(default: %(default)s)")
     parser.add_argument("--seeds", type=at_least(1), default=3, help="number of seeds (default: %(default)s)")

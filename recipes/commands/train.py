@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
     Raises the errors of ``recipes.errors``.
     """
-    parser = argparse.ArgumentParser("recipes train", description=__doc__)
+    parser = argparse.ArgumentParser("python -m recipes train", description=__doc__)
     parser.add_argument(
         "--network", default="se_resnet20", help="a name of recipes.list_networks() (default: %(default)s)"
     )

@@ -20,12 +20,12 @@ class Selection:
     """
 
     def __init__(self, kinds: Iterable[Kind], where: Where) -> None:
-        self.kinds = _checked_kinds(kinds)
+        self._kinds = _checked_kinds(kinds)
         self._predicate = where if callable(where) else None
         chosen = () if callable(where) else _checked(where)
         self.sites = tuple(item for item in chosen if isinstance(item, Site))
         self._patterns = tuple(item for item in chosen if isinstance(item, str))
-        self.kinds |= {site.kind for site in self.sites}
+        self.kinds = self._kinds | {site.kind for site in self.sites}  # to look for
 
     @property
     def names(self) -> list[str]:
@@ -34,10 +34,10 @@ class Selection:
 
     def selects(self, site: Site) -> bool:
         """Whether a site is asked for."""
-        if site.kind not in self.kinds:
-            return False
         if site in self.sites:
             return True
+        if site.kind not in self._kinds:
+            return False
         if self._predicate is not None:
             return bool(self._predicate(site))
         return any(fnmatch.fnmatchcase(site.path, pattern) for pattern in self._patterns)

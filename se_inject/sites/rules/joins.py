@@ -29,7 +29,7 @@ def joins(
         if candidate.kind == "residual":
             candidate = positioned(flow, candidate, position)
         elif position != "standard" and candidate.value is not None:
-            candidate = candidate.without(Reason.OTHER_POSITION, repr(position))
+            candidate = candidate.without(Reason.OTHER_POSITION, f'"{position}"')
         if candidate.value is not None:
             placement = (candidate.value, candidate.users)
             if _is_inside_child(candidate):
