@@ -55,9 +55,9 @@ def test_a_site_beside_a_pattern_widens_no_kinds():
     assert sorted(site.kind for site in se_inject.find_sites(model, where=["*", plain[0]])) == ["plain", "residual"]
 
 
-def test_a_site_of_another_position_is_none_where_the_block_is_gated():
+def test_a_site_of_another_position_says_that_its_block_is_gated():
     model = network(blocks=2)
     standard = [site for site in se_inject.find_sites(model) if site.kind == "residual"]
     se_inject.apply(model, position="post", kinds=["residual"])
-    with pytest.raises(se_inject.errors.RewriteError, match="no such site"):
-        se_inject.apply(model, where=standard[0])
+    with pytest.raises(se_inject.errors.AllGatedError):
+        se_inject.apply(model, where=standard)
