@@ -30,11 +30,11 @@ def find_sites(
     ``kinds`` selects from "residual" and "inception", the paper's, and "dense" (the new features of a dense concat),
     "noskip" (what a block returns that has no identity, of a class whose other blocks are gated) and "plain" (the
     activation after a convolution and its norm, as in VGG). ``where`` selects sites: a predicate on ``Site``, or one or
-    more shell-style patterns that block paths must match, such as ``"layer[34].*"``. ``position`` is the place of a
-    residual block's gate: "standard" on the branch, "pre" before the branch, "post" after the add and its activation,
-    "identity" on the identity. ``example_inputs`` (one tensor, or a tuple of arguments, shapes as for the model) is run
-    through a copy of the model, in eval mode, where the graph alone does not tell how many channels a value has. The
-    model is not changed.
+    more shell-style patterns that block paths must match, such as ``"layer[34].*"``, or sites that were found before.
+    ``position`` is the place of a residual block's gate: "standard" on the branch, "pre" before the branch, "post"
+    after the add and its activation, "identity" on the identity. ``example_inputs`` (one tensor, or a tuple of
+    arguments, shapes as for the model) is run through a copy of the model, in eval mode, where the graph alone does not
+    tell how many channels a value has. The model is not changed.
 
     Raises ``NotAModuleError``, ``WrappedModelError``, ``ArgumentTypeError`` and ``InvalidArgumentError``.
     Site rules: Hu, Shen, Sun, "Squeeze-and-Excitation Networks", section 3.3; positions: section 6.5, figure 5.

@@ -18,8 +18,8 @@ _MISSING = object()
 _WHAT_A_CLASS_IS = frozenset("__name__ __qualname__ __mro__ __bases__ __base__ __dict__ mro".split())
 
 
-class Attributes:
-    """The attributes of one object, by name; of what is changed in place, a copy."""
+class _Places:
+    """What an object holds under keys; of what is changed in place, a copy."""
 
     __slots__ = ("_is_changed", "_owner", "_run")
 
@@ -28,9 +28,16 @@ class Attributes:
         self._owner = owner
         self._is_changed = is_changed
 
-    def __getitem__(self, name: str) -> Any:
-        value = self._get(name)
+    def __getitem__(self, index: Any) -> Any:
+        value = self._get(index)
         return self._run.augmented(value) if self._is_changed else value
+
+    def _get(self, index: Any) -> Any:
+        raise NotImplementedError
+
+
+class Attributes(_Places):
+    """The attributes of one object, by name."""
 
     def _get(self, name: str) -> Any:
         run, owner = self._run, self._owner
@@ -126,19 +133,8 @@ def _holds_state(attributes: dict[str, Any], name: str) -> bool:
     return any(name in attributes[key] for key in ("_parameters", "_buffers", "_modules"))
 
 
-class Items:
+class Items(_Places):
     """The items of one object, by index or key."""
-
-    __slots__ = ("_is_changed", "_owner", "_run")
-
-    def __init__(self, run: Any, owner: Any, is_changed: bool = False) -> None:
-        self._run = run
-        self._owner = owner
-        self._is_changed = is_changed
-
-    def __getitem__(self, index: Any) -> Any:
-        value = self._get(index)
-        return self._run.augmented(value) if self._is_changed else value
 
     def _get(self, index: Any) -> Any:
         run, owner = self._run, self._owner
