@@ -2,23 +2,26 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import fx, nn
+from torch import nn
 
 from .errors import AllFilteredError, AllGatedError, NoBlockError, RewriteError
-from .probe import measure_channels
+from .probe import channels_of, measure_channels
 from .sites.qualified_names import join
 from .sites.reasons import Reason, Refusal
 from .sites.scan import ModelScan
 from .sites.selection import Selection, Where
 from .sites.site import PAPERS_KINDS, Kind, Position, Site, Sites, check_position
 from .sites.target import Skip, Target
-from .sites.wrapped import check_model
+from .sites.wrapped import as_module
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 
 def find_sites(
-    model: nn.Module,
+    model: "nn.Module | ExportedProgram",
     *,
     kinds: Iterable[Kind] = PAPERS_KINDS,
     where: Where = None,
@@ -55,7 +58,7 @@ def find_sites(
     -------  --------------------------
     0        left out by kinds or where
     """
-    found = find(model, Selection(kinds, where), position, example_inputs)
+    found = find(as_module(model), Selection(kinds, where), position, example_inputs)
     return Sites((target.site for target in found.targets), (skip.told for skip in found.skipped))
 
 
@@ -74,7 +77,6 @@ def find(model: nn.Module, selection: Selection, position: Position, example_inp
     >>> find(nn.ReLU(), Selection(PAPERS_KINDS, None), "standard", None).targets
     []
     """
-    check_model(model)
     check_position(position)
     scan = ModelScan(model, selection.kinds, position)
     targets, skipped = [], list(scan.skipped)
@@ -144,11 +146,18 @@ def _with_channels(
 ) -> Iterable[tuple[Target, Refusal | None]]:
     """The targets with channels that the graph does not tell measured on an example, or why they stay unknown."""
     unknown = [target for target in targets if target.finding.channels is None]
-    measured = {}
+    # A tracer ran an example, and noted the shapes.
+    noted = {
+        target.site: channels_of(target.finding.shape, None, target.finding)
+        for target in unknown
+        if target.finding.shape is not None
+    }
+    unknown = [target for target in unknown if target.site not in noted]
+    measured = dict(noted)
     if unknown and example_inputs is not None:
         wanted = [(join(target.block_path, target.finding.producer), target.finding) for target in unknown]
         features = measure_channels(model, wanted, example_inputs)
-        measured = {target.site: feature for target, feature in zip(unknown, features, strict=True)}
+        measured |= {target.site: feature for target, feature in zip(unknown, features, strict=True)}
     for target in targets:
         feature = measured.get(target.site)
         if target.finding.channels is not None:
@@ -157,7 +166,5 @@ def _with_channels(
             yield target, Refusal(Reason.CHANNELS_UNTOLD)
         elif isinstance(feature, Refusal):
             yield target, feature
-        elif feature.last and isinstance(target.block, fx.GraphModule):
-            yield target, Refusal(Reason.NHWC_IN_GRAPH)
         else:
             yield target.with_channels(feature), None

@@ -2,29 +2,31 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from .errors import InvalidArgumentError, NoGateError, RewriteError, WrappedModelError
 from .find import targets_to_gate
 from .gate.factory import Gate, GateMaker
 from .gate.record import Gated, is_gated, originally
 from .gate.squeeze_excitation import Form, check_form, check_reduction, mark_injected
-from .graphs.scopes import gate_calls
+from .graphs.traced import Program, gate_paths, is_traced, read_with, trains
 from .sites.selection import Selection, Where
 from .sites.site import PAPERS_KINDS, Kind, Position, Site
 from .sites.target import Target
-from .sites.wrapped import check_model
+from .sites.wrapped import as_module
 from .source.diff import Diff, patches
 from .source.edits import Edit
 from .surgery.gated_block import uninstall
-from .surgery.graph_module import remove_from_graph
-from .surgery.plan import named_edits, plan
+from .surgery.plan import named_edits, plan, plan_removal
 from .surgery.transaction import change_all
 
-Model = TypeVar("Model", bound=nn.Module)
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+Model = TypeVar("Model", bound="nn.Module | ExportedProgram")
 
 
 def apply(
@@ -73,11 +75,11 @@ def apply(
     """
     check_form(init)
     selection = Selection(kinds, where)
-    check_model(model)
-    maker = GateMaker(gate, init, taken=model.modules())
+    changed = as_module(model)
+    maker = GateMaker(gate, init, taken=changed.modules())
     _check_reduction(reduction, maker)
     planned: dict[nn.Module, list[Target]] = {}
-    for target in targets_to_gate(model, selection, position, example_inputs):
+    for target in targets_to_gate(changed, selection, position, example_inputs):
         planned.setdefault(target.block, []).append(target)
     changes: list[Callable[[], None]] = []
     for block, targets in planned.items():
@@ -87,7 +89,7 @@ def apply(
         except RewriteError as error:
             raise RewriteError(f"{targets[0].site.path}: {error}") from error
     change_all(planned, changes)
-    return model
+    return changed.program if isinstance(changed, Program) else model  # type: ignore[return-value]
 
 
 def remove(model: Model) -> Model:
@@ -99,20 +101,21 @@ def remove(model: Model) -> Model:
     Traceback (most recent call last):
     se_inject.errors.NoGateError: the model has no gates from se_inject.apply
     """
-    check_model(model)
-    blocks = [(path, m) for path, m in model.named_modules() if is_gated(m) and not isinstance(m, fx.GraphModule)]
+    changed = as_module(model)
+    blocks = [(path, m) for path, m in changed.named_modules() if is_gated(m) and not is_traced(m)]
     for path, block in blocks:
         if isinstance(block, Gated) and "_se_rewrite" not in vars(type(block)):
             raise WrappedModelError(
                 f"{path}: its class was extended to {type(block).__name__} after apply; undo that first"
             )
-    graph_modules = [m for m in model.modules() if isinstance(m, fx.GraphModule) and gate_calls(m, m.graph)]
-    if not blocks and not graph_modules:
+    inside = {below for m in changed.modules() for path in read_with(m) for below in m.get_submodule(path).modules()}
+    traced = [m for m in changed.modules() if is_traced(m) and m not in inside and gate_paths(m)]
+    if not blocks and not traced:
         raise NoGateError("the model has no gates from se_inject.apply")
     changes = [partial(uninstall, block) for _, block in blocks]
-    changes += [partial(remove_from_graph, module) for module in graph_modules]
-    change_all([*(block for _, block in blocks), *graph_modules], changes)
-    return model
+    changes += [plan_removal(module) for module in traced]
+    change_all([*(block for _, block in blocks), *traced], changes)
+    return changed.program if isinstance(changed, Program) else model  # type: ignore[return-value]
 
 
 def diff(
@@ -141,7 +144,7 @@ def diff(
     +        out = self.se(self.bn2(out))
     ...
     """
-    targets = targets_to_gate(model, Selection(kinds, where), position, example_inputs)
+    targets = targets_to_gate(as_module(model), Selection(kinds, where), position, example_inputs)
     edited: dict[nn.Module, tuple[Edit, ...]] = {}
     for target in targets:
         edited[target.block] = (*edited.get(target.block, ()), *named_edits(target.finding))
@@ -159,14 +162,21 @@ def _note(target: Target) -> str:
 def _make_gate(target: Target, reduction: int | Callable[[Site], int], maker: GateMaker) -> nn.Module:
     width = reduction(target.site) if callable(reduction) else reduction
     check_reduction(width)
-    module = target.block if target.finding.producer else target.block.get_submodule(target.finding.source)
-    like: torch.Tensor | None = next((p for p in module.parameters() if p.is_floating_point()), None)
+    like = _like(target)
     if like is not None and like.dtype.itemsize == 1:  # float8 is for weights that others made; nothing learns in it
         like = torch.empty(0, device=like.device)
     with torch.inference_mode(False):  # parameters made in inference mode could never be trained
         gate = maker.make(target.site.channels, width, like=like, rank=target.finding.rank)
     mark_injected(gate, target.site.channels)
-    return gate.train(target.block.training)
+    return gate.train(trains(target.block) if target.finding.in_graph else target.block.training)
+
+
+def _like(target: Target) -> torch.Tensor | None:
+    """A weight of the dtype and on the device that the gate will have."""
+    if target.finding.in_graph:
+        return target.finding.like
+    module = target.block if target.finding.producer else target.block.get_submodule(target.finding.source)
+    return next((p for p in module.parameters() if p.is_floating_point()), None)
 
 
 def _check_reduction(reduction: int | Callable[[Site], int], maker: GateMaker) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from .errors import InvalidArgumentError
 from .graphs.channels import Feature
-from .graphs.scopes import ungated_graph
+from .graphs.traced import is_traced
 from .sites.findings import Finding
 from .sites.reasons import Reason, Refusal
 from .surgery.gated_block import uninstall
@@ -48,9 +48,7 @@ def measure_channels(
         blocks.setdefault(path, []).append((finding, probes[-1]))
     for path, probed in blocks.items():
         block = model.get_submodule(path)
-        if isinstance(block, fx.GraphModule):
-            block.graph = ungated_graph(block)
-        else:
+        if not is_traced(block):
             uninstall(block)
         plan(block, probed)()
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
@@ -64,7 +62,7 @@ def measure_channels(
         shapes = [probe.shape for probe in probes]
         others = _shapes_of_a_larger_example(model, arguments, probes)
     triples = zip(shapes, others, (finding for _, finding in sites), strict=True)
-    return [_channels(shape, other, finding) for shape, other, finding in triples]
+    return [channels_of(shape, other, finding) for shape, other, finding in triples]
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -95,7 +93,12 @@ def _shapes_of_a_larger_example(
     return [probe.shape for probe in probes]
 
 
-def _channels(shape: torch.Size | None, other: torch.Size | None, finding: Finding) -> Feature | Refusal:
+def channels_of(shape: tuple[int, ...] | None, other: tuple[int, ...] | None, finding: Finding) -> Feature | Refusal:
+    """The channels of a value of some shape, and of another one for twice the height and width, if that is known.
+
+    >>> str(channels_of((2, 8), None, Finding("residual", "add")))
+    'it is not a feature map (N, C, *): its shape is (2, 8)'
+    """
     if shape is None:
         return Refusal(Reason.CHANNELS_UNKNOWN, "example_inputs do not reach it")
     if len(shape) < 3:

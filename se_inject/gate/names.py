@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
 from .squeeze_excitation import injected_channels
 
@@ -27,11 +27,14 @@ def free_name(
     return next(name for name in _names(suffix) if name not in taken and not hasattr(cls, name))
 
 
-def free_name_in_graph(module: fx.GraphModule, path: str, suffix: str = "") -> str:
-    """The same for the block at ``path`` of a traced model."""
+def free_name_among(taken: Collection[str], path: str, suffix: str = "") -> str:
+    """The same for the block at ``path`` of a traced model, of whose modules ``taken`` are the paths.
+
+    >>> free_name_among({"layer1.se"}, "layer1"), free_name_among({"layer1.se"}, "")
+    ('se_gate', 'se')
+    """
     prefix = f"{path}." if path else ""
-    children = dict(module.named_modules())
-    return next(name for name in _names(suffix) if prefix + name not in children or _is_ours(children[prefix + name]))
+    return next(name for name in _names(suffix) if prefix + name not in taken)
 
 
 def _names(suffix: str) -> Iterator[str]:
@@ -40,7 +43,11 @@ def _names(suffix: str) -> Iterator[str]:
     yield from (f"se_gate{suffix}_{i}" for i in itertools.count(2))
 
 
-def _is_ours(module: nn.Module) -> bool:
-    """Whether a child is a gate of ours, or a container of a block's several gates."""
+def is_ours(module: nn.Module) -> bool:
+    """Whether a child is a gate of ours, or a container of a block's several gates.
+
+    >>> is_ours(nn.ReLU())
+    False
+    """
     gates = [module] if injected_channels(module) is not None else list(module.children())
     return bool(gates) and all(injected_channels(gate) is not None for gate in gates)

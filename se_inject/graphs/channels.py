@@ -10,7 +10,7 @@ from torch.nn.modules import activation, batchnorm, dropout, instancenorm, paddi
 from torch.nn.parameter import is_lazy
 
 from .layers import is_conv, is_sequential
-from .ops import ACTIVATIONS, ADD, CAT, DIV, MUL, SPLITS, argument, first_channels, is_crop, op_name
+from .operations import CAT, argument, first_channels, is_a, is_crop, op_name
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,8 @@ class Feature:
 # The graphs of a child's forward (one for each case), or nothing where it cannot be traced.
 GraphsOf = Callable[[nn.Module], Iterable[fx.Graph]]
 
-_ELEMENTWISE = frozenset(
-    "alias abs neg exp sqrt dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout drop_path"
-    " stochastic_depth contiguous clone detach to float half double bfloat16 type type_as batch_norm instance_norm"
-    " layer_norm group_norm".split()
-)
-_SPATIAL = frozenset(
-    "interpolate max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d"
-    " adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"
-    " lp_pool1d lp_pool2d".split()
-)
-_BINARY = ADD | MUL | DIV | {"sub", "isub", "sub_", "maximum", "minimum"}
+_BINARY = ("add", "subtract", "multiply", "divide", "extremum")
+_ELEMENTWISE = ("elementwise", "copy", "dropout", "norm", "activation")
 _ELEMENTWISE_MODULES = tuple(
     getattr(source, name)
     for source in (activation, dropout)
@@ -125,10 +116,10 @@ def _moves_channels(module: nn.Module, graphs_of: GraphsOf) -> bool:
         for node in graph.nodes:
             if node.op == "placeholder" or not data.isdisjoint(node.all_input_nodes):
                 data.add(node)
-                moves = op_name(node) in {"permute", "transpose", "movedim", "cat"} | SPLITS
+                moves = op_name(node) in {"permute", "transpose", "movedim", "cat"} or is_a("split", node)
                 if moves or (op_name(node) in _OTHER_CHANNELS and not made.isdisjoint(node.all_input_nodes)):
                     return True
-            if op_name(node).startswith("conv") or not made.isdisjoint(node.all_input_nodes):
+            if is_a("convolution", node) or not made.isdisjoint(node.all_input_nodes):
                 made.add(node)
     return False
 
@@ -142,13 +133,13 @@ _OTHER_CHANNELS = frozenset(
 def _after_function(node: fx.Node, known: dict[fx.Node, Feature | None], owner: nn.Module) -> Feature | None:
     name = op_name(node)
     source = known.get(node.all_input_nodes[0]) if node.all_input_nodes else None
-    if name.startswith("conv"):
+    if is_a("convolution", node):
         return _after_functional_conv(node, owner)
-    if name in _BINARY:
+    if any(is_a(kind, node) for kind in _BINARY):
         return _broadcast([known.get(arg) for arg in node.args[:2] if isinstance(arg, fx.Node)])
-    if name in _ELEMENTWISE or name.rstrip("_") in ACTIVATIONS:
+    if any(is_a(kind, node) for kind in _ELEMENTWISE):
         return source
-    if name in _SPATIAL:
+    if _is_spatial(node):
         return source if source and not source.last else None
     if name == "getitem" and source and not source.last and (first := first_channels(node)):
         return Feature(first) if first <= source.channels else None
@@ -162,6 +153,11 @@ def _after_function(node: fx.Node, known: dict[fx.Node, Feature | None], owner: 
         whole = [part.channels for part in parts if part is not None and not part.last]
         return Feature(sum(whole)) if len(whole) == len(parts) else None
     return None
+
+
+def _is_spatial(node: fx.Node) -> bool:
+    """Whether a function works on positions, channel by channel."""
+    return is_a("pool", node) or is_a("interpolation", node)
 
 
 def _after_functional_conv(node: fx.Node, owner: nn.Module) -> Feature | None:
@@ -212,7 +208,7 @@ def _demanded(value: fx.Node, owner: nn.Module, graphs_of: GraphsOf) -> Feature 
             module = owner.get_submodule(str(user.target))
             keeps, found = isinstance(module, _KEEPING_MODULES), _demanded_by(module, graphs_of)
         else:
-            keeps, found = op_name(user).rstrip("_") in _ELEMENTWISE | _SPATIAL | ACTIVATIONS, None
+            keeps, found = _is_spatial(user) or any(is_a(kind, user) for kind in _ELEMENTWISE), None
         if keeps:
             found = _demanded(user, owner, graphs_of)
         if found is not None:

@@ -9,20 +9,16 @@ from torch import fx, nn
 
 from ..gate.squeeze_excitation import own_modules
 from .layers import GLOBAL_POOLS, flatten, is_conv, is_one, is_upsampling_layer
-from .ops import (
-    ACTIVATIONS,
+from .operations import (
     ADD,
-    ARITHMETIC,
-    ATTENTION,
     DIV,
     MUL,
     SHAPE_ATTRIBUTES,
-    SHAPE_ONLY,
-    SHAPING,
-    UPSAMPLING,
     argument,
+    is_a,
     is_in_place,
     is_part_of_split,
+    layers,
     op_name,
 )
 
@@ -57,10 +53,8 @@ class Flow:
         """The values that are used as sizes only, such as the height and width that a transformer hands on."""
         sizes: set[fx.Node] = set()
         for node in reversed(self.nodes):
-            shapes = [
-                user.op == "call_method" and user.target in SHAPING and user.args[0] is not node for user in node.users
-            ]
-            computes = [user in sizes and op_name(user) in ARITHMETIC for user in node.users]
+            shapes = [is_a("reshape", user) and argument(user, 0, "input") is not node for user in node.users]
+            computes = [user in sizes and is_a("arithmetic", user) for user in node.users]
             if shapes and all(a or b for a, b in zip(shapes, computes, strict=True)):
                 sizes.add(node)
         return sizes
@@ -91,7 +85,7 @@ class Flow:
     @functools.cached_property
     def linear_mask(self) -> int:
         """The nodes that run linear layers."""
-        return self._mask(lambda node: isinstance(self.module(node), nn.Linear))
+        return self._mask(lambda node: isinstance(self.module(node), layers("linear")))
 
     @functools.cached_property
     def nonlinear_mask(self) -> int:
@@ -104,7 +98,7 @@ class Flow:
         return self._mask(lambda node: self._is_attention(node) and "inner" not in node.meta)
 
     def _is_attention(self, node: fx.Node) -> bool:
-        return op_name(node) in ATTENTION or isinstance(self.module(node), nn.Softmax | nn.Softmax2d)
+        return is_a("attention", node) or isinstance(self.module(node), layers("attention"))
 
     @functools.cached_property
     def parameter_mask(self) -> int:
@@ -116,8 +110,7 @@ class Flow:
 
     @staticmethod
     def _is_shape_only(node: fx.Node) -> bool:
-        name = op_name(node)
-        return name in SHAPE_ONLY or (name == "getattr" and node.args[1] in SHAPE_ATTRIBUTES)
+        return is_a("shape", node) or (op_name(node) == "getattr" and node.args[1] in SHAPE_ATTRIBUTES)
 
     def members(self, mask: int) -> Iterator[fx.Node]:
         """The nodes of a mask, in order."""
@@ -157,8 +150,7 @@ class Flow:
         module = self.module(node)
         if module is not None:
             return self.depth_of(module)
-        name = op_name(node)
-        return int(name.startswith("conv") and name.rstrip("d").rstrip("123") in {"conv", "conv_transpose"})
+        return int(is_a("convolution", node))
 
     def conv_depth(self, region: int) -> int:
         """The most convolutions on one way through a region; parallel ones count once."""
@@ -188,14 +180,14 @@ class Flow:
         if name in MUL | DIV:
             x, factor = argument(node, 0, "input"), argument(node, 1, "other")
             return self.is_data(x) != self.is_data(factor) and (name in MUL or self.is_data(x))
-        return "dropout" in name or name in {"drop_path", "stochastic_depth"}
+        return is_a("dropout", node)
 
     def is_activation(self, node: fx.Node) -> bool:
         """Whether a node runs an activation and nothing else."""
         module = self.module(node)
         if module is not None:
             return not module._modules and not isinstance(module, nn.GLU) and self._is_nonlinear(node)
-        return op_name(node).rstrip("_") in ACTIVATIONS
+        return is_a("activation", node)
 
     def _module_parameters(self, node: fx.Node) -> Iterator[nn.Parameter]:
         module = self.module(node)
@@ -203,7 +195,9 @@ class Flow:
 
     def _is_upsampling(self, node: fx.Node) -> bool:
         module = self.module(node)
-        return op_name(node) in UPSAMPLING if module is None else is_upsampling_layer(module)
+        if module is not None:
+            return is_upsampling_layer(module)
+        return is_a("interpolation", node) or is_a("unpooling", node)
 
     def _is_nonlinear(self, node: fx.Node) -> bool:
         module = self.module(node)
@@ -212,7 +206,7 @@ class Flow:
             return any("activation" in type(m).__module__.rpartition(".")[2] for m in own_modules(module))
         if op_name(node) in MUL:
             return len([source for source in node.all_input_nodes if self.is_data(source)]) > 1
-        return op_name(node).rstrip("_") in ACTIVATIONS
+        return is_a("activation", node)
 
     def squeezes(self, node: fx.Node) -> bool:
         """Whether a node averages (or maximizes) over all positions: the first half of any channel gate."""
@@ -220,7 +214,7 @@ class Flow:
         if module is not None:
             return any(isinstance(m, GLOBAL_POOLS) and is_one(m.output_size) for m in own_modules(module))
         name = op_name(node)
-        if name in {"mean", "amax", "amin", "sum", "norm", "vector_norm"}:
+        if is_a("reduction", node):
             return self._reduces_positions(node, argument(node, 2 if "norm" in name else 1, "dim", "axis"))
         if name in {"view", "reshape"}:
             return list(flatten(node.args[1:]))[-2:] == [1, 1]  # (N, C, 1, 1), as of a global context

@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.fx.node import map_arg
 
 from .layers import is_sequential
-from .ops import ADD, CAT, op_name
+from .operations import ADD, CAT, op_name
 
 GraphsOf = Callable[[nn.Module], Sequence[fx.Graph]]
 

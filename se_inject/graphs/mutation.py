@@ -4,7 +4,7 @@ from torch import fx, nn
 
 from .dataflow import Flow
 from .layers import is_sequential
-from .ops import op_name
+from .operations import is_a
 
 
 def is_overwritten(flow: Flow, value: fx.Node, users: tuple[fx.Node, ...]) -> bool:
@@ -38,17 +38,11 @@ def changes_input(flow: Flow) -> bool:
     return False
 
 
-_VIEWS = frozenset(
-    "getitem view reshape flatten unflatten squeeze unsqueeze permute transpose contiguous to float expand detach"
-    " movedim swapaxes t view_as type_as".split()
-)
-
-
 def _may_alias(flow: Flow, node: fx.Node) -> bool:
     """Whether a node's output can share memory with its input."""
     module = flow.module(node)
     if module is None:
-        return op_name(node) in _VIEWS or flow.is_in_place(node)
+        return is_a("view", node) or flow.is_in_place(node)
     return keeps_memory(module) or flow.is_in_place(node)
 
 

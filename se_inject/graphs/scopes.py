@@ -1,64 +1,136 @@
-"""What a traced model's own graph tells: which module each node ran in, and which nodes are our gates."""
+"""Which module call each value of a flat graph belongs to: noted by the tracer, or told by the names of the layers."""
 
-import copy
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from torch import fx
 
-from ..gate.squeeze_excitation import injected_channels
-from .dataflow import Flow
+from .flat import FlatGraph
 
 
 class Call(NamedTuple):
-    """One call of a module: a key of its own, as a shared module may be called often, and the module's path."""
+    """One call of a module: a key of its own, as a shared module may be called often; the module's path and class."""
 
     key: str
     path: str
+    cls: str = ""
 
 
-class Scopes:
-    """The modules around each node of a traced graph, as fx noted them in ``nn_module_stack``."""
-
-    def __init__(self, graph: fx.Graph) -> None:
-        self._stacks = {
-            node: [Call(key, path) for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items()]
-            for node in graph.nodes
-        }
-
-    def innermost(self, node: fx.Node) -> Call:
-        """The module call that a node belongs to; the model itself where nothing is known."""
-        return self._stacks[node][-1] if self._stacks[node] else Call("", "")
-
-    def leaves(self, node: fx.Node) -> bool:
-        """Whether a value is used outside the module call that made it."""
-        if not self._stacks[node]:
-            return any(user.op == "output" for user in node.users)
-        return any(self.innermost(node) not in self._stacks[user] for user in node.users)
-
-    def own_nodes(self, flow: Flow, joins: Iterable[fx.Node]) -> Callable[[fx.Node], int]:
-        """For each join, the mask of nodes that belong to its block and not to a block inside that."""
-        blocks = {self.innermost(join) for join in joins}
-        masks: dict[Call, int] = {}
-        for node, bit in flow.bit.items():
-            owner = next((call for call in reversed(self._stacks[node]) if call in blocks), Call("", ""))
-            masks[owner] = masks.get(owner, 0) | bit
-        return lambda join: masks[self.innermost(join)]
+Stack = tuple[Call, ...]
 
 
-def ungated_graph(module: fx.GraphModule) -> fx.Graph:
-    """A copy of a GraphModule's graph without the calls of our gates."""
-    graph = copy.deepcopy(module.graph)
-    for node in gate_calls(module, graph):
-        node.replace_all_uses_with(node.all_input_nodes[0])
-        graph.erase_node(node)
-    return graph
+def stacks(flat: FlatGraph) -> dict[fx.Node, Stack]:
+    """The calls around each value, the outermost first."""
+    if not any(node.meta.get("nn_module_stack") or "calls" in node.meta for node in flat.data):
+        return _told_by_names(flat)
+    noted = {node: _noted(node) for node in flat.data}
+    return _filled(noted)
 
 
-def gate_calls(module: fx.GraphModule, graph: fx.Graph) -> list[fx.Node]:
-    """The calls of our gates in a GraphModule's graph."""
-    return [
-        node
-        for node in graph.nodes
-        if node.op == "call_module" and injected_channels(module.get_submodule(str(node.target))) is not None
-    ]
+def _noted(node: fx.Node) -> Stack | None:
+    if "calls" in node.meta:
+        return tuple(Call(*call) for call in node.meta["calls"])
+    stack = node.meta.get("nn_module_stack")
+    if not stack or any("_empty_nn_module_stack" in str(key) for key in stack):
+        return None
+    calls = (Call(str(key), _path(path), _class_name(cls)) for key, (path, cls) in stack.items())
+    return tuple(call for call in calls if call.path)
+
+
+def _filled(noted: dict[fx.Node, Stack | None]) -> dict[fx.Node, Stack]:
+    """A node without a note, which a pass put there, is in all calls that the nodes before and after it share."""
+    nodes = list(noted)
+    after: list[Stack] = []
+    following: Stack = ()
+    for node in reversed(nodes):
+        stack = noted[node]
+        following = following if stack is None else stack
+        after.append(following)
+    found: dict[fx.Node, Stack] = {}
+    before: Stack = ()
+    for node, following in zip(nodes, reversed(after), strict=True):
+        stack = noted[node]
+        before = _common(before, following) if stack is None else stack
+        found[node] = before
+    return found
+
+
+def _common(a: Stack, b: Stack) -> Stack:
+    shared = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x.key != y.key), min(len(a), len(b)))
+    return a[:shared]
+
+
+def _path(noted: str) -> str:
+    """A path as qualified names have it; dynamo notes the expression ``L['self'].layer1[0]``."""
+    noted = re.sub(r"^[LG]\['\w+'\](\.__closure__\[\d+\]\.cell_contents)?", "", noted)
+    return ".".join(name for name in re.findall(r"\w+", noted) if name not in ("_modules", "self"))
+
+
+def _class_name(cls: Any) -> str:
+    return cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _told_by_names(flat: FlatGraph) -> dict[fx.Node, Stack]:
+    """Scopes where the tracer noted none: layers have qualified names, a function belongs to what it joins.
+
+    A function of one value is in the call that made the value. One of several is in the call that all layers are in
+    which make one of its operands and not the others: those of a branch, or of the paths of a concat.
+    """
+    owners: dict[fx.Node, list[str]] = {}
+    numbered = _numbered_containers(flat)
+    ancestors = {node: 1 << i for i, node in enumerate(flat.data)}
+    members = list(flat.data)
+    for node in flat.data:
+        sources = [source for source in node.all_input_nodes if source in flat.data]
+        for source in sources:
+            ancestors[node] |= ancestors[source]
+        if _qualified_name(node):
+            owners[node] = _qualified_name(node).split(".")[:-1]
+            continue
+        common = -1
+        for source in sources:
+            common &= ancestors[source]
+        own = ancestors[node] & ~common & ~(1 << members.index(node)) if len(sources) > 1 else 0
+        inside = [owners[member] for member in _members(own, members) if member in owners]
+        inside = inside or [owners[source] for source in sources if source in owners]
+        owner = _shared_prefix(inside)
+        while owner and tuple(owner) in numbered:
+            owner = owner[:-1]
+        owners[node] = owner
+    return {node: _calls(owners.get(node, []), _qualified_name(node)) for node in flat.data}
+
+
+def _qualified_name(node: fx.Node) -> str:
+    origin = node.meta.get("value_at", {}).get("")
+    return str(origin.target) if origin is not None and origin.op == "call_module" else ""
+
+
+def _numbered_containers(flat: FlatGraph) -> set[tuple[str, ...]]:
+    """The paths of containers such as ``nn.Sequential``, whose children have numbers: no function is theirs."""
+    children: dict[tuple[str, ...], set[str]] = {}
+    for node in flat.data:
+        names = _qualified_name(node).split(".")
+        for i, name in enumerate(names):
+            children.setdefault(tuple(names[:i]), set()).add(name)
+    return {path for path, names in children.items() if path and all(name.isdigit() for name in names)}
+
+
+def _members(mask: int, nodes: list[fx.Node]) -> Iterator[fx.Node]:
+    while mask:
+        low = mask & -mask
+        yield nodes[low.bit_length() - 1]
+        mask ^= low
+
+
+def _shared_prefix(paths: list[list[str]]) -> list[str]:
+    if not paths:
+        return []
+    shortest = min(map(len, paths))
+    length = next((i for i in range(shortest) if len({path[i] for path in paths}) > 1), shortest)
+    return paths[0][:length]
+
+
+def _calls(owner: list[str], layer: str) -> Stack:
+    paths = [".".join(owner[: i + 1]) for i in range(len(owner))] + ([layer] if layer else [])
+    return tuple(Call(path, path) for path in paths)

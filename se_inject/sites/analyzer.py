@@ -2,23 +2,23 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from ..gate.names import free_name, free_name_in_graph, numbered
+from ..gate.names import free_name
 from ..gate.record import originally
 from ..graphs.channels import Feature, features
 from ..graphs.dataflow import Flow
+from ..graphs.folded import Folded
 from ..graphs.layers import is_sequential
-from ..graphs.scopes import Call, Scopes, ungated_graph
+from ..graphs.traced import is_traced
 from ..tracing.capture import Capture, capture
 from ..tracing.errors import UntraceableError
 from ..tracing.gate_places import Placer, ValueUses, slots_fit
 from .children import Children, has_own_forward, leaves_block
 from .existing_gates import has_gate, unreadable
-from .findings import Analysis, Finding, accept, called
+from .findings import Analysis, Finding, accept, called, named
 from .grouping import Entry, grouped
 from .output_gate import producer
 from .reasons import Reason, Refusal
@@ -26,6 +26,7 @@ from .rules.candidate import Candidate
 from .rules.joins import block_output, joins
 from .rules.plain import activations, plain_candidates
 from .site import PAPERS_KINDS, Kind, Position
+from .traced import findings_in
 from .wrapped import is_wrapped
 
 Rule = Callable[[Flow], Iterator[Candidate]]
@@ -42,8 +43,8 @@ class BlockAnalyzer:
 
     def analyse(self, block: nn.Module) -> Analysis:
         """The adds and concats of a block that may be gated already. Raises ``UntraceableError``."""
-        if isinstance(block, fx.GraphModule):
-            return self._analyse_graph_module(block)
+        if is_traced(block):
+            return Analysis(tuple(findings_in(block, self._judged)))
         return self._once("joins", block, self._joins)
 
     def analyse_output(self, block: nn.Module) -> Analysis:
@@ -63,7 +64,7 @@ class BlockAnalyzer:
         (True, False)
         """
         changes_class = isinstance(module, nn.modules.lazy.LazyModuleMixin) or parametrize.is_parametrized(module)
-        is_container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict | fx.GraphModule)
+        is_container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) or is_traced(module)
         is_called = type(module).__call__ is nn.Module.__call__ and "forward" not in vars(module)
         return is_called and not (changes_class or is_container or is_wrapped(module) or self._loops(module))
 
@@ -108,9 +109,9 @@ class BlockAnalyzer:
         if len([s for s in sites if not s.producer]) == 1:
             sites = [self._in_slot(s, groups[placed.index(s)], captured, cls, state, block) for s in sites]
         written = [site for site in sites if not (site.producer or site.in_slot)]
-        named = list(_named(written, lambda suffix: free_name(cls, state, suffix, reads)))
+        with_names = list(named(written, lambda suffix: free_name(cls, state, suffix, reads)))
         others = [site for site in sites if site not in written] + [f for f in placed if f.reason is not None]
-        return Analysis((*named, *others, *refused.values()))
+        return Analysis((*with_names, *others, *refused.values()))
 
     def _placed(self, group: list[Entry], captured: Capture, placer: Placer, block: nn.Module) -> Finding:
         """The finding of a group, with the place of its gate in the text or on the output of a child."""
@@ -167,48 +168,21 @@ class BlockAnalyzer:
         fits = slots_fit(captured, with_child, [entry.target for entry in group], "se")
         return replace(site, in_slot=True, gate="se", edits=()) if fits else site
 
-    def _analyse_graph_module(self, module: fx.GraphModule) -> Analysis:
-        graph = ungated_graph(module)
-        scopes = Scopes(graph)
-        calls: dict[Call, list[Finding]] = {}
+    def _judged(self, call: Folded) -> Iterator[tuple[Candidate, Finding]]:
+        return self._findings(self.children.flow(call.graph, call), self._joins)
 
-        def rule(flow: Flow) -> Iterator[Candidate]:
-            return joins(flow, scopes.leaves, self.kinds, self.position)
-
-        for candidate, finding in self._findings(self.children.flow(graph, module), rule, scopes):
-            call = scopes.innermost(candidate.join)
-            if finding.reason is None and finding.handed_in:
-                finding = finding.without(Reason.NO_COMMON_ANCESTOR)
-            if finding.reason is None and finding.channels_last:
-                finding = finding.without(Reason.NHWC_IN_GRAPH)
-            calls.setdefault(call, []).append(replace(finding, scope=call.path))
-        found: dict[tuple[str, str], Finding] = {}
-        for call, findings in calls.items():
-            accepted = [finding for finding in findings if finding.reason is None]
-            refused = [finding for finding in findings if finding.reason is not None]
-            named = _named(accepted, lambda suffix, path=call.path: free_name_in_graph(module, path, suffix))
-            for finding in (*named, *refused):
-                key = (call.path, finding.gate or finding.node)
-                # A block that is called again has the same gate in another place.
-                again = found.get(key)
-                found[key] = replace(again, placements=again.placements + finding.placements) if again else finding
-        return Analysis(tuple(found.values()))
-
-    def _findings(self, flow: Flow, rule: Rule, scopes: Scopes | None = None) -> Iterator[tuple[Candidate, Finding]]:
+    def _findings(self, flow: Flow, rule: Rule) -> Iterator[tuple[Candidate, Finding]]:
         candidates: Sequence[Candidate] = list(rule(flow))
-        own_nodes = scopes.own_nodes(flow, [c.join for c in candidates]) if scopes else lambda join: flow.everything
         known: dict[fx.Node, Feature | None] = {}
         if any(c.value for c in candidates):
             known = features(flow.nodes[0].graph, flow.owner, self.children.graphs_of)
         for candidate in candidates:
-            yield candidate, self._finding(candidate, flow, own_nodes(candidate.join), known)
+            yield candidate, self._finding(candidate, flow, known)
 
-    def _finding(
-        self, candidate: Candidate, flow: Flow, own_nodes: int, known: dict[fx.Node, Feature | None]
-    ) -> Finding:
+    def _finding(self, candidate: Candidate, flow: Flow, known: dict[fx.Node, Feature | None]) -> Finding:
         """What a candidate comes to: it is refused, has a gate already, cannot be read, or takes a gate."""
         refusal, inside = candidate.reason, frozenset[str]()
-        if refusal is None and has_gate(flow, candidate.region & own_nodes, self.children):
+        if refusal is None and has_gate(flow, candidate.region, self.children):
             refusal, inside = Refusal(Reason.ALREADY_GATED), called(flow, candidate.region)
         if refusal is None:
             refusal = unreadable(flow, candidate.region, self.children)
@@ -217,15 +191,6 @@ class BlockAnalyzer:
             return finding.at(candidate.join)
         finding = accept(candidate, flow, known[candidate.value]).at(candidate.value)
         return finding if finding.file else finding.at(candidate.join)
-
-
-def _named(sites: list[Finding], free: Any) -> Iterator[Finding]:
-    """Sites of the paper's kinds and of others are counted apart, so that choosing other kinds renames no gate."""
-    papers = [site for site in sites if site.kind in PAPERS_KINDS]
-    others = [site for site in sites if site.kind not in PAPERS_KINDS]
-    for group, suffix in ((papers, ""), (others, f"_{others[0].kind}" if papers and others else "")):
-        names = numbered(free(suffix), len(group)) if group else []
-        yield from (replace(site, gate=name) for site, name in zip(group, names, strict=True))
 
 
 def _output_gate(module: nn.Module) -> str:

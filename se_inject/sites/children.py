@@ -14,7 +14,7 @@ from ..graphs.dataflow import Flow
 from ..graphs.inlining import expanded
 from ..graphs.layers import is_conv, is_sequential
 from ..graphs.mutation import changes_input, keeps_memory
-from ..graphs.scopes import ungated_graph
+from ..graphs.traced import is_traced, ungated, whole_graphs
 from ..tracing.cache import Fingerprints
 from ..tracing.capture import Capture, capture
 from ..tracing.errors import UntraceableError
@@ -75,7 +75,7 @@ class Children:
         """Why nobody can tell what a child does, if its forward or that of a module in it cannot be followed."""
         if is_gate(module) or not any(True for _ in module.parameters()):
             return None
-        if has_own_forward(module) and not isinstance(module, fx.GraphModule):
+        if has_own_forward(module) and not is_traced(module):
             captured = self._captured(module)
             if isinstance(captured, UntraceableError):
                 return str(captured)
@@ -88,7 +88,7 @@ class Children:
             return 1
         if is_sequential(module):
             return sum(map(self.depth_of, module.children()))
-        if not any(map(is_conv, own_modules(module))):
+        if not is_traced(module) and not any(map(is_conv, own_modules(module))):
             return 0
         flows = self._flows(module)
         if not flows:  # it cannot be traced
@@ -123,8 +123,8 @@ class Children:
     @_asked_once
     def graphs_of(self, module: nn.Module) -> list[fx.Graph]:
         """The graphs of a module's forward without our gates; empty where it cannot be traced."""
-        if isinstance(module, fx.GraphModule):
-            return [ungated_graph(module)]
+        if is_traced(module):
+            return [ungated(graph, module) for graph in whole_graphs(module)]
         try:
             return self.capture(module).graphs
         except UntraceableError:

@@ -5,7 +5,7 @@ from typing import Protocol
 from torch import fx, nn
 
 from ..graphs.dataflow import Flow
-from ..graphs.ops import MUL, argument, op_name
+from ..graphs.operations import MUL, argument, op_name
 from .reasons import Reason, Refusal
 
 

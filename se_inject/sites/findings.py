@@ -1,9 +1,12 @@
 """What is found in one block, in terms of that block only, so that equal blocks share it."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
+from ..gate.names import numbered
 from ..gate.squeeze_excitation import own_modules
 from ..graphs.channels import Feature
 from ..graphs.dataflow import Flow
@@ -12,13 +15,14 @@ from ..source.edits import Edit
 from ..tracing.evaluation import Expression
 from .reasons import Reason, Refusal
 from .rules.candidate import Candidate
-from .site import Kind
+from .site import PAPERS_KINDS, Kind
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a traced model's graph gets a gate, by node names: ``users`` take the gated value instead of ``value``."""
+    """Where one of a traced model's graphs gets a gate, by node names: ``users`` take the gated value instead."""
 
+    graph: str
     value: str
     users: tuple[str, ...]
 
@@ -30,20 +34,23 @@ class Finding:
     kind: Kind
     node: str
     reason: Refusal | None = None
-    scope: str = ""  # the block's path inside a GraphModule
+    scope: str = ""  # the block's path inside a traced model
+    in_graph: bool = False  # of a traced model
     gate: str = ""
     channels: int | None = None
     channels_last: bool = False
-    placements: tuple[Placement, ...] = ()  # in the graph of a GraphModule
+    placements: tuple[Placement, ...] = ()  # in the graphs of a traced model
     edits: tuple[Edit, ...] = ()  # in the text of the block's class
     in_slot: bool = False  # whether the author made a place for the gate
     file: str = ""
     line: int = 0
     producer: str = ""  # the child that takes the gate on its output, where the block's forward must stay as it is
     source: str = ""  # the child whose parameters tell the gate's device and dtype
+    like: Tensor | None = field(default=None, compare=False)  # a weight that tells them, in a traced model
     inside: frozenset[str] = frozenset()  # the children in the branch or on the paths
     widths: frozenset[int] = frozenset()  # of the layers in the branch; evidence for channels from an example input
     widths_of_linear: frozenset[int] = frozenset()  # the same of linear layers, which work on the last dimension
+    shape: tuple[Any, ...] | None = None  # which a tracer noted
     rank: int = 2  # the number of spatial dimensions
     handed_in: bool = False
 
@@ -74,6 +81,15 @@ class Analysis:
     findings: tuple[Finding, ...]
 
 
+def named(sites: list[Finding], free: Callable[[str], str]) -> Iterator[Finding]:
+    """Sites of the paper's kinds and of others are counted apart, so that choosing other kinds renames no gate."""
+    papers = [site for site in sites if site.kind in PAPERS_KINDS]
+    others = [site for site in sites if site.kind not in PAPERS_KINDS]
+    for group, suffix in ((papers, ""), (others, f"_{others[0].kind}" if papers and others else "")):
+        names = numbered(free(suffix), len(group)) if group else []
+        yield from (replace(site, gate=name) for site, name in zip(group, names, strict=True))
+
+
 def accept(candidate: Candidate, flow: Flow, feature: Feature | None) -> Finding:
     """The finding of a candidate that takes a gate, with the channels of its value where the graph tells them."""
     value = candidate.value
@@ -91,7 +107,6 @@ def accept(candidate: Candidate, flow: Flow, feature: Feature | None) -> Finding
         value.name,
         channels=feature.channels if feature else None,
         channels_last=last,
-        placements=(Placement(value.name, tuple(user.name for user in candidate.users)),),
         source=_parameter_source(flow, value),
         inside=inside,
         widths=frozenset(width for width in widths if isinstance(width, int)),

@@ -2,7 +2,7 @@
 
 from ..graphs.dataflow import Flow
 from ..graphs.layers import is_sequential
-from ..graphs.ops import is_crop
+from ..graphs.operations import is_crop
 from .rules.candidate import Candidate
 
 

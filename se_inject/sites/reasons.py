@@ -56,10 +56,6 @@ class Reason(Enum):
         "no expression of its class, and no output of one of its children, is the value to gate and nothing else",
         _EXTRACT,
     )
-    NHWC_IN_GRAPH = (
-        "its channels are the last dimension (NHWC), which a gate in a traced graph does not serve",
-        "apply to the model before it is traced",
-    )
     SHARED_CHILD = (
         "the child that makes its value ({}) is shared or cannot hold a gate",
         "give each block a child of its own; run lazy layers once; take parametrizations off",
@@ -78,6 +74,11 @@ class Reason(Enum):
         "ask with `isinstance`, which holds for a gated block too",
     )
     BYPASSED = "its forward is not what runs: a module around it calls what is in it", "call the block itself"
+
+    INSIDE_OPERATOR = (
+        "its place is inside the graph of an operator, such as that of a part under torch.no_grad or torch.autocast",
+        "apply to the model before it is exported",
+    )
 
     # Ways through the forward
     DEPENDS = "its sites depend on which way its forward takes", "gate it in a forward with one way"

@@ -3,12 +3,13 @@
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
 from ..gate.record import originally
 from ..gate.squeeze_excitation import injected_channels, is_gate
 from ..graphs.inlining import joins_its_inputs
 from ..graphs.layers import is_conv, is_sequential, rank
+from ..graphs.traced import gate_paths, is_traced, read_with
 from ..source.locations import where
 from ..tracing.errors import UntraceableError
 from .analyzer import BlockAnalyzer
@@ -54,14 +55,17 @@ class ModelScan:
         is_concat = target.site.kind in ("inception", "dense")
         if is_concat and not inside.isdisjoint(with_parents(target.site.path)):
             return Refusal(Reason.PART_OF_BLOCK)
-        gated = self._gated_channels(target.site.gate_path)
+        gated = self._gated_channels(target)
         if gated is not None:
             self.gated.append(target.site.with_channels(gated))
             return Refusal(Reason.ALREADY_GATED)
         return self._around.refusal(target)
 
-    def _gated_channels(self, gate_path: str) -> int | None:
+    def _gated_channels(self, target: Target) -> int | None:
         """The channels of a gate that is there already; in another position a block may have fewer, or more, gates."""
+        gate_path = target.site.gate_path
+        if target.finding.in_graph and join(target.finding.scope, target.finding.gate) in gate_paths(target.block):
+            return target.site.channels
         there, above = self._modules.get(gate_path), self._modules.get(gate_path.rpartition(".")[0])
         several = there.children() if there is not None and type(there) in (nn.Module, nn.ModuleDict) else ()
         return next((n for gate in (there, above, *several) if (n := injected_channels(gate)) is not None), None)
@@ -71,7 +75,7 @@ class ModelScan:
         blocks: dict[str, nn.Module] = {}
         left_alone: list[str] = []  # gates and wrapped modules, with all that is in them
         for path, module in self._modules.items():
-            if path not in convolutional or path.startswith(tuple(left_alone)):
+            if f"{path}.".startswith(tuple(left_alone)) or not (path in convolutional or is_traced(module)):
                 continue
             if is_wrapped(module) or is_gate(module):
                 left_alone.append(f"{path}.")
@@ -79,9 +83,10 @@ class ModelScan:
                     self.skipped.append(Skip(path, Refusal(Reason.WRAPPED), _where_defined(module)))
             elif not isinstance(module, nn.modules.conv._ConvNd):
                 blocks[path] = module
+                left_alone += (f"{join(path, child)}." for child in read_with(module))
         by_path: dict[str, list[Target]] = {}
         for path, module in blocks.items():
-            if isinstance(module, fx.GraphModule) or has_own_forward(module) or self._joins(module):
+            if is_traced(module) or has_own_forward(module) or self._joins(module):
                 by_path[path] = list(self._found(path, module, self._analyzer.analyse))
                 yield from by_path[path]
         if "noskip" in self._kinds:
@@ -99,8 +104,6 @@ class ModelScan:
         try:
             if _replaces_call(module):
                 raise UntraceableError("its class replaces __call__")
-            if isinstance(module, fx.GraphModule) and type(module).train is not nn.Module.train:
-                raise UntraceableError("its train() swaps graphs: apply to the model that it was made from")
             analysis = analyse(module)
         except UntraceableError as error:
             self._unreadable.add(path)
@@ -134,7 +137,7 @@ class ModelScan:
         inside = {join(target.block_path, child) for target in targets for child in target.finding.inside}
         inside |= self._unreadable - {""}
         for path, module in blocks.items():
-            if by_path.get(path) or isinstance(module, fx.GraphModule) or not inside.isdisjoint(with_parents(path)):
+            if by_path.get(path) or is_traced(module) or not inside.isdisjoint(with_parents(path)):
                 continue
             if self._analyzer.children.has_own_gate(module):
                 inside.add(path)
@@ -151,7 +154,7 @@ def _where_defined(module: nn.Module) -> str:
 
 
 def _replaces_call(module: nn.Module) -> bool:
-    return type(module).__call__ is not nn.Module.__call__ and not isinstance(module, fx.GraphModule)
+    return type(module).__call__ is not nn.Module.__call__ and not is_traced(module)
 
 
 def _original_class(module: nn.Module) -> type[nn.Module]:

@@ -4,8 +4,9 @@ from collections import Counter
 from contextlib import suppress
 from functools import cached_property
 
-from torch import fx, nn
+from torch import nn
 
+from ..graphs.traced import is_traced
 from ..tracing.capture import Capture
 from ..tracing.errors import UntraceableError
 from .analyzer import BlockAnalyzer
@@ -26,7 +27,7 @@ class Surroundings:
     def refusal(self, target: Target) -> Refusal | None:
         """Why a value cannot take its gate, as things around its block are."""
         changed = join(target.block_path, target.finding.producer)
-        is_text = not isinstance(target.block, fx.GraphModule)
+        is_text = not target.finding.in_graph
         if changed in self._asked and not target.finding.in_slot and is_text:
             return Refusal(Reason.ASKED_FOR_CLASS)
         if changed in self._walked:
@@ -66,7 +67,7 @@ class Surroundings:
         """All that forwards do, by their modules."""
         captured = []
         for path, module in self._modules.items():
-            if has_own_forward(module) and not isinstance(module, fx.GraphModule):
+            if has_own_forward(module) and not is_traced(module):
                 with suppress(UntraceableError):
                     captured.append((path, self._analyzer.children.capture(module)))
         return captured
@@ -87,7 +88,7 @@ class Surroundings:
         return {
             (join(path, str(node.target)), path)
             for path, module in self._modules.items()
-            if has_own_forward(module) and not isinstance(module, fx.GraphModule)
+            if has_own_forward(module) and not is_traced(module)
             for graph in self._analyzer.children.graphs_of(module)
             for node in graph.nodes
             if node.op == "call_module"

@@ -4,23 +4,33 @@ import torch
 from torch import nn
 
 from ..errors import NotAModuleError, WrappedModelError
+from ..graphs.traced import Program, is_program
 
 
-def check_model(model: object) -> None:
-    """Raise unless ``model`` is a module that is neither wrapped nor compiled nor scripted.
+def as_module(model: object) -> nn.Module:
+    """The model, or an exported program as a module; raises where it is none, or wrapped, compiled or scripted.
 
-    >>> check_model(nn.ReLU())
+    >>> as_module(nn.ReLU())
+    ReLU()
     """
+    if is_program(model):
+        return Program(model)  # type: ignore[arg-type]
     if not isinstance(model, nn.Module):
         what = (
             f"the class {model.__name__}; make an instance first" if isinstance(model, type) else type(model).__name__
         )
         raise NotAModuleError(f"model must be a torch.nn.Module, got {what}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise WrappedModelError(
+            f"the model is scripted or traced by torch.jit ({type(model).__name__}): apply first, then wrap."
+            " Call se_inject.apply on the model that it was made from, then script or trace that"
+        )
     if is_wrapped(model):
         raise WrappedModelError(
             f"the model is already wrapped or compiled ({type(model).__name__}): apply first, then wrap."
-            " Call se_inject.apply on the module inside, before DDP, FSDP, DataParallel, torch.compile or torch.jit"
+            " Call se_inject.apply on the module inside, before DDP, FSDP, DataParallel or torch.compile"
         )
+    return model
 
 
 _WRAPPERS = {

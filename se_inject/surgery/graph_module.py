@@ -1,64 +1,156 @@
-"""Gates in the graph of a traced model, which is edited as a graph."""
+"""Gates in the graphs of a traced model, which are edited as graphs."""
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
 from torch import fx, nn
 
 from ..errors import RewriteError
-from ..graphs.scopes import gate_calls, ungated_graph
+from ..graphs.flat import is_interpreter
+from ..graphs.traced import GATE_MARK, TracedGraph, all_graphs, erase_gates, gate_nodes, gate_of
 from ..sites.findings import Finding, Placement
+from ..sites.qualified_names import join
 
 PlannedGate = tuple[Finding, nn.Module]
 
 
-def plan_graph(module: fx.GraphModule, gates: Sequence[PlannedGate]) -> Callable[[], None]:
+def plan_graph(module: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], None]:
     """Prepare to put gates into a traced model; the result does it and cannot fail. Raises ``RewriteError``."""
-    graph = copy.deepcopy(module.graph)
-    names = [".".join(filter(None, (finding.scope, finding.gate))) for finding, _ in gates]
-    others = {*names, *(str(node.target) for node in gate_calls(module, graph))}
-    for name, (finding, _) in zip(names, gates, strict=True):
+    copies = {traced.name: _copied(traced) for traced in all_graphs(module)}
+    children = []
+    for finding, gate in gates:
+        path = join(finding.scope, finding.gate)
         for placement in finding.placements:
-            _insert(graph, name, placement, others)
+            traced = copies[placement.graph]
+            around = traced.name if is_interpreter(module) else ""
+            name = path.removeprefix(f"{around}.") if around else path
+            if not path.startswith(around):  # a second call of the module, which has a copy of its own
+                name = finding.gate
+            children.append((join(around, name), gate))
+            insert(traced, placement, _call(name, gate, finding))
 
     def commit() -> None:
-        for name, (_, gate) in zip(names, gates, strict=True):
-            module.add_submodule(name, gate)
-        module.graph = graph
+        for path, gate in children:
+            add_gate(module, path, gate)
+        _exchange(module, copies)
 
     return commit
 
 
-def _insert(graph: fx.Graph, gate: str, placement: Placement, others: Collection[str]) -> None:
-    """Put a call of child ``gate`` on a value of ``graph``, just before its first redirected use.
+def plan_removal(module: nn.Module) -> Callable[[], None]:
+    """Prepare to take the gates out of a traced model; the result does it and cannot fail."""
+    copies = {traced.name: _copied(traced) for traced in all_graphs(module)}
+    paths = set()
+    for name, traced in copies.items():
+        paths |= {join(name if is_interpreter(module) else "", path) for _, path in gate_nodes(traced)}
+        erase_gates(traced, module)
+        for node in list(traced.graph.nodes):
+            if node.op == "get_attr" and not node.users and str(node.target).startswith(tuple(f"{p}." for p in paths)):
+                traced.graph.erase_node(node)
 
-    Where a gate of ``others`` is on the value for the same users already, the new one follows it.
+    def commit() -> None:
+        for path in paths:
+            _delete(module, path)
+        _exchange(module, copies)
+
+    return commit
+
+
+def _copied(traced: TracedGraph) -> TracedGraph:
+    return traced._replace(graph=copy.deepcopy(traced.graph))
+
+
+Write = Callable[[fx.Graph, fx.Node], fx.Node]
+
+
+def insert(traced: TracedGraph, placement: Placement, write: Write) -> None:
+    """Put a gate on a value of a graph, just before its first redirected use; ``write`` returns what it makes of it.
+
+    Where a gate is on the value for the same users already, the new one follows it. Raises ``RewriteError``.
     """
+    graph = traced.graph
     nodes = {node.name: node for node in graph.nodes}
-    value, users = nodes[placement.value], [nodes[name] for name in placement.users]
-    while not set(users) & set(value.users):
-        gates = [user for user in value.users if user.op == "call_module" and user.target in others]
-        if not gates:
-            raise RewriteError(f"its graph no longer uses {value} where the gate was; has it changed?")
-        value = gates[0]
+    try:
+        value, users = nodes[placement.value], [nodes[name] for name in placement.users]
+    except KeyError as error:
+        raise RewriteError(f"its graph has no node {error} any more; has it changed since?") from error
+    value = _behind_gates(value, users, traced)
     # As late as possible: the value may be changed in place between its origin and that use.
-    with graph.inserting_before(next(node for node in value.users if node in users)):
-        gated = graph.call_module(gate, (value,))
+    with graph.inserting_before(next(node for node in graph.nodes if node in users)):
+        gated = write(graph, value)
     for user in users:
         user.replace_input_with(value, gated)
 
 
-def remove_from_graph(module: fx.GraphModule) -> None:
-    """Take the gates out of a traced model's graph, and out of its children."""
-    names = {str(call.target) for call in gate_calls(module, module.graph)}
-    graph = ungated_graph(module)
-    for name in names:
-        # A container of several gates goes with its last one, and so does a scope that had no modules before.
-        while name:
-            parent_name, _, child = name.rpartition(".")
-            parent = module.get_submodule(parent_name)
-            del parent._modules[child]
-            if parent._modules or type(parent) not in (nn.Module, nn.ModuleDict):
-                break
-            name = parent_name
-    module.graph = graph
+def _behind_gates(value: fx.Node, users: list[fx.Node], traced: TracedGraph) -> fx.Node:
+    """The value itself, or what the last of the gates on it makes of it, for the same users."""
+    following = [value]
+    for node in following:
+        if set(users) & set(node.users):
+            return node
+        following += [user for user in node.users if gate_of(user, traced.owner) is not None and user not in following]
+    raise RewriteError(f"its graph no longer uses {value} where the gate was; has it changed?")
+
+
+def _call(name: str, gate: nn.Module, finding: Finding) -> Write:
+    """The call of a gate that is a child; it gates the last dimension where the channels are there."""
+
+    def write(graph: fx.Graph, value: fx.Node) -> fx.Node:
+        if not finding.channels_last:
+            # Not by graph.call_module, which warns that the child is not there yet.
+            return _noted(graph.create_node("call_module", name, (value,)), value, name)
+        first = _noted(graph.call_function(torch.movedim, (value, -1, 1)), None, name)
+        gated = _noted(graph.create_node("call_module", name, (first,)), None, name)
+        return _noted(graph.call_function(torch.movedim, (gated, 1, -1)), value, name)
+
+    return write
+
+
+def _noted(node: fx.Node, like: fx.Node | None, gate: str) -> fx.Node:
+    """A node with the gate that it is a part of, and with what tracers noted of the value that it is like."""
+    if like is not None:
+        node.meta |= {key: like.meta[key] for key in ("val", "tensor_meta", "example_value") if key in like.meta}
+    node.meta["custom"] = {GATE_MARK: gate}
+    return node
+
+
+def add_gate(module: nn.Module, path: str, gate: nn.Module) -> None:
+    """Make a gate a child at a path, with containers where there are none."""
+    *around, name = path.split(".")
+    for child in around:
+        if child not in module._modules:
+            module._modules[child] = nn.ModuleDict().train(module.training)
+        module = module._modules[child]  # type: ignore[assignment]
+    module._modules[name] = gate
+
+
+def _delete(module: nn.Module, path: str) -> None:
+    """Take out a child; a container of several gates goes with its last one, and so does a scope made for gates."""
+    while path:
+        parent_path, _, child = path.rpartition(".")
+        parent = module.get_submodule(parent_path)
+        parent._modules.pop(child, None)
+        if parent._modules or type(parent) is not nn.ModuleDict:
+            break
+        path = parent_path
+
+
+def _exchange(module: nn.Module, graphs: dict[str, TracedGraph]) -> None:
+    """Give a traced model other graphs."""
+    for name, (_, graph, owner) in graphs.items():
+        old: Any = vars(owner).get("_graph", vars(owner).get("graph"))
+        if isinstance(owner, fx.GraphModule):
+            if not name:
+                owner.graph = graph
+            else:
+                runs = old is vars(owner)[name]
+                vars(owner)[name] = graph
+                if runs:
+                    owner.graph = graph
+        else:
+            vars(owner)["graph"] = graph
+            graph.owning_module = owner  # type: ignore[assignment]
+            if "graph_module" in vars(owner):
+                owner.finalize()  # type: ignore[operator]

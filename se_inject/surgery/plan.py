@@ -3,13 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from torch import fx, nn
+from torch import nn
 
 from ..gate.record import OutputGate, mark_in_slot
+from ..graphs.traced import Program, is_traced
 from ..sites.findings import Finding
 from ..source.edits import Edit
+from . import exported_program, graph_module
 from .gated_block import install, rewrite_of
-from .graph_module import PlannedGate, plan_graph
+from .graph_module import PlannedGate
 
 
 def plan(block: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], None]:
@@ -17,8 +19,10 @@ def plan(block: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], None]:
 
     Raises ``RewriteError``.
     """
-    if isinstance(block, fx.GraphModule):
-        return plan_graph(block, gates)
+    if isinstance(block, Program):
+        return exported_program.plan_program(block, gates)
+    if is_traced(block):
+        return graph_module.plan_graph(block, gates)
     rewrite = rewrite_of(block)
     for finding, gate in gates:
         if finding.producer:
@@ -30,6 +34,12 @@ def plan(block: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], None]:
             displaced = {finding.gate.partition(".")[0]} & set(vars(block))
             rewrite = replace(rewrite, edits=(*rewrite.edits, *edits), displaced=rewrite.displaced | displaced)
     return install(block, rewrite, {finding.gate: gate for finding, gate in gates})
+
+
+def plan_removal(traced: nn.Module) -> Callable[[], None]:
+    """Prepare to take all gates out of a traced model; the result does it and cannot fail."""
+    module = exported_program if isinstance(traced, Program) else graph_module
+    return module.plan_removal(traced)  # type: ignore[arg-type]
 
 
 def named_edits(finding: Finding) -> list[Edit]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from torch import fx, nn
 
+from ..graphs.traced import is_traced
 from ..source.subclass import set_class
 
 
@@ -37,7 +38,7 @@ class _Snapshot:
         self._module = module
         self._class = type(module)
         containers = [child for child in module.children() if isinstance(child, nn.ModuleDict)]  # of gates, perhaps
-        below = module.modules() if isinstance(module, fx.GraphModule) else [module, *containers]
+        below = module.modules() if is_traced(module) else [module, *containers]
         self._attributes = [(m, dict(vars(m))) for m in below]
         self._children = [(m, dict(m._modules)) for m, _ in self._attributes]
 

@@ -5,7 +5,7 @@ from typing import Any
 from torch import fx
 
 from ...graphs.dataflow import Flow
-from ...graphs.ops import ADD, MUL, op_name
+from ...graphs.operations import ADD, MUL, op_name
 
 
 def before_scaling(flow: Flow, value: fx.Node, user: fx.Node, region: int) -> tuple[fx.Node, tuple[fx.Node, ...]]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from torch import fx, nn
 
 from ...graphs.dataflow import Flow
-from ...graphs.ops import CAT, argument, op_name
+from ...graphs.operations import CAT, argument, op_name
 from ..reasons import Reason
 from ..site import Kind
 from .branch import before_scaling, is_slice, outputs

@@ -6,7 +6,7 @@ from torch import fx
 
 from ...graphs.dataflow import Flow
 from ...graphs.mutation import is_overwritten
-from ...graphs.ops import ADD, CAT, op_name
+from ...graphs.operations import ADD, CAT, op_name
 from ..reasons import Reason
 from ..site import Kind, Position
 from .branch import before_scaling

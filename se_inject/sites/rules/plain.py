@@ -6,10 +6,11 @@ from torch import fx, nn
 
 from ...graphs.dataflow import Flow
 from ...graphs.layers import is_conv
+from ...graphs.operations import layers
 from ..findings import Finding
 from .candidate import Candidate
 
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+_NORMS = layers("norm")
 
 
 def plain_candidates(flow: Flow) -> Iterator[Candidate]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from ...graphs.dataflow import Flow
-from ...graphs.ops import ADD, CAT, argument, op_name
+from ...graphs.operations import ADD, CAT, argument, op_name
 from ..reasons import Reason, Refusal
 from .branch import before_scaling, is_slice, outputs
 from .candidate import Candidate

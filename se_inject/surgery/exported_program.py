@@ -1,0 +1,203 @@
+"""Gates in a ``torch.export.ExportedProgram``: written out as operations, with their weights in its signature."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx, nn
+
+from ..errors import RewriteError
+from ..graphs.traced import GATE_MARK, Program, TracedGraph, erase_gates, gate_paths, whole_graphs
+from ..sites.findings import Finding
+from ..sites.qualified_names import join
+from .graph_module import PlannedGate, Write, insert
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+
+def plan_program(block: Program, gates: Sequence[PlannedGate]) -> Callable[[], None]:
+    """Prepare a program with gates; the result exchanges it and cannot fail. Raises ``RewriteError``."""
+    changed = _Change(block)
+    for finding, gate in gates:
+        changed.add(finding, gate)
+    return _exchange(block, changed.finished())
+
+
+def plan_removal(block: Program) -> Callable[[], None]:
+    """Prepare a program without gates; the result exchanges it and cannot fail."""
+    ours = tuple(f"{path}." for path in gate_paths(block))
+    changed = _Change(block)
+    changed.remove(ours)
+    return _exchange(block, changed.finished())
+
+
+def _exchange(block: Program, program: "ExportedProgram") -> Callable[[], None]:
+    return lambda: vars(block).update(program=program)
+
+
+class _Change:
+    """A copy of a program's graph, signature and weights, to be changed and made a program of."""
+
+    def __init__(self, block: Program) -> None:
+        self._block = block
+        self._program = block.program
+        self._module = copy.copy(block.program.graph_module)
+        [traced] = whole_graphs(block)
+        self._traced = TracedGraph("", copy.deepcopy(traced.graph), traced.owner)
+        self._inputs = list(self._program.graph_signature.input_specs)
+        self._outputs = [copy.deepcopy(spec) for spec in self._program.graph_signature.output_specs]
+        self._state: dict[str, Any] = dict(self._program.state_dict)
+        self._constants: dict[str, Any] = dict(self._program.constants)
+
+    def add(self, finding: Finding, gate: nn.Module) -> None:
+        path = join(finding.scope, finding.gate)
+        tensors = self._weights(path, gate)
+        for placement in finding.placements:
+            insert(self._traced, placement, self._writer(finding, gate, path, tensors))
+        self._follow_outputs()
+
+    def remove(self, ours: tuple[str, ...]) -> None:
+        erase_gates(self._traced, self._block)
+        gone = {spec.arg.name for spec in self._inputs if str(spec.target).startswith(ours)}
+        for node in list(self._traced.graph.nodes):
+            if node.op == "placeholder" and node.name in gone:
+                self._traced.graph.erase_node(node)
+        self._inputs = [spec for spec in self._inputs if spec.arg.name not in gone]
+        self._state = {name: value for name, value in self._state.items() if not name.startswith(ours)}
+        self._constants = {name: value for name, value in self._constants.items() if not name.startswith(ours)}
+        self._follow_outputs()
+
+    def finished(self) -> "ExportedProgram":
+        from torch.export.graph_signature import ExportGraphSignature
+
+        program, graph = self._program, self._traced.graph
+        graph.lint()
+        made: ExportedProgram = type(program)(
+            root=fx.GraphModule(self._module, graph),
+            graph=graph,
+            graph_signature=ExportGraphSignature(self._inputs, self._outputs),
+            state_dict=self._state,
+            range_constraints=dict(program.range_constraints),
+            module_call_graph=copy.deepcopy(program.module_call_graph),
+            example_inputs=program.example_inputs,
+            constants=self._constants,
+            verifiers=program.verifiers,
+        )
+        made.graph_module.meta.update(program.graph_module.meta)
+        return made
+
+    def _weights(self, path: str, gate: nn.Module) -> dict[str, tuple[Tensor, fx.Node]]:
+        """The gate's weights by their names in it, each with its new placeholder."""
+        from torch.export.graph_signature import InputKind
+
+        weights = {}
+        persistent = gate.state_dict(keep_vars=True)
+        for name, parameter in gate.named_parameters():
+            weights[name] = parameter, self._placeholder(f"{path}.{name}", parameter, InputKind.PARAMETER, None)
+        for name, buffer in gate.named_buffers():
+            weights[name] = buffer, self._placeholder(f"{path}.{name}", buffer, InputKind.BUFFER, name in persistent)
+        return weights
+
+    def _placeholder(self, target: str, tensor: Tensor, kind: Any, persistent: bool | None) -> fx.Node:
+        """A placeholder for a weight among those of its kind."""
+        from torch.export.graph_signature import InputSpec, TensorArgument
+
+        graph = self._traced.graph
+        before = _SORTED[: _SORTED.index(kind.name) + 1]
+        position = max((i + 1 for i, spec in enumerate(self._inputs) if spec.kind.name in before), default=0)
+        placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+        followers = [*placeholders[position:], *(node for node in graph.nodes if node.op != "placeholder")]
+        with graph.inserting_before(followers[0]):
+            node = graph.placeholder(f"{'p' if persistent is None else 'b'}_{target.replace('.', '_')}")
+        node.meta["val"] = self._fake(tensor)
+        self._inputs.insert(position, InputSpec(kind, TensorArgument(node.name), target, persistent))
+        (self._constants if persistent is False else self._state)[target] = tensor
+        return node
+
+    def _fake(self, tensor: Tensor) -> Tensor:
+        mode = next(node.meta["val"].fake_mode for node in self._traced.graph.nodes if _is_fake(node.meta.get("val")))
+        fake: Tensor = mode.from_tensor(tensor, static_shapes=True)
+        return fake
+
+    def _writer(
+        self, finding: Finding, gate: nn.Module, path: str, weights: Mapping[str, tuple[Tensor, fx.Node]]
+    ) -> Write:
+        def write(graph: fx.Graph, value: fx.Node) -> fx.Node:
+            operations = self._operations(finding, gate, value, weights)
+            stack = _stack(value, finding.scope, path, gate)
+            known: dict[fx.Node, Any] = {}
+            given = iter((value, *(node for _, node in weights.values())))
+            for node in operations.graph.nodes:
+                if node.op == "placeholder":
+                    known[node] = next(given)
+                elif node.op == "output":
+                    return known[node.args[0]]
+                else:
+                    known[node] = copied = graph.node_copy(node, known.__getitem__)
+                    copied.meta = {key: node.meta[key] for key in ("val", "tensor_meta") if key in node.meta}
+                    copied.meta |= {"nn_module_stack": stack, "torch_fn": (path, "se_inject"), "stack_trace": ""}
+                    if not node.name.startswith("sym_"):  # sizes are shared, when a program is decomposed
+                        copied.meta["custom"] = {GATE_MARK: path}
+            raise AssertionError("a graph ends with its output")
+
+        return write
+
+    def _operations(
+        self, finding: Finding, gate: nn.Module, value: fx.Node, weights: Mapping[str, tuple[Tensor, fx.Node]]
+    ) -> fx.GraphModule:
+        """A gate as operations on the value and its weights, as the program's own are."""
+        import torch
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        example: Any = value.meta["val"]
+        names = list(weights)
+
+        def run(x: Tensor, *tensors: Tensor) -> Any:
+            named = dict(zip(names, tensors, strict=True))
+            if not finding.channels_last:
+                return torch.func.functional_call(gate, named, (x,))
+            return torch.func.functional_call(gate, named, (x.movedim(-1, 1),)).movedim(1, -1)
+
+        is_decomposed = self._program.dialect != "TRAINING"
+        fakes = [node.meta["val"] for _, node in weights.values()]
+        with example.fake_mode, _no_new_guards(example), torch.inference_mode(False), torch.enable_grad():
+            traced = make_fx(run, pre_dispatch=not is_decomposed)(example, *fakes)
+        traced.graph.eliminate_dead_code()
+        others = [str(node.target) for node in traced.graph.nodes if node.op == "get_attr"]
+        if others:
+            raise RewriteError(f"the gate holds tensors that are neither parameters nor buffers ({others[0]})")
+        return traced
+
+    def _follow_outputs(self) -> None:
+        """Name in the signature what the graph returns now."""
+        from torch.export.graph_signature import TensorArgument
+
+        for spec, value in zip(self._outputs, self._traced.graph.output_node().args[0], strict=True):
+            if isinstance(value, fx.Node) and isinstance(spec.arg, TensorArgument):
+                spec.arg = TensorArgument(value.name)
+
+
+_SORTED = ("TOKEN", "PARAMETER", "BUFFER")
+
+
+def _is_fake(value: Any) -> bool:
+    return hasattr(value, "fake_mode")
+
+
+def _no_new_guards(example: Any) -> Any:
+    """Sizes that the program leaves open stay open, whatever the gate's operations ask of them."""
+    shapes = example.fake_mode.shape_env
+    return contextlib.nullcontext() if shapes is None else shapes.suppress_guards()
+
+
+def _stack(value: fx.Node, scope: str, path: str, gate: nn.Module) -> dict[str, tuple[str, str]]:
+    """The calls around a gate: those of its block, and its own."""
+    stack: dict[str, tuple[str, str]] = {}
+    for key, (name, cls) in (value.meta.get("nn_module_stack") or {}).items():
+        if name and not f"{scope}.".startswith(f"{name}."):
+            break
+        stack[key] = name, cls
+    cls = type(gate)
+    return {**stack, f"L__self___{path}": (path, f"{cls.__module__}.{cls.__qualname__}")}
