@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from .errors import AllFilteredError, AllGatedError, NoBlockError, RewriteError
+from .graphs.traced import is_traced
 from .probe import channels_of, measure_channels
 from .sites.qualified_names import join
 from .sites.reasons import Reason, Refusal
@@ -78,6 +79,7 @@ def find(model: nn.Module, selection: Selection, position: Position, example_inp
     []
     """
     check_position(position)
+    selection = selection.in_graph() if is_traced(model) else selection
     scan = ModelScan(model, selection.kinds, position)
     targets, skipped = [], list(scan.skipped)
     for target, refusal in _with_channels(model, scan.targets, example_inputs):
@@ -92,6 +94,7 @@ def find(model: nn.Module, selection: Selection, position: Position, example_inp
 
 def targets_to_gate(model: nn.Module, selection: Selection, position: Position, example_inputs: Any) -> list[Target]:
     """What was asked for. Raises unless there is something to gate, and all that was asked for by name is."""
+    selection = selection.in_graph() if is_traced(model) else selection
     found = find(model, selection, position, example_inputs)
     _check_named(found, selection)
     if not found.targets:
@@ -108,9 +111,9 @@ def _check_named(found: Found, selection: Selection) -> None:
         skip = refused.get(name)
         if skip is None or skip.refusal.reason is not Reason.ALREADY_GATED:
             raise _refusal(name, skip)
-    there = {*found.gated, *(target.site for target in found.targets)}
+    there = [*found.gated, *(target.site for target in found.targets)]
     for site in selection.sites:
-        if site not in there:
+        if not selection.is_among(site, there):
             skip = refused.get(site.path)
             is_other = skip is not None and skip.refusal.reason is Reason.ALREADY_GATED
             raise _refusal(site.path, None if is_other else skip)

@@ -9,6 +9,8 @@ from torch import nn
 from .errors import NoGateError, NotAModuleError, RewriteError
 from .gate.record import Gated
 from .gate.squeeze_excitation import is_gate
+from .graphs.traced import gate_paths, is_traced, updates_statistics
+from .sites.qualified_names import join
 from .source.subclass import set_class
 from .surgery.frozen_norm import HeldNorm, held_class
 from .surgery.gated_block import held_gated_class
@@ -35,8 +37,11 @@ def gates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _gates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     inside: set[nn.Module] = set()  # a gate may hold another one
+    in_graphs = {
+        join(path, gate) for path, module in model.named_modules() if is_traced(module) for gate in gate_paths(module)
+    }
     for name, module in model.named_modules():
-        if is_gate(module) and module not in inside:
+        if (is_gate(module) or name in in_graphs) and module not in inside:
             inside.update(module.modules())
             yield name, module
 
@@ -80,6 +85,13 @@ def freeze_backbone(model: Model) -> Model:
         for path, module in model.named_modules()
         if module not in in_gates and _has_statistics(module) and not isinstance(module, HeldNorm)
     ]
+    for path, module in model.named_modules():
+        node = updates_statistics(module) if is_traced(module) else None
+        if node is not None:
+            raise RewriteError(
+                f"{path or '(model)'}: its statistics cannot be held: node {node} of its graph updates them in every"
+                " mode; export the model in eval mode, then apply"
+            )
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     changes: list[Callable[[], object]] = [partial(_hold, module, cls) for module, cls in held]
     changes += [partial(p.requires_grad_, False) for p in model.parameters() if p not in trained]

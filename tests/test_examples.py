@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SAYS = {
+    "compile_backend.py": "8 gates, output unchanged to the bit: True",
     "convert_torchvision.py": "same output to the bit: True",
     "convert_timm.py": "same output to the bit: True",
     "detector_backbone.py": "same boxes to the bit: True",

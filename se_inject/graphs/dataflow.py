@@ -8,7 +8,8 @@ from typing import Any
 from torch import fx, nn
 
 from ..gate.squeeze_excitation import own_modules
-from .layers import GLOBAL_POOLS, flatten, is_conv, is_one, is_upsampling_layer
+from .folded import Folded
+from .layers import GLOBAL_POOLS, flatten, is_conv, is_one, is_upsampling_layer, reduces
 from .operations import (
     ADD,
     DIV,
@@ -195,15 +196,23 @@ class Flow:
 
     def _is_upsampling(self, node: fx.Node) -> bool:
         module = self.module(node)
-        if module is not None:
-            return is_upsampling_layer(module)
+        if isinstance(module, Folded):
+            inside = list(module.nodes())
+            reduced = any(is_a("pool", n) for n in inside) or any(map(reduces, module.modules()))
+            return not reduced and any(map(self._enlarges, inside))
+        return self._enlarges(node) if module is None else is_upsampling_layer(module)
+
+    @staticmethod
+    def _enlarges(node: fx.Node) -> bool:
         return is_a("interpolation", node) or is_a("unpooling", node)
 
     def _is_nonlinear(self, node: fx.Node) -> bool:
         module = self.module(node)
         if module is not None:
             # Of torch (torch.nn.modules.activation) or of a library that keeps its activations alike.
-            return any("activation" in type(m).__module__.rpartition(".")[2] for m in own_modules(module))
+            inside = (n.meta.get("scope_class", "") for n in module.nodes()) if isinstance(module, Folded) else ()
+            classes = (*(f"{type(m).__module__}.{type(m).__name__}" for m in own_modules(module)), *inside)
+            return any("activation" in cls.split(".")[-2:-1][0] for cls in classes if "." in cls)
         if op_name(node) in MUL:
             return len([source for source in node.all_input_nodes if self.is_data(source)]) > 1
         return is_a("activation", node)

@@ -89,9 +89,12 @@ class _Flattener:
         source = level.known.get(node.args[0]) if op_name(node) == "getitem" else None  # type: ignore[call-overload]
         if isinstance(source, list | tuple) and isinstance(node.args[1], int):  # what a written out graph returns
             return self._seen(source[node.args[1]], level, node)
-        if isinstance(source, fx.Node) and node.args[1] == 0 and _returns_statistics(source):
-            source.meta["val"] = node.meta.get("val")
-            return self._seen(source, level, node)
+        if isinstance(source, fx.Node) and _returns_statistics(source):
+            if node.args[1] == 0:
+                source.meta["value"] = node.meta.get("val")
+                return self._seen(source, level, node)
+            if source.op == "call_module":  # a norm's statistics
+                return self._constant(level, node, None)
         return self._operation(level, node)
 
     def _placeholder(self, level: "_Level", node: fx.Node) -> fx.Node:

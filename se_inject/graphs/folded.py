@@ -1,6 +1,7 @@
 """One call of a module in a traced graph, as a module: the site rules judge it as they judge a class."""
 
 import functools
+from collections.abc import Iterator
 
 from torch import Tensor, fx, nn
 
@@ -31,6 +32,23 @@ class Folded(nn.Module):
         for name in filter(None, target.split(".")):
             module = module._modules[name]  # type: ignore[assignment]
         return module
+
+    def nodes(self) -> Iterator[fx.Node]:
+        """The nodes that call something, of its graph and of those of the calls inside.
+
+        >>> list(Folded("", fx.Graph()).nodes())
+        []
+        """
+        yield from (node for node in self.graph.nodes if node.op.startswith("call"))
+        for child in self.children():
+            if isinstance(child, Folded):
+                yield from child.nodes()
+
+    def path_of(self, target: str) -> str:
+        """The qualified name of a child, or of one of its children."""
+        name, _, below = target.partition(".")
+        child = self._modules[name]
+        return child.path_of(below) if below and isinstance(child, Folded) else self.paths[name]
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Nothing runs here.

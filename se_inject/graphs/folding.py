@@ -65,7 +65,7 @@ def _segments(flat: FlatGraph, around: dict[fx.Node, Stack]) -> _Segment:
             opened.append(_Segment(call))
             opened[-2].items.append(opened[-1])
         opened[-1].items.append(node)
-        node.meta["scope"] = opened[-1].call.path
+        node.meta |= {"scope": opened[-1].call.path, "scope_class": opened[-1].call.cls}
     return _simplified(root)
 
 

@@ -32,7 +32,7 @@ def shape_of(value: Any) -> tuple[Any, ...] | None:
     """The shape that a traced value has had, if its tracer noted it."""
     if not isinstance(value, fx.Node):
         return None
-    for key in ("tensor", "val", "example_value", "tensor_meta"):
+    for key in ("tensor", "value", "val", "example_value", "tensor_meta"):
         shape = getattr(value.meta.get(key), "shape", None)
         if shape is not None:
             return tuple(shape)

@@ -86,6 +86,10 @@ class Reason(Enum):
     UNREADABLE = "its forward cannot be followed: {}", "see below"
     UNREADABLE_CHILD = "it cannot be told whether its {} is a gate: {}", "see below"
     UNREADABLE_CALL = "{}", "see below"
+    QUANTIZED = (
+        "it is prepared for quantization or quantized already (node {})",
+        "apply to the model, or to its graph, before it is prepared",
+    )
     WRAPPED = (
         "it is wrapped or compiled already: apply first, then wrap",
         "apply before wrapping, compiling or scripting",

@@ -9,7 +9,7 @@ from ..gate.record import originally
 from ..gate.squeeze_excitation import injected_channels, is_gate
 from ..graphs.inlining import joins_its_inputs
 from ..graphs.layers import is_conv, is_sequential, rank
-from ..graphs.traced import gate_paths, is_traced, read_with
+from ..graphs.traced import gate_paths, is_traced, quantization, read_with
 from ..source.locations import where
 from ..tracing.errors import UntraceableError
 from .analyzer import BlockAnalyzer
@@ -81,6 +81,9 @@ class ModelScan:
                 left_alone.append(f"{path}.")
                 if not is_gate(module):
                     self.skipped.append(Skip(path, Refusal(Reason.WRAPPED), _where_defined(module)))
+            elif is_traced(module) and (node := quantization(module)) is not None:
+                left_alone.append(f"{path}." if path else "")
+                self.skipped.append(Skip(path, Refusal(Reason.QUANTIZED, node)))
             elif not isinstance(module, nn.modules.conv._ConvNd):
                 blocks[path] = module
                 left_alone += (f"{join(path, child)}." for child in read_with(module))

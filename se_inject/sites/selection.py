@@ -1,5 +1,6 @@
 """Which sites a user asks for: ``kinds`` and ``where``, checked."""
 
+import copy
 import fnmatch
 from collections.abc import Callable, Iterable
 from typing import get_args
@@ -25,6 +26,7 @@ class Selection:
         chosen = () if callable(where) else _checked(where)
         self.sites = tuple(item for item in chosen if isinstance(item, Site))
         self._patterns = tuple(item for item in chosen if isinstance(item, str))
+        self._by_node = True
         self.kinds = self._kinds | {site.kind for site in self.sites}  # to look for
 
     @property
@@ -32,15 +34,29 @@ class Selection:
         """The blocks that were asked for by name, not by a pattern."""
         return [pattern for pattern in self._patterns if not any(c in pattern for c in "*?[")]
 
+    def in_graph(self) -> "Selection":
+        """The same for a traced model, whose values have other names than those of the model that was traced."""
+        selection = copy.copy(self)
+        selection._by_node = False
+        return selection
+
+    def is_among(self, site: Site, sites: Iterable[Site]) -> bool:
+        """Whether a site is one of some."""
+        return any(site == other if self._by_node else _without_node(site) == _without_node(other) for other in sites)
+
     def selects(self, site: Site) -> bool:
         """Whether a site is asked for."""
-        if site in self.sites:
+        if self.is_among(site, self.sites):
             return True
         if site.kind not in self._kinds:
             return False
         if self._predicate is not None:
             return bool(self._predicate(site))
         return any(fnmatch.fnmatchcase(site.path, pattern) for pattern in self._patterns)
+
+
+def _without_node(site: Site) -> tuple[object, ...]:
+    return site.path, site.kind, site.channels, site.gate_path
 
 
 def _checked_kinds(kinds: Iterable[Kind]) -> frozenset[Kind]:

@@ -24,8 +24,10 @@ class Target:
 
     @property
     def place(self) -> str:
-        """The file and the line where its value is made; empty in a traced model."""
-        return where(self.site.file, self.site.line) if self.site.file else ""
+        """The file and the line where its value is made, as far as they are known; the node, in a traced model."""
+        place = where(self.site.file, self.site.line) if self.site.file else ""
+        node = f"node {self.site.node}" if self.finding.in_graph else ""
+        return ", ".join(filter(None, (node, place)))
 
     def with_channels(self, feature: Feature) -> "Target":
         """The same with channels that were measured."""

@@ -65,7 +65,7 @@ def _confirmed(
 def _in_graph(candidate: Candidate, finding: Finding, call: Folded, path: str, graph: str) -> Finding:
     """A finding in terms of the traced model's own graph."""
     join = call.values.get(candidate.join.name)
-    inside = frozenset(call.paths[child] for child in finding.inside)
+    inside = frozenset(call.path_of(child) for child in finding.inside)
     finding = replace(_at(finding, join), scope=path, inside=inside, in_graph=True)
     if finding.reason is not None or candidate.value is None:
         return finding
@@ -82,7 +82,8 @@ def _in_graph(candidate: Candidate, finding: Finding, call: Folded, path: str, g
     shape = shape_of(value)
     if finding.channels and shape is not None and shape[-1 if finding.channels_last else 1] != finding.channels:
         finding = replace(finding, channels=None)
-    return replace(_at(finding, value), node=value.name, placements=(placement,), shape=shape, like=_like(value))
+    node = next(iter(value.meta["value_at"].values())).name
+    return replace(_at(finding, value), node=node, placements=(placement,), shape=shape, like=_like(value))
 
 
 def _placement(value: fx.Node, users: list[fx.Node], graph: str, block: str) -> Placement | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 
 from ..errors import RewriteError
-from ..graphs.traced import GATE_MARK, Program, TracedGraph, erase_gates, gate_paths, whole_graphs
+from ..graphs.traced import GATE_MARK, Program, copied, erase_gates, gate_paths, whole_graphs
 from ..sites.findings import Finding
 from ..sites.qualified_names import join
 from .graph_module import PlannedGate, Write, insert
@@ -45,7 +45,7 @@ class _Change:
         self._program = block.program
         self._module = copy.copy(block.program.graph_module)
         [traced] = whole_graphs(block)
-        self._traced = TracedGraph("", copy.deepcopy(traced.graph), traced.owner)
+        self._traced = copied(traced)
         self._inputs = list(self._program.graph_signature.input_specs)
         self._outputs = [copy.deepcopy(spec) for spec in self._program.graph_signature.output_specs]
         self._state: dict[str, Any] = dict(self._program.state_dict)
@@ -110,7 +110,7 @@ class _Change:
         placeholders = [node for node in graph.nodes if node.op == "placeholder"]
         followers = [*placeholders[position:], *(node for node in graph.nodes if node.op != "placeholder")]
         with graph.inserting_before(followers[0]):
-            node = graph.placeholder(f"{'p' if persistent is None else 'b'}_{target.replace('.', '_')}")
+            node = graph.placeholder(_unused(f"{'p' if persistent is None else 'b'}_{target.replace('.', '_')}", graph))
         node.meta["val"] = self._fake(tensor)
         self._inputs.insert(position, InputSpec(kind, TensorArgument(node.name), target, persistent))
         (self._constants if persistent is False else self._state)[target] = tensor
@@ -137,7 +137,7 @@ class _Change:
                 else:
                     known[node] = copied = graph.node_copy(node, known.__getitem__)
                     copied.meta = {key: node.meta[key] for key in ("val", "tensor_meta") if key in node.meta}
-                    copied.meta |= {"nn_module_stack": stack, "torch_fn": (path, "se_inject"), "stack_trace": ""}
+                    copied.meta["nn_module_stack"] = stack
                     if not node.name.startswith("sym_"):  # sizes are shared, when a program is decomposed
                         copied.meta["custom"] = {GATE_MARK: path}
             raise AssertionError("a graph ends with its output")
@@ -180,6 +180,14 @@ class _Change:
 
 
 _SORTED = ("TOKEN", "PARAMETER", "BUFFER")
+
+
+def _unused(name: str, graph: fx.Graph) -> str:
+    """A name that no argument of the program has."""
+    names = {node.name for node in graph.nodes} | {node.target for node in graph.nodes if node.op == "placeholder"}
+    while name in names:
+        name += "_"
+    return name
 
 
 def _is_fake(value: Any) -> bool:

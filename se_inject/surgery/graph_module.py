@@ -1,6 +1,5 @@
 """Gates in the graphs of a traced model, which are edited as graphs."""
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import fx, nn
 
 from ..errors import RewriteError
 from ..graphs.flat import is_interpreter
-from ..graphs.traced import GATE_MARK, TracedGraph, all_graphs, erase_gates, gate_nodes, gate_of
+from ..graphs.traced import GATE_MARK, TracedGraph, all_graphs, copied, erase_gates, gate_nodes, gate_of
 from ..sites.findings import Finding, Placement
 from ..sites.qualified_names import join
 
@@ -18,7 +17,7 @@ PlannedGate = tuple[Finding, nn.Module]
 
 def plan_graph(module: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], None]:
     """Prepare to put gates into a traced model; the result does it and cannot fail. Raises ``RewriteError``."""
-    copies = {traced.name: _copied(traced) for traced in all_graphs(module)}
+    copies = {traced.name: copied(traced) for traced in all_graphs(module)}
     children = []
     for finding, gate in gates:
         path = join(finding.scope, finding.gate)
@@ -41,7 +40,7 @@ def plan_graph(module: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], 
 
 def plan_removal(module: nn.Module) -> Callable[[], None]:
     """Prepare to take the gates out of a traced model; the result does it and cannot fail."""
-    copies = {traced.name: _copied(traced) for traced in all_graphs(module)}
+    copies = {traced.name: copied(traced) for traced in all_graphs(module)}
     paths = set()
     for name, traced in copies.items():
         paths |= {join(name if is_interpreter(module) else "", path) for _, path in gate_nodes(traced)}
@@ -56,10 +55,6 @@ def plan_removal(module: nn.Module) -> Callable[[], None]:
         _exchange(module, copies)
 
     return commit
-
-
-def _copied(traced: TracedGraph) -> TracedGraph:
-    return traced._replace(graph=copy.deepcopy(traced.graph))
 
 
 Write = Callable[[fx.Graph, fx.Node], fx.Node]
