@@ -12,7 +12,8 @@ from .find import targets_to_gate
 from .gate.factory import Gate, GateMaker
 from .gate.record import Gated, is_gated, originally
 from .gate.squeeze_excitation import Form, check_form, check_reduction, mark_injected
-from .graphs.traced import Program, gate_paths, is_traced, read_with, trains
+from .graphs.modes import trains
+from .graphs.traced import Program, gate_paths, is_traced, read_with
 from .sites.selection import Selection, Where
 from .sites.site import PAPERS_KINDS, Kind, Position, Site
 from .sites.target import Target
@@ -112,7 +113,7 @@ def remove(model: Model) -> Model:
     traced = [m for m in changed.modules() if is_traced(m) and m not in inside and gate_paths(m)]
     if not blocks and not traced:
         raise NoGateError("the model has no gates from se_inject.apply")
-    changes = [partial(uninstall, block) for _, block in blocks]
+    changes: list[Callable[[], None]] = [partial(uninstall, block) for _, block in blocks]
     changes += [plan_removal(module) for module in traced]
     change_all([*(block for _, block in blocks), *traced], changes)
     return changed.program if isinstance(changed, Program) else model  # type: ignore[return-value]

@@ -9,7 +9,8 @@ from torch import nn
 from .errors import NoGateError, NotAModuleError, RewriteError
 from .gate.record import Gated
 from .gate.squeeze_excitation import is_gate
-from .graphs.traced import gate_paths, is_traced, updates_statistics
+from .graphs.modes import updates_statistics
+from .graphs.traced import gate_paths, is_traced
 from .sites.qualified_names import join
 from .source.subclass import set_class
 from .surgery.frozen_norm import HeldNorm, held_class

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from .aten import index_taken, returns_statistics
 from .operations import is_a, is_in_place, op_name
 from .rebuilt import rebuilt
 
@@ -25,10 +26,6 @@ class FlatGraph:
     graph: fx.Graph = field(default_factory=fx.Graph)
     layers: dict[str, nn.Module] = field(default_factory=dict)
     data: dict[fx.Node, None] = field(default_factory=dict)
-
-    def node_of(self, name: str) -> fx.Node:
-        """The node of a name."""
-        return next(node for node in self.graph.nodes if node.name == name)
 
 
 def is_interpreter(module: nn.Module) -> bool:
@@ -86,10 +83,10 @@ class _Flattener:
         inner = level.inner(node)
         if inner is not None:
             return self._of_inner(level, node, inner)
-        source = level.known.get(node.args[0]) if op_name(node) == "getitem" else None  # type: ignore[call-overload]
+        source = level.mapped(node.args[0]) if op_name(node) == "getitem" else None
         if isinstance(source, list | tuple) and isinstance(node.args[1], int):  # what a written out graph returns
             return self._seen(source[node.args[1]], level, node)
-        if isinstance(source, fx.Node) and _returns_statistics(source):
+        if isinstance(source, fx.Node) and returns_statistics(source):
             if node.args[1] == 0:
                 source.meta["value"] = node.meta.get("val")
                 return self._seen(source, level, node)
@@ -136,7 +133,7 @@ class _Flattener:
         elif operation == "get_attr":
             return self._constant(level, node, attribute(level.owner, str(target)))
         elif op_name(node) in ("slice", "select") and isinstance(target, torch._ops.OpOverload):
-            taken = _taken(op_name(node), args)
+            taken = index_taken(op_name(node), args)
             if taken == ():
                 return self._seen(args[0], level, node)
             target, args = operator.getitem, (args[0], taken)
@@ -206,7 +203,7 @@ class _Level:
             return _Level(child.graph, child, path, around, (*self.calls, call))  # type: ignore[arg-type]
         if not isinstance(node.target, torch._ops.HigherOrderOperator):
             return None
-        targets = [str(arg.target) for arg in node.args if _is_submodule(arg)]
+        targets = [str(arg.target) for arg in node.all_input_nodes if _is_submodule(arg)]
         bodies = [attribute(self.owner, target) for target in targets]
         if not bodies or not isinstance(bodies[0], fx.GraphModule):
             return None
@@ -238,23 +235,3 @@ def attribute(owner: nn.Module, target: str) -> Any:
     for name in target.split("."):
         value = getattr(value, name, None)
     return value
-
-
-def _returns_statistics(node: fx.Node) -> bool:
-    """Whether an operator of aten returns, beside its value, what its backward pass needs."""
-    is_atens = isinstance(node.target, torch._ops.OpOverload) or "constants" in node.meta
-    return is_atens and isinstance(node.meta.get("val"), list | tuple)
-
-
-def _taken(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The index of ``x[index]`` that an operator takes; none where it takes all."""
-    _, dim, *bounds = (*args, *[None] * (5 - len(args)))
-    dim = dim or 0
-    before = [slice(None)] * dim if dim >= 0 else [...]
-    after = [slice(None)] * (-1 - dim) if dim < 0 else []
-    if name == "select":
-        return (*before, bounds[0], *after)
-    start, end, step = bounds[:3]
-    end = None if isinstance(end, int) and end >= 2**62 else end
-    taken = slice(start or None, end, None if step in (None, 1) else step)
-    return () if taken == slice(None) else (*before, taken, *after)

@@ -9,7 +9,8 @@ from ..gate.record import originally
 from ..gate.squeeze_excitation import injected_channels, is_gate
 from ..graphs.inlining import joins_its_inputs
 from ..graphs.layers import is_conv, is_sequential, rank
-from ..graphs.traced import gate_paths, is_traced, quantization, read_with
+from ..graphs.modes import quantization
+from ..graphs.traced import gate_paths, is_traced, read_with
 from ..source.locations import where
 from ..tracing.errors import UntraceableError
 from .analyzer import BlockAnalyzer

@@ -92,7 +92,7 @@ class _Change:
         """The gate's weights by their names in it, each with its new placeholder."""
         from torch.export.graph_signature import InputKind
 
-        weights = {}
+        weights: dict[str, tuple[Tensor, fx.Node]] = {}
         persistent = gate.state_dict(keep_vars=True)
         for name, parameter in gate.named_parameters():
             weights[name] = parameter, self._placeholder(f"{path}.{name}", parameter, InputKind.PARAMETER, None)
@@ -133,7 +133,7 @@ class _Change:
                 if node.op == "placeholder":
                     known[node] = next(given)
                 elif node.op == "output":
-                    return known[node.args[0]]
+                    return known[node.args[0]]  # type: ignore[no-any-return]
                 else:
                     known[node] = copied = graph.node_copy(node, known.__getitem__)
                     copied.meta = {key: node.meta[key] for key in ("val", "tensor_meta") if key in node.meta}
@@ -174,7 +174,8 @@ class _Change:
         """Name in the signature what the graph returns now."""
         from torch.export.graph_signature import TensorArgument
 
-        for spec, value in zip(self._outputs, self._traced.graph.output_node().args[0], strict=True):
+        returned: Any = self._traced.graph.output_node().args[0]
+        for spec, value in zip(self._outputs, returned, strict=True):
             if isinstance(value, fx.Node) and isinstance(spec.arg, TensorArgument):
                 spec.arg = TensorArgument(value.name)
 

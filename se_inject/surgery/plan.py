@@ -38,8 +38,9 @@ def plan(block: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], None]:
 
 def plan_removal(traced: nn.Module) -> Callable[[], None]:
     """Prepare to take all gates out of a traced model; the result does it and cannot fail."""
-    module = exported_program if isinstance(traced, Program) else graph_module
-    return module.plan_removal(traced)  # type: ignore[arg-type]
+    if isinstance(traced, Program):
+        return exported_program.plan_removal(traced)
+    return graph_module.plan_removal(traced)
 
 
 def named_edits(finding: Finding) -> list[Edit]:

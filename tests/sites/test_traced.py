@@ -188,6 +188,24 @@ def assert_weights_exchange(model, traced, x):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max())
 
 
+def test_one_gate_serves_both_graphs_of_an_extractor():
+    torch.manual_seed(0)
+    model = torchvision.models.convnext.ConvNeXt([convnext.CNBlockConfig(32, None, 2)], stochastic_depth_prob=0.5)
+    features, x = create_feature_extractor(model, ["features.1"]), torch.randn(2, 3, 32, 32)
+    gated = se_inject.apply(create_feature_extractor(model, ["features.1"]))
+    assert [name for name, _ in se_inject.gates(gated)] == ["features.1.0.se", "features.1.1.se"]
+    for training in (True, False, True):
+        outputs = []
+        for extractor in (features, gated):
+            torch.manual_seed(1)
+            outputs.append(extractor.train(training)(x)["features.1"])
+        assert torch.equal(*outputs)
+    train_gates(gated)
+    assert not torch.equal(gated.eval()(x)["features.1"], features.eval()(x)["features.1"])
+    se_inject.remove(gated)
+    assert gated.train().code == features.train().code and gated.eval().code == features.eval().code
+
+
 def test_scopes_are_told_where_the_tracer_noted_them():
     """A block that is called twice has one gate, on both calls."""
 
