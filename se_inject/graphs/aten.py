@@ -18,7 +18,7 @@ def returns_statistics(node: fx.Node) -> bool:
 
 
 def index_taken(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The index of ``x[index]`` that "slice" or "select" takes of ``x``, the first of ``args``; none where it takes all.
+    """The index of ``x[index]`` that "slice" or "select" takes of its first argument; none where it takes all.
 
     >>> index_taken("slice", ("x", 1, 0, 8))
     (slice(None, None, None), slice(None, 8, None))
