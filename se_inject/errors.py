@@ -1,6 +1,16 @@
 """Every error that se_inject raises on purpose; each is also a ``ValueError`` or a ``TypeError``."""
 
 
+def first_line(error: BaseException) -> str:
+    """An error in one line, as others quote it.
+
+    >>> first_line(KeyError("se"))
+    "KeyError: 'se'"
+    """
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
 class SEInjectError(Exception):
     """Base class of every error below."""
 

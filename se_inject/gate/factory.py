@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentTypeError, InvalidArgumentError
+from ..errors import ArgumentTypeError, InvalidArgumentError, first_line
 from ..tracing.randomness import no_randomness
 from .squeeze_excitation import Form, SqueezeExcitation, squeezed_channels
 
@@ -98,7 +98,7 @@ class GateMaker:
         try:
             gate = self._factory(*arguments)  # type: ignore[call-arg, arg-type]
         except Exception as error:  # the user's code
-            raise self._refusal(f"cannot be made for {channels} channels: {_told(error)}") from error
+            raise self._refusal(f"cannot be made for {channels} channels: {first_line(error)}") from error
         if not isinstance(gate, nn.Module):
             raise ArgumentTypeError(f"gate {self._what} made {_short(gate)} of {channels} channels, not a module")
         if not self._made.isdisjoint(gate.modules()):
@@ -124,7 +124,7 @@ class GateMaker:
             with torch.no_grad(), no_randomness():
                 outputs = [copy.deepcopy(gate).train(mode)(x) for mode in (False, True)]
         except Exception as error:  # the user's code
-            raise self._refusal(f"fails on a feature of shape {shape}: {_told(error)}") from error
+            raise self._refusal(f"fails on a feature of shape {shape}: {first_line(error)}") from error
         for y in outputs:
             if not isinstance(y, Tensor) or y.shape != x.shape:
                 got = tuple(y.shape) if isinstance(y, Tensor) else _short(y)
@@ -169,8 +169,3 @@ def _floating_point(module: nn.Module) -> Tensor | None:
 def _short(value: object) -> str:
     text = repr(value).splitlines()[0]
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _told(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -3,6 +3,7 @@
 import ast
 import functools
 import inspect
+import traceback
 import types
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from ..errors import first_line
 from ..source.edits import Reach
 from ..source.function_text import FunctionText
 from ..source.functions import functions_in
@@ -51,7 +53,7 @@ class Capture:
     ways: tuple[Way, ...]
     reads: frozenset[Attr]  # attributes of the block ("", name) and of modules below it
     writes: frozenset[Attr]
-    reached: dict[FunctionText, set[Reach | None]]  # how the methods of the block are found
+    reached: dict[FunctionText, frozenset[Reach | None]]  # how the methods of the block are found
     is_partial: bool  # whether there are ways that were not walked
     walked: frozenset[str]  # the modules below whose children are walked through
     asked: frozenset[str]  # the modules whose class makes a difference
@@ -83,15 +85,16 @@ def capture(block_class: type[nn.Module], state: dict[str, Any], block: nn.Modul
             break
         unsettled |= read_and_written
     ways = _distinct([Way(run.graph, tuple(run.evaluations), frozenset(run.modes.items())) for run in runs])
+    union = frozenset[Any]().union
     return Capture(
         tuple(ways),
-        frozenset().union(*(run.reads for run in runs)),
-        frozenset().union(*(run.writes for run in runs)),
-        {text: set().union(*(run.reached.get(text, ()) for run in runs)) for run in runs for text in run.reached},
-        any(run.is_partial for run in runs),
-        frozenset().union(*(run.walked for run in runs)),
-        frozenset().union(*(run.asked for run in runs)),
-        frozenset().union(*(run.walks for run in runs)),
+        reads=union(*(run.reads for run in runs)),
+        writes=union(*(run.writes for run in runs)),
+        reached={text: union(*(run.reached.get(text, ()) for run in runs)) for run in runs for text in run.reached},
+        is_partial=any(run.is_partial for run in runs),
+        walked=union(*(run.walked for run in runs)),
+        asked=union(*(run.asked for run in runs)),
+        walks=union(*(run.walks for run in runs)),
     )
 
 
@@ -159,17 +162,13 @@ def _run_forward(run: Run, block_class: type[nn.Module], parameters: list[inspec
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for parameter in parameters:
-        if parameter.kind is parameter.VAR_KEYWORD:
-            continue
+        default = () if parameter.default is parameter.empty else (parameter.default,)
         if parameter.kind is parameter.VAR_POSITIONAL:
             args += _extra(run, parameter, 2 if not args else 1)
-            continue
-        default = () if parameter.default is parameter.empty else (parameter.default,)
-        value = run.create_proxy("placeholder", parameter.name, default, {})
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            kwargs[parameter.name] = value
-        else:
-            args.append(value)
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            kwargs[parameter.name] = run.create_proxy("placeholder", parameter.name, default, {})
+        elif parameter.kind is not parameter.VAR_KEYWORD:
+            args.append(run.create_proxy("placeholder", parameter.name, default, {}))
     try:
         forward = shadow.forward
         if isinstance(forward, types.MethodType):
@@ -195,7 +194,7 @@ def _extra(run: Run, parameter: inspect.Parameter, most: int) -> list[Any]:
 
 def _judged(run: Run, error: BaseException) -> BaseException:
     """Whether a forward's error means that such inputs do not occur, or that stand-ins would not do."""
-    message = f"{_first_line(error)}{_place_of(error)}"
+    message = f"{first_line(error)}{_place_of(error)}"
     if run.is_doubtful or error in run.missing or _is_raised_by_a_check(error):
         return InfeasiblePath(message)
     if run.paths.taken and _is_raised_by_the_author(error, is_loop=bool(run.loops)):
@@ -204,45 +203,35 @@ def _judged(run: Run, error: BaseException) -> BaseException:
 
 
 def _place_of(error: BaseException) -> str:
-    place, trace = "", error.__traceback__
-    while trace is not None:
-        if is_instrumented(trace.tb_frame.f_code):
-            place = f" ({where(trace.tb_frame.f_code.co_filename, trace.tb_lineno)})"
-        trace = trace.tb_next
-    return place
+    places = [(frame.f_code.co_filename, line) for frame, line in _frames(error) if is_instrumented(frame.f_code)]
+    return f" ({where(*places[-1])})" if places else ""
+
+
+def _frames(error: BaseException) -> list[tuple[types.FrameType, int]]:
+    """The frames that an error went through, the one that raised it last, and the lines that they are at."""
+    return list(traceback.walk_tb(error.__traceback__))
 
 
 def _is_raised_by_a_check(error: BaseException) -> bool:
     """Whether the user's own code raises it, as an assert on shapes does."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = expression_at(trace.tb_frame) if trace is not None else None
-    if trace is None or isinstance(error, UnboundLocalError):
+    if isinstance(error, UnboundLocalError):
         return True
-    if place is not None and is_instrumented(trace.tb_frame.f_code):
+    frame, line = _frames(error)[-1]
+    place = expression_at(frame)
+    if place is not None and is_instrumented(frame.f_code):
         checks = [n for n in ast.walk(place[0].node) if isinstance(n, ast.Raise | ast.Assert)]
-        return any(n.lineno <= trace.tb_lineno <= (n.end_lineno or n.lineno) for n in checks)
-    raised_in = trace.tb_frame.f_globals.get("__name__", "")
+        return any(n.lineno <= line <= (n.end_lineno or n.lineno) for n in checks)
     is_error_of_use = isinstance(error, AssertionError | ValueError | RuntimeError)
-    return is_error_of_use and not raised_in.startswith(("torch.", "se_inject."))
+    return is_error_of_use and not frame.f_globals.get("__name__", "").startswith(("torch.", "se_inject."))
 
 
 def _is_raised_by_the_author(error: BaseException, is_loop: bool) -> bool:
     """Whether the author's own text raises it, on things that are none of the run's."""
     if is_loop and "'NoneType' object" not in str(error):
         return False  # how often the loop runs may have caused it
-    trace, is_own = error.__traceback__, False
-    while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__") not in _ANSWERING:
-            is_own = is_instrumented(trace.tb_frame.f_code)
-        trace = trace.tb_next
-    return is_own and not any(name in str(error) for name in ("Value", "Attribute", "Shadow", "Unread", "Items"))
+    frames = [frame for frame, _ in _frames(error) if frame.f_globals.get("__name__") not in _ANSWERING]
+    names_a_stand_in = any(name in str(error) for name in ("Value", "Attribute", "Shadow", "Unread", "Items"))
+    return is_instrumented(frames[-1].f_code) and not names_a_stand_in
 
 
 _ANSWERING = frozenset(f"{__package__}.{name}" for name in ("builtin_calls", "calls", "attributes", "questions", "run"))
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -38,6 +38,7 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         Methods.__init__(self, type(block))
         Environment.__init__(self)
         Loops.__init__(self)
+        Questions.__init__(self)
         self.graph = fx.Graph()
         self.paths = paths
         self.shadows = Shadows(self, block, state)
@@ -46,8 +47,6 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         self.writes: set[Attr] = set()
         self.is_partial = False  # whether there are ways that nobody walks: loops that go on, suppressed errors
         self.walked: set[str] = set()  # the modules below whose children are walked through
-        self.asked: set[str] = set()  # the modules whose class makes a difference
-        self.classes: dict[type, set[str]] = {}
         self.evaluations: list[Evaluation] = []
         self.missing: list[AttributeError] = []  # of modules that lack an attribute: the forward would fail as well
         self.walks: set[Expression | None] = set()

@@ -192,7 +192,7 @@ class _Instrument(ast.NodeTransformer):
     def visit_MatchValue(self, node: ast.pattern) -> ast.pattern:
         return node  # patterns hold names only
 
-    visit_MatchClass = visit_MatchMapping = visit_MatchValue
+    visit_MatchClass = visit_MatchMapping = visit_MatchValue  # noqa: N815
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
         return ast.Pass() if node.value is None else self.visit_Assign(ast.Assign([node.target], node.value))
