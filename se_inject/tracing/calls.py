@@ -17,8 +17,8 @@ from .kinds_of_calls import closes_over_modules, involves, is_mode, only_tells, 
 from .lazy import Lazy
 from .module_methods import module_method
 from .module_proxies import is_shadow
-from .randomness import is_generator, no_randomness
-from .reachable import is_library, writes
+from .randomness import no_randomness
+from .reachable import is_generator, is_library, writes
 from .real_calls import PURE, as_it_is, copy_of, without_values
 from .torch_calls import SPECIAL, autograd, is_of_torch, is_torch_function
 from .value_proxy import Value

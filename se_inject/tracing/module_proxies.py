@@ -101,10 +101,15 @@ class Shadows:
             elif name in MODULE_INTERNALS:
                 attributes[name] = _copied(value)
             else:
-                attributes[name] = Unread(self._run) if isinstance(value, Iterator) else self.own(value)
+                attributes[name] = self.held(value)
+
+    def held(self, value: Any) -> Any:
+        """``own`` for what was there before the run: an iterator is not read, as nothing could put it back."""
+        is_iterator = isinstance(value, Iterator) and not isinstance(value, Unread)
+        return Unread(self._run) if is_iterator else self.own(value)
 
     def own(self, value: Any) -> Any:
-        """A value with shadows for modules that it holds, and with containers that are the run's own."""
+        """A value as the run may hold it: with stand-ins for modules, copies of containers, unknown tensors."""
         if isinstance(value, nn.Module):
             return value if is_shadow(value) else self.of(value)
         if isinstance(value, torch.Tensor):
