@@ -19,7 +19,7 @@ from ..source.locations import where
 from .calls import perform
 from .errors import InfeasiblePath, UntraceableError
 from .evaluation import Attr, Evaluation, Expression
-from .instrument import boundary, expression_at, is_instrumented
+from .instrument import expression_at, is_instrumented
 from .run import Run
 from .ways import Paths
 
@@ -154,7 +154,6 @@ def _all_ways(
     return runs
 
 
-@boundary
 def _run_forward(run: Run, block_class: type[nn.Module], parameters: list[inspect.Parameter]) -> None:
     if inspect.isgeneratorfunction(block_class.forward) or inspect.iscoroutinefunction(block_class.forward):
         raise UntraceableError("its forward is a generator or a coroutine")
@@ -230,7 +229,7 @@ def _is_raised_by_the_author(error: BaseException, is_loop: bool) -> bool:
     if is_loop and "'NoneType' object" not in str(error):
         return False  # how often the loop runs may have caused it
     frames = [frame for frame, _ in _frames(error) if frame.f_globals.get("__name__") not in _ANSWERING]
-    names_a_stand_in = any(name in str(error) for name in ("Value", "Attribute", "Shadow", "Unread", "Items"))
+    names_a_stand_in = any(name in str(error) for name in ("Value", "Attribute", "Shadow", "generator", "Items"))
     return is_instrumented(frames[-1].f_code) and not names_a_stand_in
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 from ..source.subclass import QuietSubclass, quiet_class
-from .lazy import Lazy, Unread
+from .lazy import Lazy
 
 # Attributes that every module has; forward code does not branch on them, but for ``training``.
 MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}
@@ -105,8 +105,7 @@ class Shadows:
 
     def held(self, value: Any) -> Any:
         """``own`` for what was there before the run: an iterator is not read, as nothing could put it back."""
-        is_iterator = isinstance(value, Iterator) and not isinstance(value, Unread)
-        return Unread(self._run) if is_iterator else self.own(value)
+        return (self._run.unknown() for _ in range(2)) if isinstance(value, Iterator) else self.own(value)
 
     def own(self, value: Any) -> Any:
         """A value as the run may hold it: with stand-ins for modules, copies of containers, unknown tensors."""
