@@ -120,10 +120,9 @@ class Attributes(_Places):
 
 def _getter(cls: type, found: Any) -> tuple[types.FunctionType, tuple[Any, ...], tuple[Any, ...]] | None:
     """The author's function behind an attribute of a class, and its arguments before and after the object."""
-    if isinstance(found, property):
-        return (found.fget, (), ()) if isinstance(found.fget, types.FunctionType) else None
-    if isinstance(found, functools.cached_property):
-        return (found.func, (), ()) if isinstance(found.func, types.FunctionType) else None
+    if isinstance(found, property | functools.cached_property):
+        function = found.fget if isinstance(found, property) else found.func
+        return (function, (), ()) if isinstance(function, types.FunctionType) else None
     get = inspect.getattr_static(type(found), "__get__", None)
     is_authors = isinstance(get, types.FunctionType) and not is_library(get.__module__)
     return (get, (found,), (cls,)) if is_authors else None

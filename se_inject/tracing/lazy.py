@@ -9,7 +9,7 @@ class Lazy(dict[str, Any]):
 
     _se_is_stand_in = True
 
-    def __init__(self, real: dict[str, Any], make: Callable[[str, Any], Any], note_walk: Callable[[], None]) -> None:
+    def __init__(self, real: dict[str, Any], make: Callable[[str, Any], Any], note_walk: Callable[[], Any]) -> None:
         super().__init__(real)
         self._make = make
         self._note_walk = note_walk
