@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import operator
 import types
 from typing import Any
 
@@ -161,9 +160,7 @@ class Items(_Places):
         return run.own(owner[keys[-1]])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if isinstance(self._owner, Value):
-            self._run.create_proxy("call_function", operator.setitem, (self._owner, index, value), {})
-        elif self._run.shadows.is_own(self._owner):
+        if isinstance(self._owner, Value) or self._run.shadows.is_own(self._owner):
             self._owner[index] = value
 
     def __delitem__(self, index: Any) -> None:

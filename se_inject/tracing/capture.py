@@ -128,16 +128,14 @@ def _all_ways(
     unsettled: set[Attr],
 ) -> list[Run]:
     paths, runs = Paths(), []
-    dead_end: BaseException | None = None
-    is_certain = True
+    dead_ends: list[InfeasiblePath] = []
     while paths.start():
         run = Run(block, state, paths, unsettled)
         grad = torch.is_grad_enabled()
         try:
             _run_forward(run, block_class, parameters)
         except InfeasiblePath as end:
-            dead_end = end
-            is_certain &= end.is_certain
+            dead_ends.append(end)
             continue
         except UntraceableError:
             if run.is_doubtful:
@@ -148,9 +146,9 @@ def _all_ways(
         run.modes = paths.modes
         runs.append(run)
     if not runs:
-        raise UntraceableError(f"every way through it ends in an error: {dead_end}")
+        raise UntraceableError(f"every way through it ends in an error: {dead_ends[-1]}")
     for run in runs:
-        run.is_partial |= not is_certain
+        run.is_partial |= not all(end.is_certain for end in dead_ends)
     return runs
 
 
