@@ -34,8 +34,8 @@ def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
     """The result of ``function(*args, **kwargs)``, as a value where it depends on one."""
     run.paths.count_call()
     run.note_classes(*args)
-    if isinstance(function, Value) or is_shadow(function):
-        return function(*args, **kwargs)
+    if isinstance(function, Value | nn.Module):
+        return run.own(function)(*args, **kwargs)
     if isinstance(function, types.MethodType):
         return _method(run, function, args, kwargs)
     if isinstance(function, types.FunctionType):
@@ -45,8 +45,6 @@ def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
         return answer(run, *args, **kwargs)
     if isinstance(function, functools.partial):
         return perform(run, run.own(function.func), (*run.own(function.args), *args), {**function.keywords, **kwargs})
-    if isinstance(function, nn.Module):
-        return run.own(function)(*args, **kwargs)
     if isinstance(function, type):
         return _class(run, function, args, kwargs)
     if isinstance(function, types.MethodDescriptorType) and args and isinstance(args[0], Value):

@@ -8,7 +8,6 @@ import types
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import fx, nn
 
 from ..errors import first_line
@@ -100,8 +99,6 @@ def capture(block_class: type[nn.Module], state: dict[str, Any], block: nn.Modul
 
 def _distinct(ways: list[Way]) -> list[Way]:
     """The ways without those that do the same as an earlier one, which their modes then do not rule."""
-    if len(ways) == 1:
-        return ways
     found: dict[Any, Way] = {}
     for way in ways:
         first = found.setdefault(way.key, way)
@@ -131,7 +128,6 @@ def _all_ways(
     dead_ends: list[InfeasiblePath] = []
     while paths.start():
         run = Run(block, state, paths, unsettled)
-        grad = torch.is_grad_enabled()
         try:
             _run_forward(run, block_class, parameters)
         except InfeasiblePath as end:
@@ -141,8 +137,6 @@ def _all_ways(
             if run.is_doubtful:
                 continue
             raise
-        finally:
-            torch._C._set_grad_enabled(grad)
         run.modes = paths.modes
         runs.append(run)
     if not runs:

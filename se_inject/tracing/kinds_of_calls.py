@@ -26,8 +26,6 @@ def involves(*containers: Any, depth: int = 4) -> bool:
                 return True
             if depth and isinstance(item, (tuple, *CONTAINERS)) and involves(item, depth=depth - 1):
                 return True
-            if isinstance(item, slice) and isinstance(item.stop, Value):
-                return True
             if depth and _is_plain_object(item) and involves(vars(item), depth=depth - 1):
                 return True
     return False
