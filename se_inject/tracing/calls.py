@@ -93,7 +93,8 @@ def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywo
         return method(*args, **kwargs)
     if not isinstance(function, types.FunctionType):
         return perform(run, function, (owner, *args), kwargs)
-    involved = involves(args, kwargs)
+    # A class method may ask what its class is, which a gate changes.
+    involved = involves(args, kwargs) or (isinstance(owner, type) and owner in run.classes)
     if not (involved or isinstance(owner, type) or is_of_torch(function.__code__.co_filename)) and writes(function):
         with contextlib.suppress(UntraceableError):
             return copy_of(run, method, args, kwargs)

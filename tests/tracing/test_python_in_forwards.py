@@ -1,8 +1,12 @@
 """What Python has to offer, used in forwards: each answer that can be known is, and each that cannot is explored."""
 
+import contextlib
 import copy
 import functools
+import math
+import operator
 import random
+import tempfile
 import threading
 from collections import namedtuple
 
@@ -19,6 +23,7 @@ from ..support.forwards import X, assert_works, refused
 from ..support.promises import assert_same
 
 Pair = namedtuple("Pair", "first second")
+HALF, ELSEWHERE = torch.full((1,), 0.5), nn.Linear(3, 3)
 
 
 class Base(nn.Module):
@@ -31,8 +36,14 @@ class Base(nn.Module):
         self.heads = nn.ModuleDict({"c3": conv()})
         self.keep = self.switch
 
+        self.current = self.other
+
     def switch(self):
         self.flag = True
+
+    @classmethod
+    def is_a(cls, name):
+        return cls.__name__ == name
 
 
 def deleted_attribute(self, x):
@@ -93,9 +104,25 @@ def annotated(self, x):
     return x + h
 
 
+def child_set_anew(self, x):
+    self.current = self.known
+    return x + self.current(x)
+
+
+def child_by_its_name(self, x):
+    return x + self._modules.get("known", self.other)(x)
+
+
+def class_method(self, x):
+    return x + (self.known(x) if self.is_a("Known") else self.other(x))
+
+
 @pytest.mark.parametrize(
     "forward",
     [
+        child_set_anew,
+        child_by_its_name,
+        class_method,
         deleted_attribute,
         deleted_item,
         own_dict,
@@ -122,6 +149,7 @@ def test_what_can_be_known_is_known(forward):
 def with_layers(forward):
     layers, heads = nn.Sequential(conv(), conv()), nn.ModuleDict({"c16": conv()})
     module = block(forward, a=conv(), b=conv(), layers=layers, heads=heads)
+    module.halving = Halving()
     module.ids, module.n, module.pair, module.flags = {id(module.a)}, 1, Pair(module.a, module.b), [torch.ones(1)]
     return module
 
@@ -241,9 +269,77 @@ def many_classes(self, x):
     return x + self.a(x) * scale
 
 
+def square_root(self, x):
+    return x + self.a(x) / math.sqrt(x.shape[1])
+
+
+class Halving:
+    @functools.lru_cache(maxsize=1)  # noqa: B019
+    def half(self, n):
+        return n / 2
+
+    def __call__(self, x):
+        return x * self.half(1)
+
+
+def callable_object(self, x):
+    return x + self.halving(self.a(x))
+
+
+def cached_method_of_an_object(self, x):
+    return x + self.a(x) * self.halving.half(1)
+
+
+def caller(self, x):
+    return x + operator.methodcaller("mul", 0.5)(self.a(x))
+
+
+def handled(self, x):
+    try:
+        h = self.a(x)
+    except MemoryError:
+        h = getattr(self, f"small{x.shape[1]}")(x)
+    return x + h
+
+
+def bound_on_one_way(self, x):
+    if x.numel() > 0:
+        h = self.a(x)
+    return x + h
+
+
+def local_context(self, x):
+    @contextlib.contextmanager
+    def doubled():
+        yield 2
+
+    with doubled() as factor:
+        return x + self.a(x) * factor
+
+
+def tensors_of_a_named_tuple(self, x):
+    h = self.a(x)
+    for scale in Pair(HALF, HALF):
+        h = h * scale
+    return x + h
+
+
+def weight_of_another_model(self, x):
+    return x + self.a(x) * ELSEWHERE.weight.mean()
+
+
 @pytest.mark.parametrize(
     "forward",
     [
+        square_root,
+        callable_object,
+        cached_method_of_an_object,
+        caller,
+        handled,
+        bound_on_one_way,
+        local_context,
+        tensors_of_a_named_tuple,
+        weight_of_another_model,
         by_key,
         masked,
         own_dtype,
@@ -352,6 +448,29 @@ def test_what_only_real_inputs_tell_is_refused():
     def unpacked(self, x):
         return x + self.conv(x) * max(*x)
 
+    def lettered(self, x):
+        return x + self.conv(x) * ord("abc"[x.shape[1] - 16])
+
+    def asking(self, x):
+        for i in range(300):
+            if x.sum() > i:
+                x = x / 2
+        return x + self.conv(x)
+
+    def itself(self, x):
+        return x + self(x)
+
+    def failing(self, x):
+        assert self.conv is None, "there is nothing to run"
+        return x + self.conv(x)
+
+    for forward, reason in (
+        (lettered, "by a value"),
+        (asking, "questions"),
+        (itself, "calls itself"),
+        (failing, "there is nothing to run"),
+    ):
+        assert reason in refused(block(forward, conv=conv()))
     module = block(metered, conv=conv())
     module.meter = Meter()
     assert "copied" in refused(module)
@@ -430,3 +549,23 @@ def test_a_loop_over_an_iterator_leaves_it_unread():
     module.scales = iter([0.5, 2.0, 3.0])
     se_inject.find_sites(module)
     assert list(module.scales) == [0.5, 2.0, 3.0]
+
+
+def test_no_directory_is_made_while_finding(tmp_path):
+    def forward(self, x):
+        return x + self.conv(x) * len(tempfile.mkdtemp(dir=self.path))
+
+    module = block(forward, conv=conv())
+    module.path = str(tmp_path)
+    assert len(se_inject.find_sites(module)) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_children_walked_through_by_their_names_are_the_authors():
+    def forward(self, x):
+        h = x
+        for name in self._modules.keys():  # noqa: SIM118
+            h = self._modules[name](h)
+        return x + h
+
+    assert_works(block(forward, a=conv(), b=conv()))
