@@ -381,9 +381,11 @@ def test_methods_of_a_child_of_the_same_class():
             return self.conv(x)
 
         def forward(self, x):
-            return x + (self.branch(x) if self.inner is None else self.inner.branch(x))
+            return x + self.branch(x if self.inner is None else self.inner.branch(x))
 
-    assert_works(Chain(Chain()))
+    module = Chain(Chain())
+    assert "se" in [site.gate_path for site in se_inject.find_sites(module)]
+    assert_works(module)
 
 
 def test_a_decorator_with_other_functions_at_hand():
