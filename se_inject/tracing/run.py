@@ -88,7 +88,7 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """A node, with the expression of the text that it is the value of."""
         node = super().create_node(*args, **kwargs)
-        if not (self.native or self.silent) and node.target is not getattr:
+        if self._running and not (self.native or self.silent) and node.target is not getattr:
             self._note(node, expression_at(sys._getframe(1)))
         return node
 
@@ -201,7 +201,7 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         if text is None:
             code = function.__code__
             raise self.refuse(
-                f"the source of {function.__qualname__} is not at hand, or is not what runs"
+                f"the source of {function.__qualname__} is not available, or differs from the code that runs"
                 f" ({where(code.co_filename, code.co_firstlineno)})"
             )
         if self._running.count(text) >= (1 if function.__name__ == "forward" else _MAX_DEPTH):
