@@ -16,7 +16,7 @@ class SEInjectError(Exception):
 
 
 class InvalidArgumentError(SEInjectError, ValueError):
-    """An argument has the right type, but a value that means nothing here."""
+    """An argument has the right type, but not a valid value."""
 
 
 class ArgumentTypeError(SEInjectError, TypeError):
@@ -24,7 +24,7 @@ class ArgumentTypeError(SEInjectError, TypeError):
 
 
 class NotAModuleError(ArgumentTypeError):
-    """What should be a model is no ``torch.nn.Module``."""
+    """The model is not a ``torch.nn.Module``."""
 
 
 class WrappedModelError(SEInjectError, ValueError):

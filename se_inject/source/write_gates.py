@@ -27,8 +27,8 @@ def text_for(cls: type[nn.Module], method: str, digest: str) -> tuple[types.Func
             return function, text
         file = function.__code__.co_filename
     raise RewriteError(
-        f"{cls.__qualname__}.{method} is not the code that the gates were put into: {file} has another text now;"
-        " build the model anew, call se_inject.apply, and load a state_dict"
+        f"{cls.__qualname__}.{method} has changed since the gates were planned: {file} no longer matches;"
+        " rebuild the model, call se_inject.apply, and load a state_dict"
     )
 
 
@@ -108,7 +108,9 @@ def edited_method(cls: type[nn.Module], method: str, edits: tuple[Edit, ...]) ->
     whole = inspect.getattr_static(cls, method)
     function, text = text_for(cls, method, edits[0].digest)
     if any(edit.loop for edit in edits) and _has_own_enumerate(function):
-        raise RewriteError(f"{cls.__qualname__}.{method}: the name enumerate, which its gates need, is taken there")
+        raise RewriteError(
+            f"{cls.__qualname__}.{method}: rename what hides the builtin enumerate, which its gates need"
+        )
     lines = edited_lines(text, edits)
     # Under linecache the text shows in tracebacks, debuggers and inspect.getsource.
     filename = f"<se_inject {text.filename} {abs(hash(lines)):x}>"
@@ -124,7 +126,7 @@ def edited_method(cls: type[nn.Module], method: str, edits: tuple[Edit, ...]) ->
     )
     replacement = exchanged(whole, function, like(new, function))
     if replacement is None:
-        raise RewriteError(f"{cls.__qualname__}.{method}: its decorators cannot be kept around another function")
+        raise RewriteError(f"{cls.__qualname__}.{method}: its decorators cannot be applied to the gated function")
     return replacement
 
 

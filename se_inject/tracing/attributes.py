@@ -76,7 +76,7 @@ class Attributes(_Places):
             if (get := _getter(cls, found)) is not None:
                 return run.instrument(get[0], (*get[1], shadow, *get[2]), {})
             if isinstance(found, types.MemberDescriptorType):
-                raise run.refuse(f"it keeps {name} in a slot, not among its attributes")
+                raise run.refuse(f"it reads {name} from __slots__; make {name} an ordinary attribute")
             if found is _MISSING:
                 return self._missing(cls, name)
         value = run.own(getattr(shadow, name))
@@ -151,7 +151,7 @@ class Items(_Places):
         elif isinstance(owner, list | tuple | ModuleList | nn.Sequential):
             keys = list(range(len(owner)))
         else:
-            raise run.refuse("it looks something up by a value, which is known only when it runs")
+            raise run.refuse("it looks up an item by a value that is known only at run time")
         if not any(callable(owner[key]) for key in keys):
             return run.unknown()
         for key in keys[:-1]:
@@ -189,7 +189,7 @@ class Keywords(dict[str, Any]):
         return super().__len__() or int(bool(self))
 
     def __iter__(self) -> Any:
-        raise self._run.refuse("it looks through its keyword arguments, whatever they are")
+        raise self._run.refuse("it iterates over its keyword arguments; read them by name")
 
     keys = values = items = __iter__  # type: ignore[assignment]
 

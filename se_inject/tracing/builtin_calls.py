@@ -56,7 +56,7 @@ def _get(run: Any, owner: Any, name: str, *default: Any) -> Any:
         is_there = not default or run.paths.choose(f"{owner.node} has {name}")
         return getattr(owner, name) if is_there else default[0]
     if isinstance(name, Value):
-        raise run.refuse("it looks up an attribute by a value, which is known only when it runs")
+        raise run.refuse("it looks up an attribute by a name that is known only at run time")
     try:
         return run.load(owner, name)
     except AttributeError:

@@ -176,7 +176,7 @@ def _builtin(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> An
     if involves(args, kwargs):
         is_foreign = owner is not None and not isinstance(owner, type | types.ModuleType | tuple)
         if is_foreign and not is_torch_function(function):
-            return run.opaque(function.__name__, "it would change what is not the forward's own", *args, **kwargs)
+            return run.opaque(function.__name__, "it would change an object from outside the forward", *args, **kwargs)
         return _native(run, function, args, kwargs)
     return as_it_is(run, function, args, kwargs)
 

@@ -74,7 +74,7 @@ def capture(block_class: type[nn.Module], state: dict[str, Any], block: nn.Modul
     ['placeholder', 'call_module', 'output']
     """
     if "forward" in state:
-        raise UntraceableError("its forward is set on the instance, not by its class")
+        raise UntraceableError("its forward is assigned on the instance; define it in the class")
     parameters = _parameters(block_class)
     unsettled: set[Attr] = set()
     while True:
@@ -169,7 +169,7 @@ def _run_forward(run: Run, block_class: type[nn.Module], parameters: list[inspec
     except (Exception, SystemExit, GeneratorExit) as error:  # the user's forward runs here
         raise _judged(run, error) from error
     if any(user.target not in _SHAPING for n in run.graph.nodes if "shape_only" in n.meta for user in n.users):
-        raise UntraceableError("it unpacks a value into arguments (data-dependent control flow)")
+        raise UntraceableError("it unpacks a value into arguments, whose number is known only at run time")
 
 
 _SHAPING = frozenset("view reshape expand unflatten new_zeros new_ones new_empty new_full zeros ones empty".split())

@@ -27,7 +27,7 @@ class Loops:
     def note_loop(self) -> None:
         """Note where the forward loops over a value: errors may come of not knowing how often."""
         self.is_partial = True
-        self.loops.append(self.at("it loops over a value, how often is known only when it runs"))
+        self.loops.append(self.at("it loops over a value, whose length is known only at run time"))
 
     def rounds(self, items: Any) -> Iterator[Any]:
         """What a for statement goes through, with a note of which round it is in."""

@@ -36,7 +36,7 @@ class Questions:
     def to_bool(self, value: fx.Proxy) -> bool:
         """Where a branch goes."""
         if self.native:
-            raise self.refuse("code that is not instrumented branches on a value")
+            raise self.refuse("library code branches on a value that is known only at run time")
         node = value.node
         if node.target in (operator.eq, operator.ne) and not isinstance(node.args[1], fx.Node):
             subject, constant = node.args
@@ -188,7 +188,7 @@ class Questions:
         """What a match statement looks at."""
         held = value if isinstance(value, tuple | list) else (value,)
         if any(isinstance(item, Value) for item in held):
-            raise self.refuse("it matches a value, which is known only when it runs")
+            raise self.refuse("its match statement tests a value that is known only at run time; use if")
         return value
 
     def fails(self) -> bool:

@@ -64,7 +64,7 @@ class Paths:
             return self._answers[question]
         if self.taken == len(self._choices):
             if self.taken == _MAX_CHOICES:
-                raise UntraceableError(f"it asks more than {_MAX_CHOICES} questions that its inputs settle")
+                raise UntraceableError(f"it branches more than {_MAX_CHOICES} times on values known only at run time")
             self._choices.append((first, False))
         answer = self._answers[question] = self._choices[self.taken][0]
         return answer

@@ -468,7 +468,7 @@ def test_what_only_real_inputs_tell_is_refused():
 
     for forward, reason in (
         (lettered, "by a value"),
-        (asking, "questions"),
+        (asking, "branches more than"),
         (itself, "calls itself"),
         (failing, "there is nothing to run"),
     ):
@@ -476,7 +476,7 @@ def test_what_only_real_inputs_tell_is_refused():
     module = block(metered, conv=conv())
     module.meter = Meter()
     assert "copied" in refused(module)
-    assert "attribute" in refused(block(named, conv16=conv()))
+    assert "by a name" in refused(block(named, conv16=conv()))
     assert "unpacks" in refused(block(unpacked, conv=conv()))
     module = Slotted()
     module.conv, module.scale = conv(), 1.0
