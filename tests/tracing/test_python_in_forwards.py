@@ -5,6 +5,7 @@ import copy
 import functools
 import math
 import operator
+import queue
 import random
 import tempfile
 import threading
@@ -36,7 +37,7 @@ class Base(nn.Module):
         self.heads = nn.ModuleDict({"c3": conv()})
         self.keep = self.switch
 
-        self.current = self.other
+        self.current, self.leaving = self.other, Leaving()
 
     def switch(self):
         self.flag = True
@@ -68,7 +69,8 @@ def set_by_name(self, x):
 
 
 def got_by_name(self, x):
-    return x + (self.known(x) if getattr(self, "missing", None) is None else self.other(x))
+    layer = getattr(self, "known" if getattr(self, "missing", None) is None else "other")
+    return x + layer(x)
 
 
 def made_bool(self, x):
@@ -117,9 +119,37 @@ def class_method(self, x):
     return x + (self.known(x) if self.is_a("Known") else self.other(x))
 
 
+class Leaving:
+    is_left = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.is_left = True
+
+
+def left_context(self, x):
+    with self.leaving as leaving:
+        h = x * 2
+    return x + (self.known(h) if leaving.is_left else self.other(h))
+
+
+def one_of_classes(self, x):
+    return x + (self.known(x) if type(self) in Base.__subclasses__() else self.other(x))
+
+
+def differs_from_a_class(self, x):
+    [cls] = [cls for cls in Base.__subclasses__() if cls.forward is differs_from_a_class]
+    return x + (self.other(x) if type(self) != cls else self.known(x))  # noqa: E721
+
+
 @pytest.mark.parametrize(
     "forward",
     [
+        left_context,
+        one_of_classes,
+        differs_from_a_class,
         child_set_anew,
         child_by_its_name,
         class_method,
@@ -408,7 +438,13 @@ def test_a_decorator_with_other_functions_at_hand():
         def forward(self, x, scale=1.0):
             return x + self.conv(x) * scale
 
+    class Three(Noted):
+        @noting(lambda text: None)
+        def forward(self, x, y, z):
+            return x + self.conv(x) * y * z
+
     assert_works(Noted())
+    assert_works(Three(), X, 0.5, 2.0)
 
 
 def test_options_by_any_name():
@@ -561,6 +597,16 @@ def test_no_directory_is_made_while_finding(tmp_path):
     module.path = str(tmp_path)
     assert len(se_inject.find_sites(module)) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_put_into_a_queue_while_finding():
+    def forward(self, x):
+        return x + self.conv(x) * (0.5 if self.queue.put(x) is None else 2.0)
+
+    module = block(forward, conv=conv())
+    module.queue = queue.SimpleQueue()
+    assert len(se_inject.find_sites(module)) == 1
+    assert module.queue.empty()
 
 
 def test_children_walked_through_by_their_names_are_the_authors():
