@@ -178,9 +178,7 @@ class Keywords(dict[str, Any]):
         self._run = run
 
     def __contains__(self, name: object) -> bool:
-        is_given = super().__contains__(name) or self._run.paths.choose(f"there is an argument {name}", first=False)
-        self._run.is_doubtful |= is_given
-        return bool(is_given)
+        return super().__contains__(name) or bool(self._run.expect(f"there is an argument {name}", False))
 
     def __bool__(self) -> bool:
         return bool(self._run.paths.choose("there are keyword arguments", first=False))

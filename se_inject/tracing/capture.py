@@ -177,9 +177,7 @@ _SHAPING = frozenset("view reshape expand unflatten new_zeros new_ones new_empty
 
 def _extra(run: Run, parameter: inspect.Parameter, most: int) -> list[Any]:
     """Values for ``*args``: none or one, and at least one where the forward has no other arguments."""
-    is_most = run.paths.choose(f"{most} in *{parameter.name}", first=False)
-    run.is_doubtful |= is_most
-    count = most if is_most else most - 1
+    count = most if run.expect(f"{most} in *{parameter.name}", False) else most - 1
     return [run.create_proxy("placeholder", f"{parameter.name}_{i}", (), {}) for i in range(count)]
 
 

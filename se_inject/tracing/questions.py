@@ -194,18 +194,16 @@ class Questions:
     def fails(self) -> bool:
         """Whether what is tried raises an error, so that a handler runs instead."""
         self._tried += 1
-        failed = self.paths.choose(f"try {self._tried} fails", first=False)
-        self.is_doubtful |= failed
-        return failed
+        return self.expect(f"try {self._tried} fails", False)
 
     def caught(self) -> Any:
         """The error that a handler gets."""
         return self.symbol("error")
 
-    def mode(self, question: str, actual: bool) -> bool:
-        """The answer to a question about a mode of torch's, such as whether gradients are on."""
-        answer = self.paths.choose(question, first=actual)
-        self.is_doubtful |= answer != actual
+    def expect(self, question: str, expected: bool) -> bool:
+        """The answer to a question that is most likely ``expected``; the ways with the other one may not exist."""
+        answer = self.paths.choose(question, first=expected)
+        self.is_doubtful |= answer != expected
         return answer
 
 

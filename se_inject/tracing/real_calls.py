@@ -44,7 +44,7 @@ def as_it_is(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> An
         with no_randomness(run.reachable(function)):
             result = function(*args, **kwargs)
         if isinstance(result, bool) and not args and function.__name__ != "is_scripting":
-            return run.mode(f"{function.__name__}()", result)
+            return run.expect(f"{function.__name__}()", result)
         return run.own(result)
     if getattr(function, "__module__", None) in PURE:
         return run.own(function(*args, **kwargs))
