@@ -9,6 +9,7 @@ import queue
 import random
 import tempfile
 import threading
+import time
 from collections import namedtuple
 
 import numpy as np
@@ -122,6 +123,9 @@ def class_method(self, x):
 class Leaving:
     is_left = False
 
+    def __init__(self):
+        self.options = {"on": False}
+
     def __enter__(self):
         return self
 
@@ -133,6 +137,11 @@ def left_context(self, x):
     with self.leaving as leaving:
         h = x * 2
     return x + (self.known(h) if leaving.is_left else self.other(h))
+
+
+def item_of_an_object(self, x):
+    self.leaving.options["on"] = True
+    return x + (self.known(x) if self.leaving.options["on"] else self.other(x))
 
 
 def one_of_classes(self, x):
@@ -148,6 +157,7 @@ def differs_from_a_class(self, x):
     "forward",
     [
         left_context,
+        item_of_an_object,
         one_of_classes,
         differs_from_a_class,
         child_set_anew,
@@ -213,7 +223,17 @@ def by_a_tensor_in_a_list(self, x):
     return x + self.a(x) if self.flags[0] > 0 else x + self.b(x)
 
 
-@pytest.mark.parametrize("forward", [by_index, by_text, by_identity, by_guard, by_a_tensor_in_a_list])
+def by_the_clock(self, x):
+    return x + self.a(x) if time.time() > 0 else x + self.b(x)
+
+
+def by_mode(self, x):
+    return x + self.a(x) if torch.is_grad_enabled() else x + self.b(x)
+
+
+@pytest.mark.parametrize(
+    "forward", [by_index, by_text, by_identity, by_guard, by_a_tensor_in_a_list, by_the_clock, by_mode]
+)
 def test_what_only_a_run_tells_is_not_taken_for_known(forward):
     assert "which way" in refused(with_layers(forward))
 
@@ -299,6 +319,17 @@ def many_classes(self, x):
     return x + self.a(x) * scale
 
 
+def called_often(self, x):
+    h = self.a(x)
+    for _ in range(40):
+        h = nearly(h)
+    return x + h
+
+
+def nearly(x):
+    return x * 0.99
+
+
 def square_root(self, x):
     return x + self.a(x) / math.sqrt(x.shape[1])
 
@@ -361,6 +392,7 @@ def weight_of_another_model(self, x):
 @pytest.mark.parametrize(
     "forward",
     [
+        called_often,
         square_root,
         callable_object,
         cached_method_of_an_object,
