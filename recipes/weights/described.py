@@ -93,4 +93,4 @@ def check_origin(path: Path, description: Description, name: str, classes: Seque
         theirs, ours = (
             ", ".join([*list(names)[:3], *["..."][: len(names) > 3]]) for names in (description.classes, classes)
         )
-        raise CheckpointError(f"{path}: was trained on other classes ({theirs}) than those of the data ({ours})")
+        raise CheckpointError(f"{path}: was trained on other classes ({theirs}) than the data's ({ours})")

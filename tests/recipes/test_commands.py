@@ -95,7 +95,7 @@ def test_command_line_says_errors_without_a_traceback(tmp_path):
             "se_bn_inception cannot train on 128 images of 8 pixels at once",
         ),
         (["--reduction", "0"], se_inject.errors.InvalidArgumentError, "reduction must be >= 1"),
-        (["--lr", "-1"], SettingsError, "lr must be from 0"),
+        (["--lr", "-1"], SettingsError, "lr must be at least 0 and less than"),
         (["--batch", "100", "--device-batch", "64"], SettingsError, "does not divide"),
         (["--unreadable", "skip", "--data", "nowhere"], DataError, "no such directory"),
         (["--mixed-precision", "fp16"], SettingsError, "needs a GPU"),
