@@ -1,12 +1,22 @@
 """Every error that se_inject raises on purpose; each is also a ``ValueError`` or a ``TypeError``."""
 
 
+def first_line(error: BaseException) -> str:
+    """An error in one line, as others quote it.
+
+    >>> first_line(KeyError("se"))
+    "KeyError: 'se'"
+    """
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
 class SEInjectError(Exception):
     """Base class of every error below."""
 
 
 class InvalidArgumentError(SEInjectError, ValueError):
-    """An argument has the right type, but a value that means nothing here."""
+    """An argument has the right type, but not a valid value."""
 
 
 class ArgumentTypeError(SEInjectError, TypeError):
@@ -14,7 +24,7 @@ class ArgumentTypeError(SEInjectError, TypeError):
 
 
 class NotAModuleError(ArgumentTypeError):
-    """What should be a model is no ``torch.nn.Module``."""
+    """The model is not a ``torch.nn.Module``."""
 
 
 class WrappedModelError(SEInjectError, ValueError):

@@ -1,4 +1,4 @@
-"""Training the gates: finding them, their parameters for an optimizer, and holding everything else still."""
+"""Training the gates: finding them, their parameters for an optimizer, and freezing everything else."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -63,13 +63,13 @@ def gate_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def freeze_backbone(model: Model) -> Model:
-    """Train the gates alone: freeze all other parameters and hold all normalization statistics, in place.
+    """Freeze all parameters but the gates', and the running statistics of normalization layers, in place.
 
     Layers with running statistics go to eval mode and stay there when ``model.train()`` is called; dropout and the
     like follow the model's mode as before. Convert layers (``convert_sync_batchnorm``) before, not after. Returns
     ``model``.
 
-    Raises ``NoGateError`` if there is no gate, ``RewriteError`` where statistics cannot be held, and
+    Raises ``NoGateError`` if there is no gate, ``RewriteError`` if a layer's statistics cannot be frozen, and
     ``NotAModuleError``.
 
     >>> import se_inject
@@ -116,7 +116,7 @@ def _class_that_holds(path: str, norm: nn.Module) -> type[nn.Module]:
     try:
         return held_gated_class(norm)
     except RewriteError as error:
-        raise RewriteError(f"{path}: its statistics cannot be held: {error}") from error
+        raise RewriteError(f"{path}: its running statistics cannot be frozen: {error}") from error
 
 
 def _has_statistics(module: nn.Module) -> bool:

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """
     parser = argparse.ArgumentParser("python -m recipes evaluate", description=__doc__)
     parser.add_argument("--checkpoint", nargs="+", type=Path, required=True, help="model.safetensors of runs")
-    parser.add_argument("--network", help="whose weights the files are, if they do not say, as timm's published ones")
+    parser.add_argument("--network", help="network of the files, if they do not say, as timm's published ones")
     parser.add_argument("--resize", type=at_least(1), help="shorter edge before the crop (default: the paper's)")
     parser.add_argument("--ten-crop", action="store_true", help="corners and centre, mirrored and not")
     parser.add_argument("--out", type=Path, default=Path("evaluation.json"), help="JSON report (default: %(default)s)")
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     data = data_from_flags(flags, accelerator, train=False)
     members = [_open(path, flags.network, data) for path in flags.checkpoint]
     if len({model.num_classes for _, model, _ in members}) > 1:
-        raise SettingsError("the checkpoints have different numbers of outputs; they make no ensemble")
+        raise SettingsError("the checkpoints have different numbers of outputs, so they cannot form an ensemble")
     protocols = [_protocol(preprocess, flags, data) for *_, preprocess in members]
     for (network, model, _), protocol in zip(members, protocols, strict=True):
         check_input(network, model, protocol.size)

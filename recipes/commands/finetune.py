@@ -86,9 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument(
         "--model", required=True, help="timm/NAME, torchvision/NAME or a name of recipes.list_networks()"
     )
-    parser.add_argument("--weights", type=Path, required=True, help="its weights, trained on classes as the data's")
+    parser.add_argument("--weights", type=Path, required=True, help="its weights, trained on the classes of the data")
     parser.add_argument("--reduction", type=int, default=16, help="of the gates (default: %(default)s)")
-    parser.add_argument("--gates-only", action="store_true", help="train the gates alone, hold the rest as it is")
+    parser.add_argument("--gates-only", action="store_true", help="train only the gates and freeze the rest")
     add_data_flags(parser)
     add_run_flags(parser)
     add_flags(parser)

@@ -110,7 +110,7 @@ def _gates(flags: argparse.Namespace) -> Figure:
     data = data_from_flags(flags, accelerator, train=False)
     unknown = sorted(set(flags.classes or ()) - set(classes))
     if unknown:
-        raise SettingsError(f"{flags.checkpoint}: knows no class {', '.join(unknown)}")
+        raise SettingsError(f"{flags.checkpoint}: has no class {', '.join(unknown)}")
     check_origin(flags.checkpoint, description, description.model.name, data.classes)
     if not list(se_inject.gates(network)):
         raise SettingsError(f"{flags.checkpoint}: the network has no gates; plot one that was trained with gates")

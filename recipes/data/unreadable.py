@@ -49,7 +49,7 @@ def _readable(images: Images, name: str, unreadable: str, accelerator: Accelerat
     if unreadable == "error":
         more = f"\nand {len(lines) - 20} more" if len(lines) > 20 else ""
         raise DataError(
-            f"{len(lines)} image(s) cannot be read; mend or remove them, or skip them with --unreadable skip:\n"
+            f"{len(lines)} image(s) cannot be read; repair or remove them, or skip them with --unreadable skip:\n"
             + "\n".join(lines[:20])
             + more
         )

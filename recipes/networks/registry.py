@@ -72,5 +72,5 @@ def get(name: str) -> Recipe:
     """
     if name not in NETWORKS:
         near = difflib.get_close_matches(str(name), NETWORKS, 3) or NETWORKS
-        raise UnknownNameError(f"no network is called {name!r}; there are {', '.join(near)}; recipes.list_networks()")
+        raise UnknownNameError(f"unknown network {name!r}; did you mean {', '.join(near)}? see recipes.list_networks()")
     return NETWORKS[name]

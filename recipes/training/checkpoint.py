@@ -38,11 +38,11 @@ def load_checkpoint(path: Path) -> State:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types for a damaged file
         raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint ({type(error).__name__}); it is truncated or of another kind; "
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__}); it is truncated or not a checkpoint; "
             "restore it, or start again with another --out"
         ) from error
     if not isinstance(state, dict) or "identity" not in state:
-        raise CheckpointError(f"{path}: is no checkpoint of recipes.train or recipes.finetune")
+        raise CheckpointError(f"{path}: is not a checkpoint of recipes.train or recipes.finetune")
     return state
 
 

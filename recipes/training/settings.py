@@ -57,7 +57,7 @@ class Settings:
         for name in ("lr", "gate_lr", "weight_decay", "momentum", "seed"):
             value, end = getattr(self, name), {"momentum": 1, "seed": 2**63}.get(name, math.inf)
             if value is not None and not 0 <= value < end:
-                raise SettingsError(f"{name} must be from 0 to below {end}, got {value}")
+                raise SettingsError(f"{name} must be at least 0 and less than {end}, got {value}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise SettingsError(f"ema is a decay between 0 and 1, such as 0.9999, got {self.ema}")
 
@@ -120,7 +120,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def from_flags(base: Settings, flags: argparse.Namespace) -> Settings:
     """``base`` with the settings that ``flags`` has.
 
-    Raises ``SettingsError`` for a value that means nothing.
+    Raises ``SettingsError`` for an invalid value.
 
     >>> from_flags(SMALL, argparse.Namespace(epochs=3, out="ignored")).epochs
     3

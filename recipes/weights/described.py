@@ -70,7 +70,7 @@ def load_model(path: Path) -> tuple[nn.Module, Description]:
     state, description = read_weights(path), describe(path)
     if description is None:
         raise CheckpointError(
-            f"{path}: does not say which network it is of; pass a model.safetensors of a run, or --network NAME"
+            f"{path}: does not say which network it belongs to; pass a model.safetensors of a run, or --network NAME"
         )
     network = description.model.build().eval()
     load_weights(network, state, str(path))
@@ -88,7 +88,7 @@ def check_origin(path: Path, description: Description, name: str, classes: Seque
     recipes.errors.CheckpointError: w.safetensors: was trained on other classes (cat, dog) than the data's (cow, dog)
     """
     if description.model.name != name:
-        raise CheckpointError(f"{path}: is of {description.model.name}, not of {name}")
+        raise CheckpointError(f"{path}: holds weights of {description.model.name}, not of {name}")
     if list(description.classes) != list(classes):
         theirs, ours = (
             ", ".join([*list(names)[:3], *["..."][: len(names) > 3]]) for names in (description.classes, classes)

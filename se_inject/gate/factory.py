@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentTypeError, InvalidArgumentError
+from ..errors import ArgumentTypeError, InvalidArgumentError, first_line
 from ..tracing.randomness import no_randomness
 from .squeeze_excitation import Form, SqueezeExcitation, squeezed_channels
 
@@ -23,7 +23,7 @@ _PROBE_SIZE = {1: 32, 2: 16, 3: 8}  # positions along each dimension of the feat
 
 
 class Blend(nn.Module):
-    """``x + alpha * (gate(x) - x)`` with a learnable ``alpha``: 0 makes the identity of any gate.
+    """``x + alpha * (gate(x) - x)`` with a learnable ``alpha``; with 0, it is the identity.
 
     Input and output are ``(N, C, *)``, in the same memory format. With ``alpha`` 0, the output equals the input to the
     bit, but for the sign of zeros, while what ``gate`` returns is finite; with 1, if ``gate`` is the identity.
@@ -71,7 +71,7 @@ class GateMaker:
     def __init__(self, gate: Gate, init: Form, taken: Iterable[nn.Module] = ()) -> None:
         if not (isinstance(gate, str) or callable(gate)) or isinstance(gate, nn.Module):
             raise ArgumentTypeError(
-                f"gate must be a name or a function that makes a module from a number of channels, got {_short(gate)};"
+                f"gate must be a name or a function that returns a module for a number of channels, got {_short(gate)};"
                 " for example gate=lambda channels: MyGate(channels)"
             )
         self._is_own = gate == "se"
@@ -98,11 +98,11 @@ class GateMaker:
         try:
             gate = self._factory(*arguments)  # type: ignore[call-arg, arg-type]
         except Exception as error:  # the user's code
-            raise self._refusal(f"cannot be made for {channels} channels: {_told(error)}") from error
+            raise self._refusal(f"cannot be made for {channels} channels: {first_line(error)}") from error
         if not isinstance(gate, nn.Module):
-            raise ArgumentTypeError(f"gate {self._what} made {_short(gate)} of {channels} channels, not a module")
+            raise ArgumentTypeError(f"gate {self._what} returned {_short(gate)} for {channels} channels, not a module")
         if not self._made.isdisjoint(gate.modules()):
-            raise self._refusal("returned a module that is in use already: each site needs a gate of its own")
+            raise self._refusal("returned a module that is in use already: return a new module for each site")
         self._made.update(gate.modules())
         starts_as_identity = self._try(gate, channels, rank)
         gate.to(**options)
@@ -124,15 +124,15 @@ class GateMaker:
             with torch.no_grad(), no_randomness():
                 outputs = [copy.deepcopy(gate).train(mode)(x) for mode in (False, True)]
         except Exception as error:  # the user's code
-            raise self._refusal(f"fails on a feature of shape {shape}: {_told(error)}") from error
+            raise self._refusal(f"fails on a feature of shape {shape}: {first_line(error)}") from error
         for y in outputs:
             if not isinstance(y, Tensor) or y.shape != x.shape:
                 got = tuple(y.shape) if isinstance(y, Tensor) else _short(y)
-                raise self._refusal(f"must keep the shape of its input, but made {got} of {shape}")
+                raise self._refusal(f"must keep the shape of its input, but returned {got} for {shape}")
         if x.is_meta:
             return False
         if not torch.equal(x, before):
-            raise self._refusal("changes its input in place")
+            raise self._refusal("changes its input in place; return a new tensor instead")
         return all(torch.equal(x, y) for y in outputs)
 
     def _refusal(self, what: str) -> InvalidArgumentError:
@@ -145,7 +145,7 @@ def _of_timm(name: str) -> Callable[[int], nn.Module]:
             from timm.layers import create_attn  # an extra: the core does without timm
         except ImportError as error:
             raise InvalidArgumentError(
-                f"gate={name!r} is one of timm's: pip install timm, or pass a function"
+                f"gate={name!r} is a gate of timm: pip install timm, or pass a function"
             ) from error
         gate: nn.Module = create_attn(name, channels)
         return gate
@@ -169,8 +169,3 @@ def _floating_point(module: nn.Module) -> Tensor | None:
 def _short(value: object) -> str:
     text = repr(value).splitlines()[0]
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _told(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

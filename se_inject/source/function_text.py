@@ -28,6 +28,7 @@ class FunctionText:
     node: Function
     class_name: str | None  # the innermost class, for private names
     code: types.CodeType
+    ordinal: int  # which of the functions of its name on its line it is, as lambdas may share one
 
     @functools.cached_property
     def digest(self) -> str:
@@ -83,14 +84,7 @@ class FunctionText:
     def compile(self, statement: ast.stmt, filename: str) -> types.CodeType:
         """The code of the function in ``statement``, compiled where it stands in its file."""
         module = _module(self.imports, self.classes, statement)
-        return list(_of_name(compile(module, filename, "exec", dont_inherit=True), self.code))[self._ordinal]
-
-    @functools.cached_property
-    def _ordinal(self) -> int:
-        """Which of the functions of its name on its line this is, as lambdas may share one."""
-        whole = compile(_module(self.imports, self.classes, self.statement), self.filename, "exec", dont_inherit=True)
-        codes = list(_of_name(whole, self.code))
-        return next((i for i, code in enumerate(codes) if _is_same(code, self.code)), 0)
+        return list(_of_name(compile(module, filename, "exec", dont_inherit=True), self.code))[self.ordinal]
 
 
 def text_of(function: types.FunctionType) -> FunctionText | None:
@@ -115,9 +109,9 @@ def _text(code: types.CodeType, filename: str, lines: tuple[str, ...]) -> Functi
         # A notebook compiles each statement alone.
         for known in (imports, tuple(s for s in imports if getattr(s, "module", None) == "__future__")):
             compiled = compile(_module(known, classes, statement), filename, "exec", dont_inherit=True)
-            for found in _of_name(compiled, code):
+            for ordinal, found in enumerate(_of_name(compiled, code)):
                 if _is_of(found, node) and (_is_same(found, code) or _is_same_but_for_asserts(found, code, node)):
-                    return FunctionText(filename, lines, known, classes, statement, node, class_name, found)
+                    return FunctionText(filename, lines, known, classes, statement, node, class_name, found, ordinal)
     return None
 
 

@@ -50,8 +50,7 @@ def exchanged(value: Any, old: types.FunctionType, new: types.FunctionType, seen
     pairs = zip(value.__closure__ or (), replacements, strict=True)
     cells = tuple(cell if replacement is None else types.CellType(replacement) for cell, replacement in pairs)
     copy = types.FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, cells)
-    wrapped = getattr(value, "__wrapped__", None)
-    return like(copy, value, wrapped=exchanged(wrapped, old, new, seen) if wrapped is not None else None)
+    return like(copy, value, wrapped=exchanged(getattr(value, "__wrapped__", None), old, new, seen))
 
 
 def _inside(value: Any) -> Iterator[Any]:
@@ -60,7 +59,7 @@ def _inside(value: Any) -> Iterator[Any]:
     if isinstance(wrapped, types.FunctionType):
         yield wrapped
     if isinstance(value, types.FunctionType):
-        held = [cell.cell_contents for cell in value.__closure__ or () if not is_empty(cell)]
+        held = closed_over(value)
     elif isinstance(value, functools.partial | functools.partialmethod):
         held = [value.func]
     else:
@@ -75,6 +74,11 @@ def names_in(code: types.CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from names_in(constant)
+
+
+def closed_over(function: types.FunctionType) -> list[Any]:
+    """What a function closes over, but for variables that have no value yet."""
+    return [cell.cell_contents for cell in function.__closure__ or () if not is_empty(cell)]
 
 
 def is_empty(cell: types.CellType) -> bool:

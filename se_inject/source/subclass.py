@@ -72,7 +72,7 @@ def reduce_to(original: type[nn.Module], reduced: Any, restore: Callable[..., nn
         return (functools.partial(restore, recipe, *arguments, **keywords), (), *rest)
     if build is not copyreg.__newobj__:  # type: ignore[attr-defined]
         raise pickle.PicklingError(
-            f"{original.__qualname__} pickles itself in its own way, which does not know what se_inject changed;"
+            f"{original.__qualname__} defines its own pickling, which would lose what se_inject changed;"
             " save model.state_dict() instead"
         )
     return (restore, (recipe, *arguments[1:]), *rest)

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import inspect
 import itertools
 import linecache
 import types
@@ -20,14 +21,14 @@ from .functions import exchanged, functions_in, like
 def text_for(cls: type[nn.Module], method: str, digest: str) -> tuple[types.FunctionType, FunctionText]:
     """A method's function, and its text as it was when an edit was planned. Raises ``RewriteError``."""
     file = "its file"
-    for function in functions_in(_static(cls, method)):
+    for function in functions_in(inspect.getattr_static(cls, method, None)):
         text = text_of(function)
         if text is not None and text.digest == digest:
             return function, text
         file = function.__code__.co_filename
     raise RewriteError(
-        f"{cls.__qualname__}.{method} is not the code that the gates were put into: {file} has another text now;"
-        " build the model anew, call se_inject.apply, and load a state_dict"
+        f"{cls.__qualname__}.{method} has changed since the gates were planned: {file} no longer matches;"
+        " rebuild the model, call se_inject.apply, and load a state_dict"
     )
 
 
@@ -104,10 +105,12 @@ def _parentheses(node: ast.expr) -> tuple[str, str]:
 
 def edited_method(cls: type[nn.Module], method: str, edits: tuple[Edit, ...]) -> Any:
     """A method of a class with gates in it, its decorators kept. Raises ``RewriteError``."""
-    whole = _static(cls, method)
+    whole = inspect.getattr_static(cls, method)
     function, text = text_for(cls, method, edits[0].digest)
     if any(edit.loop for edit in edits) and _has_own_enumerate(function):
-        raise RewriteError(f"{cls.__qualname__}.{method}: the name enumerate, which its gates need, is taken there")
+        raise RewriteError(
+            f"{cls.__qualname__}.{method}: rename what hides the builtin enumerate, which its gates need"
+        )
     lines = edited_lines(text, edits)
     # Under linecache the text shows in tracebacks, debuggers and inspect.getsource.
     filename = f"<se_inject {text.filename} {abs(hash(lines)):x}>"
@@ -123,7 +126,7 @@ def edited_method(cls: type[nn.Module], method: str, edits: tuple[Edit, ...]) ->
     )
     replacement = exchanged(whole, function, like(new, function))
     if replacement is None:
-        raise RewriteError(f"{cls.__qualname__}.{method}: its decorators cannot be kept around another function")
+        raise RewriteError(f"{cls.__qualname__}.{method}: its decorators cannot be applied to the gated function")
     return replacement
 
 
@@ -136,7 +139,3 @@ def _has_own_enumerate(function: types.FunctionType) -> bool:
     code, name = function.__code__, "enumerate"
     is_local = name in (*code.co_varnames, *code.co_cellvars, *code.co_freevars)
     return is_local or function.__globals__.get(name, enumerate) is not enumerate
-
-
-def _static(cls: type, name: str) -> Any:
-    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)

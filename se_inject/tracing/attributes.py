@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import operator
 import types
 from typing import Any
 
@@ -77,7 +76,7 @@ class Attributes(_Places):
             if (get := _getter(cls, found)) is not None:
                 return run.instrument(get[0], (*get[1], shadow, *get[2]), {})
             if isinstance(found, types.MemberDescriptorType):
-                raise run.refuse(f"it keeps {name} in a slot, not among its attributes")
+                raise run.refuse(f"it reads {name} from __slots__; make {name} an ordinary attribute")
             if found is _MISSING:
                 return self._missing(cls, name)
         value = run.own(getattr(shadow, name))
@@ -120,10 +119,9 @@ class Attributes(_Places):
 
 def _getter(cls: type, found: Any) -> tuple[types.FunctionType, tuple[Any, ...], tuple[Any, ...]] | None:
     """The author's function behind an attribute of a class, and its arguments before and after the object."""
-    if isinstance(found, property):
-        return (found.fget, (), ()) if isinstance(found.fget, types.FunctionType) else None
-    if isinstance(found, functools.cached_property):
-        return (found.func, (), ()) if isinstance(found.func, types.FunctionType) else None
+    if isinstance(found, property | functools.cached_property):
+        function = found.fget if isinstance(found, property) else found.func
+        return (function, (), ()) if isinstance(function, types.FunctionType) else None
     get = inspect.getattr_static(type(found), "__get__", None)
     is_authors = isinstance(get, types.FunctionType) and not is_library(get.__module__)
     return (get, (found,), (cls,)) if is_authors else None
@@ -153,7 +151,7 @@ class Items(_Places):
         elif isinstance(owner, list | tuple | ModuleList | nn.Sequential):
             keys = list(range(len(owner)))
         else:
-            raise run.refuse("it looks something up by a value, which is known only when it runs")
+            raise run.refuse("it looks up an item by a value that is known only at run time")
         if not any(callable(owner[key]) for key in keys):
             return run.unknown()
         for key in keys[:-1]:
@@ -162,9 +160,7 @@ class Items(_Places):
         return run.own(owner[keys[-1]])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if isinstance(self._owner, Value):
-            self._run.create_proxy("call_function", operator.setitem, (self._owner, index, value), {})
-        elif self._run.shadows.is_own(self._owner):
+        if isinstance(self._owner, Value) or self._run.shadows.is_own(self._owner):
             self._owner[index] = value
 
     def __delitem__(self, index: Any) -> None:
@@ -182,9 +178,7 @@ class Keywords(dict[str, Any]):
         self._run = run
 
     def __contains__(self, name: object) -> bool:
-        is_given = super().__contains__(name) or self._run.paths.choose(f"there is an argument {name}", first=False)
-        self._run.is_doubtful |= is_given
-        return bool(is_given)
+        return super().__contains__(name) or bool(self._run.expect(f"there is an argument {name}", False))
 
     def __bool__(self) -> bool:
         return bool(self._run.paths.choose("there are keyword arguments", first=False))
@@ -193,7 +187,7 @@ class Keywords(dict[str, Any]):
         return super().__len__() or int(bool(self))
 
     def __iter__(self) -> Any:
-        raise self._run.refuse("it looks through its keyword arguments, whatever they are")
+        raise self._run.refuse("it iterates over its keyword arguments; read them by name")
 
     keys = values = items = __iter__  # type: ignore[assignment]
 

@@ -25,7 +25,8 @@ def _symbolic(function: Any) -> Callable[..., Any]:
         if function in (str, repr, format, ascii) and run.note_text(*args):
             return run.unknown()
         if function is sum and len(args) == 1 and isinstance(args[0], Iterable):
-            return _sum(run, args[0])
+            items = list(args[0])
+            return functools.reduce(operator.add, items) if items else 0  # not 0 + the first
         return _called_back(function)(run, *args, **kwargs)
 
     return answer
@@ -42,13 +43,6 @@ def _called_back(function: Any) -> Callable[..., Any]:
     return answer
 
 
-def _sum(run: Any, items: Iterable[Any]) -> Any:
-    total: Any = None
-    for item in items:
-        total = item if total is None else operator.add(total, item)
-    return 0 if total is None else total
-
-
 def _has(run: Any, owner: Any, name: str) -> bool:
     if isinstance(owner, Value):
         return bool(run.paths.choose(f"{owner.node} has {name}"))
@@ -62,7 +56,7 @@ def _get(run: Any, owner: Any, name: str, *default: Any) -> Any:
         is_there = not default or run.paths.choose(f"{owner.node} has {name}")
         return getattr(owner, name) if is_there else default[0]
     if isinstance(name, Value):
-        raise run.refuse("it looks up an attribute by a value, which is known only when it runs")
+        raise run.refuse("it looks up an attribute by a name that is known only at run time")
     try:
         return run.load(owner, name)
     except AttributeError:
@@ -71,20 +65,8 @@ def _get(run: Any, owner: Any, name: str, *default: Any) -> Any:
         raise
 
 
-def _set(run: Any, owner: Any, name: str, value: Any) -> None:
-    run.attributes(owner)[name] = value
-
-
 def _callable(run: Any, value: Any) -> bool:
     return bool(run.paths.choose(f"{value.node} is callable")) if isinstance(value, Value) else callable(value)
-
-
-def _type(run: Any, *args: Any) -> Any:
-    return run.class_of(args[0]) if len(args) == 1 else type(*args)
-
-
-def _bool(run: Any, *args: Any) -> bool:
-    return bool(*args)
 
 
 def _vars(run: Any, *owner: Any) -> Any:
@@ -98,27 +80,18 @@ def _range(run: Any, *args: Any) -> Any:
     return range(*args)
 
 
-def _unknown(run: Any, *args: Any, **kwargs: Any) -> Any:
-    return run.unknown()
-
-
-def _nothing(run: Any, *args: Any, **kwargs: Any) -> None:
-    return None
-
-
 ANSWERS: dict[int, Callable[..., Any]] = {
     **{id(function): _symbolic(function) for function in (*_OF_ONE_VALUE, *_OF_ITEMS)},
     **{id(function): _called_back(function) for function in _CALLING_BACK},
     id(isinstance): lambda run, value, classes: run.is_instance(value, classes),
     id(hasattr): _has,
     id(getattr): _get,
-    id(setattr): _set,
+    id(setattr): lambda run, owner, name, value: run.attributes(owner).__setitem__(name, value),
     id(callable): _callable,
-    id(type): _type,
-    id(bool): _bool,
+    id(type): lambda run, *args: run.class_of(args[0]) if len(args) == 1 else type(*args),
+    id(bool): lambda run, *args: bool(*args),
     id(range): _range,
     id(vars): _vars,
-    id(open): _unknown,
-    id(input): _unknown,
-    id(print): _nothing,
+    **{id(function): lambda run, *args, **kwargs: run.unknown() for function in (open, input)},
+    id(print): lambda run, *args, **kwargs: None,
 }

@@ -36,7 +36,6 @@ class Fingerprints:
         below = [module for child in state["_modules"].values() if child is not None for module in child.modules()]
         first: dict[nn.Module, int] = {}
         again = tuple(first.setdefault(module, i) for i, module in enumerate(below))
-        again = again if len(first) < len(below) else ()
         key = (module_class, plain, tensors, children, again)
         return self._numbers.setdefault(key, len(self._numbers))
 

@@ -17,8 +17,8 @@ from .kinds_of_calls import closes_over_modules, involves, is_mode, only_tells, 
 from .lazy import Lazy
 from .module_methods import module_method
 from .module_proxies import is_shadow
-from .randomness import is_generator, no_randomness
-from .reachable import is_library, writes
+from .randomness import no_randomness
+from .reachable import is_generator, is_library, writes
 from .real_calls import PURE, as_it_is, copy_of, without_values
 from .torch_calls import SPECIAL, autograd, is_of_torch, is_torch_function
 from .value_proxy import Value
@@ -34,8 +34,8 @@ def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
     """The result of ``function(*args, **kwargs)``, as a value where it depends on one."""
     run.paths.count_call()
     run.note_classes(*args)
-    if isinstance(function, Value) or is_shadow(function):
-        return function(*args, **kwargs)
+    if isinstance(function, Value | nn.Module):
+        return run.own(function)(*args, **kwargs)
     if isinstance(function, types.MethodType):
         return _method(run, function, args, kwargs)
     if isinstance(function, types.FunctionType):
@@ -45,8 +45,6 @@ def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
         return answer(run, *args, **kwargs)
     if isinstance(function, functools.partial):
         return perform(run, run.own(function.func), (*run.own(function.args), *args), {**function.keywords, **kwargs})
-    if isinstance(function, nn.Module):
-        return run.own(function)(*args, **kwargs)
     if isinstance(function, type):
         return _class(run, function, args, kwargs)
     if isinstance(function, types.MethodDescriptorType) and args and isinstance(args[0], Value):
@@ -95,7 +93,8 @@ def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywo
         return method(*args, **kwargs)
     if not isinstance(function, types.FunctionType):
         return perform(run, function, (owner, *args), kwargs)
-    involved = involves(args, kwargs)
+    # A class method may ask what its class is, which a gate changes.
+    involved = involves(args, kwargs) or (isinstance(owner, type) and owner in run.classes)
     if not (involved or isinstance(owner, type) or is_of_torch(function.__code__.co_filename)) and writes(function):
         with contextlib.suppress(UntraceableError):
             return copy_of(run, method, args, kwargs)
@@ -177,7 +176,7 @@ def _builtin(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> An
     if involves(args, kwargs):
         is_foreign = owner is not None and not isinstance(owner, type | types.ModuleType | tuple)
         if is_foreign and not is_torch_function(function):
-            return run.opaque(function.__name__, "it would change what is not the forward's own", *args, **kwargs)
+            return run.opaque(function.__name__, "it would change an object from outside the forward", *args, **kwargs)
         return _native(run, function, args, kwargs)
     return as_it_is(run, function, args, kwargs)
 

@@ -3,13 +3,14 @@
 import ast
 import functools
 import inspect
+import traceback
 import types
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import fx, nn
 
+from ..errors import first_line
 from ..source.edits import Reach
 from ..source.function_text import FunctionText
 from ..source.functions import functions_in
@@ -17,7 +18,7 @@ from ..source.locations import where
 from .calls import perform
 from .errors import InfeasiblePath, UntraceableError
 from .evaluation import Attr, Evaluation, Expression
-from .instrument import boundary, expression_at, is_instrumented
+from .instrument import expression_at, is_instrumented
 from .run import Run
 from .ways import Paths
 
@@ -51,7 +52,7 @@ class Capture:
     ways: tuple[Way, ...]
     reads: frozenset[Attr]  # attributes of the block ("", name) and of modules below it
     writes: frozenset[Attr]
-    reached: dict[FunctionText, set[Reach | None]]  # how the methods of the block are found
+    reached: dict[FunctionText, frozenset[Reach | None]]  # how the methods of the block are found
     is_partial: bool  # whether there are ways that were not walked
     walked: frozenset[str]  # the modules below whose children are walked through
     asked: frozenset[str]  # the modules whose class makes a difference
@@ -73,7 +74,7 @@ def capture(block_class: type[nn.Module], state: dict[str, Any], block: nn.Modul
     ['placeholder', 'call_module', 'output']
     """
     if "forward" in state:
-        raise UntraceableError("its forward is set on the instance, not by its class")
+        raise UntraceableError("its forward is assigned on the instance; define it in the class")
     parameters = _parameters(block_class)
     unsettled: set[Attr] = set()
     while True:
@@ -83,22 +84,21 @@ def capture(block_class: type[nn.Module], state: dict[str, Any], block: nn.Modul
             break
         unsettled |= read_and_written
     ways = _distinct([Way(run.graph, tuple(run.evaluations), frozenset(run.modes.items())) for run in runs])
+    union = frozenset[Any]().union
     return Capture(
         tuple(ways),
-        frozenset().union(*(run.reads for run in runs)),
-        frozenset().union(*(run.writes for run in runs)),
-        {text: set().union(*(run.reached.get(text, ()) for run in runs)) for run in runs for text in run.reached},
-        any(run.is_partial for run in runs),
-        frozenset().union(*(run.walked for run in runs)),
-        frozenset().union(*(run.asked for run in runs)),
-        frozenset().union(*(run.walks for run in runs)),
+        reads=union(*(run.reads for run in runs)),
+        writes=union(*(run.writes for run in runs)),
+        reached={text: union(*(run.reached.get(text, ()) for run in runs)) for run in runs for text in run.reached},
+        is_partial=any(run.is_partial for run in runs),
+        walked=union(*(run.walked for run in runs)),
+        asked=union(*(run.asked for run in runs)),
+        walks=union(*(run.walks for run in runs)),
     )
 
 
 def _distinct(ways: list[Way]) -> list[Way]:
     """The ways without those that do the same as an earlier one, which their modes then do not rule."""
-    if len(ways) == 1:
-        return ways
     found: dict[Any, Way] = {}
     for way in ways:
         first = found.setdefault(way.key, way)
@@ -125,33 +125,27 @@ def _all_ways(
     unsettled: set[Attr],
 ) -> list[Run]:
     paths, runs = Paths(), []
-    dead_end: BaseException | None = None
-    is_certain = True
+    dead_ends: list[InfeasiblePath] = []
     while paths.start():
         run = Run(block, state, paths, unsettled)
-        grad = torch.is_grad_enabled()
         try:
             _run_forward(run, block_class, parameters)
         except InfeasiblePath as end:
-            dead_end = end
-            is_certain &= end.is_certain
+            dead_ends.append(end)
             continue
         except UntraceableError:
             if run.is_doubtful:
                 continue
             raise
-        finally:
-            torch._C._set_grad_enabled(grad)
         run.modes = paths.modes
         runs.append(run)
     if not runs:
-        raise UntraceableError(f"every way through it ends in an error: {dead_end}")
+        raise UntraceableError(f"every way through it ends in an error: {dead_ends[-1]}")
     for run in runs:
-        run.is_partial |= not is_certain
+        run.is_partial |= not all(end.is_certain for end in dead_ends)
     return runs
 
 
-@boundary
 def _run_forward(run: Run, block_class: type[nn.Module], parameters: list[inspect.Parameter]) -> None:
     if inspect.isgeneratorfunction(block_class.forward) or inspect.iscoroutinefunction(block_class.forward):
         raise UntraceableError("its forward is a generator or a coroutine")
@@ -159,17 +153,13 @@ def _run_forward(run: Run, block_class: type[nn.Module], parameters: list[inspec
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for parameter in parameters:
-        if parameter.kind is parameter.VAR_KEYWORD:
-            continue
+        default = () if parameter.default is parameter.empty else (parameter.default,)
         if parameter.kind is parameter.VAR_POSITIONAL:
             args += _extra(run, parameter, 2 if not args else 1)
-            continue
-        default = () if parameter.default is parameter.empty else (parameter.default,)
-        value = run.create_proxy("placeholder", parameter.name, default, {})
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            kwargs[parameter.name] = value
-        else:
-            args.append(value)
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            kwargs[parameter.name] = run.create_proxy("placeholder", parameter.name, default, {})
+        elif parameter.kind is not parameter.VAR_KEYWORD:
+            args.append(run.create_proxy("placeholder", parameter.name, default, {}))
     try:
         forward = shadow.forward
         if isinstance(forward, types.MethodType):
@@ -179,7 +169,7 @@ def _run_forward(run: Run, block_class: type[nn.Module], parameters: list[inspec
     except (Exception, SystemExit, GeneratorExit) as error:  # the user's forward runs here
         raise _judged(run, error) from error
     if any(user.target not in _SHAPING for n in run.graph.nodes if "shape_only" in n.meta for user in n.users):
-        raise UntraceableError("it unpacks a value into arguments (data-dependent control flow)")
+        raise UntraceableError("it unpacks a value into arguments, whose number is known only at run time")
 
 
 _SHAPING = frozenset("view reshape expand unflatten new_zeros new_ones new_empty new_full zeros ones empty".split())
@@ -187,15 +177,13 @@ _SHAPING = frozenset("view reshape expand unflatten new_zeros new_ones new_empty
 
 def _extra(run: Run, parameter: inspect.Parameter, most: int) -> list[Any]:
     """Values for ``*args``: none or one, and at least one where the forward has no other arguments."""
-    is_most = run.paths.choose(f"{most} in *{parameter.name}", first=False)
-    run.is_doubtful |= is_most
-    count = most if is_most else most - 1
+    count = most if run.expect(f"{most} in *{parameter.name}", False) else most - 1
     return [run.create_proxy("placeholder", f"{parameter.name}_{i}", (), {}) for i in range(count)]
 
 
 def _judged(run: Run, error: BaseException) -> BaseException:
     """Whether a forward's error means that such inputs do not occur, or that stand-ins would not do."""
-    message = f"{_first_line(error)}{_place_of(error)}"
+    message = f"{first_line(error)}{_place_of(error)}"
     if run.is_doubtful or error in run.missing or _is_raised_by_a_check(error):
         return InfeasiblePath(message)
     if run.paths.taken and _is_raised_by_the_author(error, is_loop=bool(run.loops)):
@@ -204,45 +192,35 @@ def _judged(run: Run, error: BaseException) -> BaseException:
 
 
 def _place_of(error: BaseException) -> str:
-    place, trace = "", error.__traceback__
-    while trace is not None:
-        if is_instrumented(trace.tb_frame.f_code):
-            place = f" ({where(trace.tb_frame.f_code.co_filename, trace.tb_lineno)})"
-        trace = trace.tb_next
-    return place
+    places = [(frame.f_code.co_filename, line) for frame, line in _frames(error) if is_instrumented(frame.f_code)]
+    return f" ({where(*places[-1])})" if places else ""
+
+
+def _frames(error: BaseException) -> list[tuple[types.FrameType, int]]:
+    """The frames that an error went through, the one that raised it last, and the lines that they are at."""
+    return list(traceback.walk_tb(error.__traceback__))
 
 
 def _is_raised_by_a_check(error: BaseException) -> bool:
     """Whether the user's own code raises it, as an assert on shapes does."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = expression_at(trace.tb_frame) if trace is not None else None
-    if trace is None or isinstance(error, UnboundLocalError):
+    if isinstance(error, UnboundLocalError):
         return True
-    if place is not None and is_instrumented(trace.tb_frame.f_code):
+    frame, line = _frames(error)[-1]
+    place = expression_at(frame)
+    if place is not None and is_instrumented(frame.f_code):
         checks = [n for n in ast.walk(place[0].node) if isinstance(n, ast.Raise | ast.Assert)]
-        return any(n.lineno <= trace.tb_lineno <= (n.end_lineno or n.lineno) for n in checks)
-    raised_in = trace.tb_frame.f_globals.get("__name__", "")
+        return any(n.lineno <= line <= (n.end_lineno or n.lineno) for n in checks)
     is_error_of_use = isinstance(error, AssertionError | ValueError | RuntimeError)
-    return is_error_of_use and not raised_in.startswith(("torch.", "se_inject."))
+    return is_error_of_use and not frame.f_globals.get("__name__", "").startswith(("torch.", "se_inject."))
 
 
 def _is_raised_by_the_author(error: BaseException, is_loop: bool) -> bool:
     """Whether the author's own text raises it, on things that are none of the run's."""
     if is_loop and "'NoneType' object" not in str(error):
         return False  # how often the loop runs may have caused it
-    trace, is_own = error.__traceback__, False
-    while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__") not in _ANSWERING:
-            is_own = is_instrumented(trace.tb_frame.f_code)
-        trace = trace.tb_next
-    return is_own and not any(name in str(error) for name in ("Value", "Attribute", "Shadow", "Unread", "Items"))
+    frames = [frame for frame, _ in _frames(error) if frame.f_globals.get("__name__") not in _ANSWERING]
+    names_a_stand_in = any(name in str(error) for name in ("Value", "Attribute", "Shadow", "generator", "Items"))
+    return is_instrumented(frames[-1].f_code) and not names_a_stand_in
 
 
 _ANSWERING = frozenset(f"{__package__}.{name}" for name in ("builtin_calls", "calls", "attributes", "questions", "run"))
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,15 +1,12 @@
 """What a copy of a function finds around it: globals and cells of its own, with stand-ins and copies in them."""
 
 import types
-from collections.abc import Iterator
 from typing import Any
 
 from ..source.functions import is_empty, names_in
 from .instrument import HELPERS
-from .lazy import Unread
 from .module_proxies import Shadows
 from .reachable import Reach
-from .value_proxy import Value
 from .ways import Paths
 
 
@@ -26,13 +23,12 @@ class Environment:
         self._helpers = {name: getattr(self, method) for name, method in HELPERS.items()}
 
     def own(self, value: Any) -> Any:
-        """A value as the run may hold it: with stand-ins for modules, copies of containers, unknown tensors."""
-        return value if isinstance(value, Value) else self.shadows.own(value)
+        """A value as the run may hold it."""
+        return self.shadows.own(value)
 
     def held(self, value: Any) -> Any:
-        """The same for what was there before: an iterator is not read, as nothing could put it back."""
-        is_iterator = isinstance(value, Iterator) and not isinstance(value, Value | Unread)
-        return Unread(self) if is_iterator else self.own(value)  # type: ignore[arg-type]
+        """The same for what was there before."""
+        return self.shadows.held(value)
 
     def globals_of(self, function: types.FunctionType, code: types.CodeType) -> dict[str, Any]:
         """The globals that a copy of a function has: what it writes into them stays there."""

@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-from torch import fx
-
 from ..source.function_text import FunctionText, Span
 
 
@@ -19,14 +17,9 @@ Attr = tuple[str | None, str]  # the path of a module below the block, and the n
 
 
 class Evaluation(NamedTuple):
-    """What an expression was evaluated to, if that is a value, and, if it is a call, with which values."""
+    """What an expression was evaluated to, if that is a value, and, if it is a call, with which values; by name."""
 
     expression: Expression
-    node: fx.Node | None
-    arguments: tuple[str, ...] = ()
-    turn: int = 0  # in which round of the innermost loop around it
-
-    @property
-    def value(self) -> str | None:
-        """The name of the value."""
-        return None if self.node is None else self.node.name
+    value: str | None
+    arguments: tuple[str, ...]
+    turn: int  # in which round of the innermost loop around it

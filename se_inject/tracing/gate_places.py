@@ -38,29 +38,25 @@ class Placer:
 
     def edits(self, targets: list[ValueUses]) -> tuple[Edit, ...]:
         """The edits that gate these values and nothing else; none where no expressions are these values alone."""
-        walks = self._walks()
         # Where not all ways are known, what another one does with the value is anybody's guess.
         around_values = () if self._capture.is_partial else self._around_values(targets)
-        edits = around_values or self._around_uses(targets)
-        return (*edits, *walks) if edits and walks is not None else ()
+        return self._with_walks(around_values or self._around_uses(targets))
 
     def edits_in_rounds(self, targets: list[ValueUses]) -> tuple[Edit, ...]:
         """The same where an expression in a loop serves other layers too: each round gets a gate of its own."""
-        walks = self._walks()
-        edits = () if self._capture.is_partial else self._around_uses(targets, in_rounds=True)
-        return (*edits, *walks) if edits and walks is not None else ()
+        return self._with_walks(() if self._capture.is_partial else self._around_uses(targets, in_rounds=True))
 
-    def _walks(self) -> tuple[Edit, ...] | None:
-        """The edits that leave the gate out where the block's children are walked through; None where none would do."""
-        edits = []
+    def _with_walks(self, edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
+        """These, and edits that leave the gate out where the block's children are walked through; none if none do."""
+        walks = []
         for walk in self._capture.walks:
             if walk is not None and issubclass(self._cls, nn.Sequential) and goes_through_itself(walk.text, walk.span):
                 continue  # its class leaves the gate out
             found = walked(walk.text, walk.span) if walk is not None and self._can_edit(walk) else None
             if walk is None or found is None:
-                return None
-            edits.append(replace(self._edit(walk, found[0]), walks=found[1]))
-        return tuple(edits)
+                return ()
+            walks.append(replace(self._edit(walk, found[0]), walks=found[1]))
+        return (*edits, *walks) if edits else ()
 
     def _around_values(self, targets: list[ValueUses]) -> tuple[Edit, ...]:
         if any(user not in target.users for target in targets for user in target.all_users):
@@ -159,15 +155,13 @@ def slots_fit(plain: Capture, filled: Capture, targets: list[ValueUses], slot: s
     """Whether a module in the block's own place for a gate runs exactly where the gate goes, on every way."""
     if len(plain.ways) != len(filled.ways):
         return False
-    by_way: dict[int, list[ValueUses]] = {}
-    for target in targets:
-        by_way.setdefault(target.way, []).append(target)
     for i, (before, after) in enumerate(zip(plain.ways, filled.ways, strict=True)):
+        here = [target for target in targets if target.way == i]
         calls = [node for node in after.graph.nodes if node.op == "call_module" and node.target == slot]
-        expected = [target.value.name for target in by_way.get(i, [])]
+        expected = [target.value.name for target in here]
         if [str(call.args[0]) for call in calls] != expected or not _without(after.graph, calls, str(before.graph)):
             return False
-        for call, target in zip(calls, by_way.get(i, []), strict=True):
+        for call, target in zip(calls, here, strict=True):
             if {user.name for user in call.users} != {user.name for user in target.users}:
                 return False
     return True

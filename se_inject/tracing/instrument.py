@@ -49,7 +49,7 @@ def is_instrumented(code: types.CodeType) -> bool:
 
 def expression_at(frame: types.FrameType | None) -> tuple[FunctionText, Span] | None:
     """The expression that the innermost instrumented frame is at; None where there is none."""
-    while frame is not None and frame.f_code is not _boundary.get("code"):
+    while frame is not None:
         known = _registered.get(id(frame.f_code))
         if known is not None:
             _, text, positions = known
@@ -57,12 +57,3 @@ def expression_at(frame: types.FrameType | None) -> tuple[FunctionText, Span] | 
             return None if column is None else (text, (line, column, end_line, end_column))
         frame = frame.f_back
     return None
-
-
-_boundary: dict[str, types.CodeType] = {}
-
-
-def boundary(function: Any) -> Any:
-    """Mark the function that runs forwards: nothing that calls it is a part of one."""
-    _boundary["code"] = function.__code__
-    return function

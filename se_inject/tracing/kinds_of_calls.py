@@ -1,12 +1,12 @@
 """What kind of function or argument a call has, as far as that decides how it is run."""
 
-import contextlib
 import inspect
 import types
 from typing import Any
 
 from torch import nn
 
+from ..source.functions import closed_over
 from .module_proxies import CONTAINERS, is_shadow
 from .value_proxy import Value
 
@@ -25,8 +25,6 @@ def involves(*containers: Any, depth: int = 4) -> bool:
             if isinstance(item, Value) or is_shadow(item):
                 return True
             if depth and isinstance(item, (tuple, *CONTAINERS)) and involves(item, depth=depth - 1):
-                return True
-            if isinstance(item, slice) and isinstance(item.stop, Value):
                 return True
             if depth and _is_plain_object(item) and involves(vars(item), depth=depth - 1):
                 return True
@@ -51,11 +49,7 @@ def writes_files(function: Any) -> bool:
 
 def closes_over_modules(function: types.FunctionType) -> bool:
     """Whether a function has modules or values of the run in its closure."""
-    contents = []
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):
-            contents.append(cell.cell_contents)
-    return any(isinstance(content, nn.Module | Value) for content in contents)
+    return any(isinstance(content, nn.Module | Value) for content in closed_over(function))
 
 
 def is_mode(cls: type) -> bool:

@@ -1,4 +1,4 @@
-"""Children, parameters and iterators of a stand-in, made when they are asked for, or not read at all."""
+"""Children and parameters of a stand-in, made when they are asked for."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +9,7 @@ class Lazy(dict[str, Any]):
 
     _se_is_stand_in = True
 
-    def __init__(self, real: dict[str, Any], make: Callable[[str, Any], Any], note_walk: Callable[[], None]) -> None:
+    def __init__(self, real: dict[str, Any], make: Callable[[str, Any], Any], note_walk: Callable[[], Any]) -> None:
         super().__init__(real)
         self._make = make
         self._note_walk = note_walk
@@ -49,20 +49,3 @@ class Lazy(dict[str, Any]):
     def items(self) -> Any:
         """The names and the stand-ins, which are walked through."""
         return [(key, self[key]) for key in self]
-
-
-class Unread:
-    """Stands for an iterator, which nothing could put back."""
-
-    def __init__(self, run: Any) -> None:
-        self._run = run
-        self._left = 2
-
-    def __iter__(self) -> "Unread":
-        return self
-
-    def __next__(self) -> Any:
-        self._left -= 1
-        if self._left < 0:
-            raise StopIteration
-        return self._run.unknown()

@@ -1,15 +1,13 @@
 """The loops of a forward: in which round it is, and where only real inputs would tell how many there are."""
 
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from ..source.function_text import FunctionText, Span, span_of
 from .instrument import expression_at
 from .value_proxy import Value
-
-if TYPE_CHECKING:
-    from .ways import Paths
+from .ways import Paths
 
 _Place = tuple[FunctionText, Span] | None
 
@@ -17,13 +15,9 @@ _Place = tuple[FunctionText, Span] | None
 class Loops:
     """The part of a run that follows them."""
 
-    paths: "Paths"
+    paths: Paths
     is_partial: bool
-
-    if TYPE_CHECKING:
-
-        def at(self, reason: str) -> str:
-            """A reason with the file and the line that the forward is at."""
+    at: Callable[[str], str]
 
     def __init__(self) -> None:
         self.loops: list[str] = []  # over values: errors may come of not knowing how long they are
@@ -33,13 +27,13 @@ class Loops:
     def note_loop(self) -> None:
         """Note where the forward loops over a value: errors may come of not knowing how often."""
         self.is_partial = True
-        self.loops.append(self.at("it loops over a value, how often is known only when it runs"))
+        self.loops.append(self.at("it loops over a value, whose length is known only at run time"))
 
     def rounds(self, items: Any) -> Iterator[Any]:
         """What a for statement goes through, with a note of which round it is in."""
         return self._counted(expression_at(sys._getframe(1)), iter(items))
 
-    def _counted(self, place: tuple[FunctionText, Span] | None, items: Iterator[Any]) -> Iterator[Any]:
+    def _counted(self, place: _Place, items: Iterator[Any]) -> Iterator[Any]:
         for self._turns[place], item in enumerate(items):
             yield item
 

@@ -25,18 +25,13 @@ class Methods:
         self._bound[id(method)] = method, (name, by_super)
         return method
 
-    def reach(self, function: Any) -> None:
-        """Note how the function that runs next was found: by a name, inside what was found by one, or otherwise."""
-        if isinstance(function, types.MethodType):
-            known = self._bound.get(id(function))
-            self._reach = None if known is None else known[1]
-        elif self._reach is not None and not self._is_within(function, self._reach[0]):
-            self._reach = None
-
     def reaching(self, function: Any, run: Callable[[], Any]) -> Any:
-        """What ``run`` returns, with a note of how the function that it runs was found."""
+        """What ``run`` returns, with a note of how ``function`` was found: by a name, in what was so found, or not."""
         before = self._reach
-        self.reach(function)
+        if isinstance(function, types.MethodType):
+            self._reach = self._bound.get(id(function), (function, None))[1]
+        elif before is not None and not self._is_within(function, before[0]):
+            self._reach = None
         try:
             return run()
         finally:

@@ -11,7 +11,8 @@ _CASTS = frozenset("to cuda cpu float double half bfloat16 type requires_grad_ z
 def module_method(run: Any, shadow: Any, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What a method of a stand-in returns."""
     name, path = getattr(function, "__name__", ""), vars(shadow).get("_se_path")
-    if name in _QUERIES and getattr(function, "__module__", "") == "torch.nn.modules.module":
+    is_torchs = getattr(function, "__module__", "") == "torch.nn.modules.module"
+    if name in _QUERIES and is_torchs:
         run.shadows.is_quiet = True
         result = function(shadow, *args, **kwargs)
         result = iter(list(result)) if isinstance(result, Iterator) else result
@@ -19,7 +20,7 @@ def module_method(run: Any, shadow: Any, function: Any, args: tuple[Any, ...], k
         return result
     if name in ("children", "named_children", "modules", "named_modules"):
         return iter(list(function(shadow, *args, **kwargs)))  # at once, to see from where they are walked through
-    if name in _CASTS and getattr(function, "__module__", "") == "torch.nn.modules.module":
+    if name in _CASTS and is_torchs:
         return shadow
     cached = getattr(function, "__wrapped__", None)  # a cache must not hold stand-ins
     if not isinstance(function, types.FunctionType) and isinstance(cached, types.FunctionType):
@@ -27,7 +28,7 @@ def module_method(run: Any, shadow: Any, function: Any, args: tuple[Any, ...], k
     if name in ("_get_name", "__repr__"):
         run.note_text(shadow)
         return vars(shadow)["_se_class"].__name__ if name == "_get_name" else run.unknown()
-    if getattr(function, "__module__", "") == "torch.nn.modules.module" or not isinstance(function, types.FunctionType):
+    if is_torchs or not isinstance(function, types.FunctionType):
         return function(shadow, *args, **kwargs)
     if name == "forward" and path:
         return run.call_shadow(shadow, args, kwargs)

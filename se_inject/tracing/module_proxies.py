@@ -5,40 +5,22 @@ import functools
 import types
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from ..source.subclass import QuietSubclass, quiet_class
-from .lazy import Lazy, Unread
+from .lazy import Lazy
 
 # Attributes that every module has; forward code does not branch on them, but for ``training``.
 MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}
 
 
-class Run(Protocol):
-    """What shadows need from the run that they are made for."""
-
-    walked: set[str]
-
-    def unknown(self) -> Any:
-        """A value of which nothing is known."""
-
-    def note_walk(self) -> None:
-        """Note that the block's own children are walked through."""
-
-    def tensor(self, path: str | None, name: str) -> Any:
-        """The value of a tensor that a module holds."""
-
-    def call_shadow(self, shadow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a shadow returns when it is called."""
-
-
 class Shadows:
     """The stand-ins of one run, by the modules that they stand for."""
 
-    def __init__(self, run: Run, block: nn.Module, state: dict[str, Any]) -> None:
+    def __init__(self, run: Any, block: nn.Module, state: dict[str, Any]) -> None:
         self._run = run
         self._block = block
         self._state = state
@@ -47,10 +29,7 @@ class Shadows:
 
     def root(self, block_class: type[nn.Module]) -> Any:
         """The stand-in for the block itself."""
-        shadow = self._make("", block_class, self._state)
-        self._made[id(self._block)] = self._block, shadow
-        self._fill(shadow, "", self._state)
-        return shadow
+        return self._make(self._block, "", block_class, self._state)
 
     @functools.cached_property
     def _paths(self) -> dict[nn.Module, str]:
@@ -68,43 +47,34 @@ class Shadows:
             return self._made[id(module)][1]
         if "_modules" not in vars(module):  # a back reference that is being unpickled
             return module
-        path = self._paths.get(module)
-        shadow = self._make(path, type(module), own_state(module))
-        self._made[id(module)] = module, shadow
-        self._fill(shadow, path, own_state(module))
-        return shadow
+        return self._make(module, self._paths.get(module), type(module), own_state(module))
 
-    def _make(self, path: str | None, module_class: type[nn.Module], state: dict[str, Any]) -> Any:
+    def _make(self, module: nn.Module, path: str | None, module_class: type[nn.Module], state: dict[str, Any]) -> Any:
         shadow: Any = object.__new__(shadow_class(module_class))  # type: ignore[arg-type]
-        vars(shadow).update(_se_run=self._run, _se_path=path, _se_class=module_class, training=state["training"])
-        return shadow
-
-    def _fill(self, shadow: Any, path: str | None, state: dict[str, Any]) -> None:
         attributes = vars(shadow)
-
-        def tensor(name: str, real: Any) -> Any:
-            return self._run.tensor(path, name)
-
-        def note_walk() -> None:
-            if path == "" and not self.is_quiet:
-                self._run.note_walk()
-            elif path and not self.is_quiet:
-                self._run.walked.add(path)
-
+        attributes.update(_se_run=self._run, _se_path=path, _se_class=module_class)
+        self._made[id(module)] = module, shadow  # before its attributes, which may lead back to it
         for name, value in state.items():
             if name in ("_parameters", "_buffers"):
-                attributes[name] = Lazy(value, tensor, lambda: None)
+                attributes[name] = Lazy(value, lambda name, _: self._run.tensor(path, name), lambda: None)
             elif name == "_modules":
-                attributes[name] = Lazy(value, lambda _, child: self.of(child), note_walk)
+                attributes[name] = Lazy(
+                    value, lambda _, child: self.of(child), lambda: self.is_quiet or self._run.note_walk(path)
+                )
             elif isinstance(value, torch.Tensor):
                 attributes[name] = self._run.tensor(path, name)
             elif name in MODULE_INTERNALS:
                 attributes[name] = _copied(value)
             else:
-                attributes[name] = Unread(self._run) if isinstance(value, Iterator) else self.own(value)
+                attributes[name] = self.held(value)
+        return shadow
+
+    def held(self, value: Any) -> Any:
+        """``own`` for what was there before the run: an iterator is not read, as nothing could put it back."""
+        return (self._run.unknown() for _ in range(2)) if isinstance(value, Iterator) else self.own(value)
 
     def own(self, value: Any) -> Any:
-        """A value with shadows for modules that it holds, and with containers that are the run's own."""
+        """A value as the run may hold it: with stand-ins for modules, copies of containers, unknown tensors."""
         if isinstance(value, nn.Module):
             return value if is_shadow(value) else self.of(value)
         if isinstance(value, torch.Tensor):
@@ -129,8 +99,6 @@ class Shadows:
                 dict.__setitem__(made, key, self.own(item))
             return made
         items = [self.own(item) for item in value]
-        if type(value) is tuple and all(a is b for a, b in zip(items, value, strict=True)):
-            return value
         return self._remember(value, lambda: type(value)(items))
 
     def _copy(self, value: Any) -> Any:

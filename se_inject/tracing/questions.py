@@ -3,7 +3,7 @@
 import copy
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import fx
@@ -11,54 +11,45 @@ from torch import fx
 from .errors import InfeasiblePath, UntraceableError
 from .module_proxies import CONTAINERS, Shadows, is_shadow
 from .value_proxy import Value, unknown
-
-if TYPE_CHECKING:
-    from .ways import Paths
+from .ways import Paths
 
 
 class Questions:
     """The part of a run that answers them."""
 
-    paths: "Paths"
-    shadows: "Shadows"
+    paths: Paths
+    shadows: Shadows
     native: int
     is_doubtful: bool
-    asked: set[str]
-    classes: dict[type, set[str]]  # of modules of the block, by those who were asked for them
+    refuse: Callable[[str], UntraceableError]
+    own: Callable[[Any], Any]
+    symbol: Callable[..., Value]
+    stop = UntraceableError, InfeasiblePath  # what handlers of the forward's own let pass
 
-    if TYPE_CHECKING:
-
-        def refuse(self, reason: str) -> "UntraceableError":
-            """The error to raise."""
-
-        def own(self, value: Any) -> Any:
-            """A value as the run may hold it."""
-
-        def symbol(self, name: str, *args: Any, **kwargs: Any) -> Value:
-            """What a function of that name makes of its arguments."""
+    def __init__(self) -> None:
+        self.asked: set[str] = set()  # the modules whose class makes a difference
+        self.classes: dict[type, set[str]] = {}  # of modules of the block, by those who were asked for them
+        self._constants: dict[str, Any] = {}  # what values were found to be equal to
+        self._kinds: dict[fx.Node, tuple[type, ...]] = {}  # and to be instances of
+        self._tried = 0
 
     def to_bool(self, value: fx.Proxy) -> bool:
         """Where a branch goes."""
         if self.native:
-            raise self.refuse("code that is not instrumented branches on a value")
+            raise self.refuse("library code branches on a value that is known only at run time")
         node = value.node
-        negated = node.target in (operator.ne,)
         if node.target in (operator.eq, operator.ne) and not isinstance(node.args[1], fx.Node):
             subject, constant = node.args
-            return self._equals(str(subject), constant) != negated
+            return self._equals(str(subject), constant) == (node.target is operator.eq)
         return self.paths.choose(f"truth of {node.name}")
 
     def _equals(self, subject: str, constant: Any) -> bool:
         """Whether a value is a constant: it can be but one of those that it is compared with."""
-        known = self.__dict__.setdefault("_constants", {})
-        if self.paths.number is not known.get("way"):
-            known.clear()
-            known["way"] = self.paths.number
-        if subject in known:
-            return bool(known[subject] == constant)
+        if subject in self._constants:
+            return bool(self._constants[subject] == constant)
         answer = self.paths.choose(f"{subject} == {constant!r}")
         if answer:
-            known[subject] = constant
+            self._constants[subject] = constant
         return answer
 
     def is_(self, a: Any, b: Any) -> bool:
@@ -102,21 +93,20 @@ class Questions:
 
     def is_instance(self, value: Any, classes: Any) -> bool:
         """``isinstance(value, classes)``."""
-        self.note_classes(*(classes if isinstance(classes, tuple) else (classes,)))
+        kinds = classes if isinstance(classes, tuple) else (classes,)
+        self.note_classes(*kinds)
         if not isinstance(value, Value):
             return isinstance(value, classes)
-        kinds = classes if isinstance(classes, tuple) else (classes,)
-        known = self.__dict__.setdefault("_kinds", {})
-        key = self.paths.number, value.node
-        if key in known:
-            return any(issubclass(kind, other) for kind in known[key] for other in kinds if isinstance(other, type))
-        is_tensor = any(isinstance(kind, type) and issubclass(torch.Tensor, kind) for kind in kinds)
+        types = tuple(kind for kind in kinds if isinstance(kind, type))
+        if value.node in self._kinds:
+            return any(issubclass(kind, types) for kind in self._kinds[value.node])
+        is_tensor = any(issubclass(torch.Tensor, kind) for kind in types)
         names = sorted(getattr(kind, "__name__", str(kind)) for kind in kinds)
         # Layers of one class return one kind of thing.
         about = f"what {kind} returns" if (kind := self.shadows.class_at(value.node)) else f"{value.node}"
         answer = self.paths.choose(f"{about} is an instance of {names}", first=is_tensor)
         if answer:
-            known[key] = tuple(kind for kind in kinds if isinstance(kind, type))
+            self._kinds[value.node] = types
         return answer
 
     def class_of(self, value: Any) -> Any:
@@ -198,30 +188,23 @@ class Questions:
         """What a match statement looks at."""
         held = value if isinstance(value, tuple | list) else (value,)
         if any(isinstance(item, Value) for item in held):
-            raise self.refuse("it matches a value, which is known only when it runs")
+            raise self.refuse("its match statement tests a value that is known only at run time; use if")
         return value
 
     def fails(self) -> bool:
         """Whether what is tried raises an error, so that a handler runs instead."""
-        self._tried = getattr(self, "_tried", 0) + 1
-        failed = self.paths.choose(f"try {self._tried} fails", first=False)
-        self.is_doubtful |= failed
-        return failed
+        self._tried += 1
+        return self.expect(f"try {self._tried} fails", False)
 
     def caught(self) -> Any:
         """The error that a handler gets."""
         return self.symbol("error")
 
-    def mode(self, question: str, actual: bool) -> bool:
-        """The answer to a question about a mode of torch's, such as whether gradients are on."""
-        answer = self.paths.choose(question, first=actual)
-        self.is_doubtful |= answer != actual
+    def expect(self, question: str, expected: bool) -> bool:
+        """The answer to a question that is most likely ``expected``; the ways with the other one may not exist."""
+        answer = self.paths.choose(question, first=expected)
+        self.is_doubtful |= answer != expected
         return answer
-
-    @property
-    def stop(self) -> Any:
-        """What handlers of the forward's own let pass."""
-        return UntraceableError, InfeasiblePath
 
 
 def _is_computed(node: fx.Node) -> bool:

@@ -5,19 +5,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-
-class Reach(Protocol):
-    """What code can reach that was not given to it."""
-
-    generators: list[Any]
-
-    def may_draw_from(self, stream: str) -> bool:
-        """Whether it can reach a global random stream."""
-
+from .reachable import Reach
 
 Stream = tuple[str, Callable[[], Any], Callable[[Any], Any]]  # its name, and how its state is read and set
 
@@ -46,16 +38,6 @@ def no_randomness(reach: Reach | None = None) -> Iterator[list[str]]:
             if not _is_same(get(), state):
                 restore(state)
                 drawn.append(name)
-
-
-def is_generator(value: Any) -> bool:
-    """Whether a value is a random generator, of Python, NumPy or torch.
-
-    >>> is_generator(random.Random())
-    True
-    """
-    is_numpys = type(value).__module__.startswith("numpy.random") and hasattr(value, "random")
-    return is_numpys or isinstance(value, random.Random | torch.Generator | torch.quasirandom.SobolEngine)
 
 
 def _global_streams() -> Iterator[Stream]:

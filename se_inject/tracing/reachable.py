@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from ..source.function_text import text_of
-from ..source.functions import is_empty, names_in
-from .randomness import is_generator
+from ..source.functions import closed_over, names_in
 
 _DRAWS = re.compile(r"rand|normal|bernoulli|multinomial|dropout|uniform|exponential_|gumbel|seed|noise|shuffle")
 _DEPTH = 4
@@ -30,6 +29,16 @@ def is_library(module: str | None) -> bool:
     """
     top = (module or "").partition(".")[0]
     return top in sys.stdlib_module_names or top in ("torch", "numpy")
+
+
+def is_generator(value: Any) -> bool:
+    """Whether a value is a random generator, of Python, NumPy or torch.
+
+    >>> is_generator(random.Random())
+    True
+    """
+    is_numpys = type(value).__module__.startswith("numpy.random") and hasattr(value, "random")
+    return is_numpys or isinstance(value, random.Random | torch.Generator | torch.quasirandom.SobolEngine)
 
 
 @dataclass
@@ -102,8 +111,7 @@ class Reach:
         names = set(names_in(function.__code__))
         self.names |= names
         held = [function.__globals__[name] for name in names if name in function.__globals__]
-        held += [cell.cell_contents for cell in function.__closure__ or () if not is_empty(cell)]
-        self._follow((*held, *(function.__defaults__ or ())), depth - 1)
+        self._follow((*held, *closed_over(function), *(function.__defaults__ or ())), depth - 1)
 
     def _note_library(self, module: str | None) -> None:
         self.libraries.add((module or "").partition(".")[0])

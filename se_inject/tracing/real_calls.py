@@ -38,17 +38,14 @@ def copy_of(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
 
 def as_it_is(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     """The real result of a call that gets nothing of the run; unknown where it draws random numbers."""
-    if is_torch_function(function):
-        if getattr(function, "__name__", "") in _DRAWS:
-            return run.unknown()
-        with no_randomness(run.reachable(function)):
-            result = function(*args, **kwargs)
-        if isinstance(result, bool) and not args and function.__name__ != "is_scripting":
-            return run.mode(f"{function.__name__}()", result)
-        return run.own(result)
+    name, is_torchs = getattr(function, "__name__", ""), is_torch_function(function)
+    if is_torchs and name in _DRAWS:
+        return run.unknown()
     if getattr(function, "__module__", None) in PURE:
         return run.own(function(*args, **kwargs))
     with no_randomness(run.reachable(function, *args, *kwargs.values())) as drawn, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = function(*args, **kwargs)
+    if is_torchs and isinstance(result, bool) and not args and name != "is_scripting":
+        return run.expect(f"{name}()", result)
     return run.unknown() if drawn else run.own(result)

@@ -30,6 +30,10 @@ _CONSTANTS: tuple[type, ...] = (str, int, float, bool, complex, type(None), type
 _CONSTANTS += (torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
+def _node_of(value: Any) -> fx.Node | None:
+    return value.node if isinstance(value, Value) and not isinstance(value, Attribute) else None
+
+
 class Run(Questions, Methods, Environment, Loops, fx.Tracer):
     """Answers what an instrumented forward asks, and notes what it does."""
 
@@ -38,6 +42,7 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         Methods.__init__(self, type(block))
         Environment.__init__(self)
         Loops.__init__(self)
+        Questions.__init__(self)
         self.graph = fx.Graph()
         self.paths = paths
         self.shadows = Shadows(self, block, state)
@@ -46,8 +51,6 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         self.writes: set[Attr] = set()
         self.is_partial = False  # whether there are ways that nobody walks: loops that go on, suppressed errors
         self.walked: set[str] = set()  # the modules below whose children are walked through
-        self.asked: set[str] = set()  # the modules whose class makes a difference
-        self.classes: dict[type, set[str]] = {}
         self.evaluations: list[Evaluation] = []
         self.missing: list[AttributeError] = []  # of modules that lack an attribute: the forward would fail as well
         self.walks: set[Expression | None] = set()
@@ -85,7 +88,7 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """A node, with the expression of the text that it is the value of."""
         node = super().create_node(*args, **kwargs)
-        if not (self.native or self.silent) and node.target is not getattr:
+        if self._running and not (self.native or self.silent) and node.target is not getattr:
             self._note(node, expression_at(sys._getframe(1)))
         return node
 
@@ -95,12 +98,10 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         if place is None:
             return
         at = Expression(*place, self._is_on_block)
-        names = tuple(a.node.name if isinstance(a, Value) and not isinstance(a, Attribute) else "" for a in arguments)
-        self.evaluations.append(Evaluation(at, node, names, self.turn_at(*place)))
-        if node is not None:
-            made_by = node.meta.setdefault("expressions", [])
-            if at not in made_by:
-                made_by.append(at)
+        names = tuple("" if (of := _node_of(a)) is None else of.name for a in arguments)
+        self.evaluations.append(Evaluation(at, None if node is None else node.name, names, self.turn_at(*place)))
+        if node is not None and at not in (made_by := node.meta.setdefault("expressions", [])):
+            made_by.append(at)
 
     def unknown(self) -> Value:
         """A value that does not depend on the inputs, of which nothing else is known."""
@@ -144,18 +145,20 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         """The error to raise."""
         return UntraceableError(self.at(reason))
 
-    def note_walk(self) -> None:
-        """Note where the block's own children are walked through: a gate would be among them."""
+    def note_walk(self, path: str | None) -> None:
+        """Note whose children are walked through, of the block's own also where: a gate would be among them."""
         place = expression_at(sys._getframe(1))
-        self.walks.add(None if place is None else Expression(*place, self._is_on_block))
+        if path == "":
+            self.walks.add(None if place is None else Expression(*place, self._is_on_block))
+        elif path is not None:
+            self.walked.add(path)
 
     # What the instrumented copy calls
 
     def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """The result of a call whose result is used."""
         result = perform(self, function, args, kwargs)
-        node = result.node if isinstance(result, Value) and not isinstance(result, Attribute) else None
-        self._note(node, expression_at(sys._getframe(1)), args)
+        self._note(_node_of(result), expression_at(sys._getframe(1)), args)
         return result
 
     def effect(self, function: Any, /, *args: Any, **kwargs: Any) -> None:
@@ -198,7 +201,7 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         if text is None:
             code = function.__code__
             raise self.refuse(
-                f"the source of {function.__qualname__} is not at hand, or is not what runs"
+                f"the source of {function.__qualname__} is not available, or differs from the code that runs"
                 f" ({where(code.co_filename, code.co_firstlineno)})"
             )
         if self._running.count(text) >= (1 if function.__name__ == "forward" else _MAX_DEPTH):
@@ -213,7 +216,7 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
             tuple(self.cell(cells[name]) for name in code.co_freevars),
         )
         copy.__kwdefaults__ = self.own(function.__kwdefaults__)
-        before = self.native, self.silent, self._is_on_block, self._reach
+        before = self.native, self.silent, self._is_on_block
         self.native = self.silent = 0
         self._is_on_block = bool(args) and is_shadow(args[0]) and vars(args[0]).get("_se_path") == ""
         if self._is_on_block:
@@ -223,7 +226,7 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
             return copy(*args, **kwargs)
         finally:
             self._running.pop()
-            self.native, self.silent, self._is_on_block, self._reach = before
+            self.native, self.silent, self._is_on_block = before
 
     def perform(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of a call that is no expression of the text."""

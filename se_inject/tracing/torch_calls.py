@@ -16,11 +16,10 @@ def is_torch_function(function: Any) -> bool:
     >>> is_torch_function(torch.relu), is_torch_function(len)
     (True, False)
     """
-    module = getattr(function, "__module__", None) or getattr(
-        type(getattr(function, "__self__", None)), "__module__", ""
-    )
-    if isinstance(getattr(function, "__self__", None), type):
-        module = function.__self__.__module__
+    owner = getattr(function, "__self__", None)
+    module = getattr(function, "__module__", None) or type(owner).__module__
+    if isinstance(owner, type):
+        module = owner.__module__
     return not isinstance(function, type) and (module or "").partition(".")[0] == "torch"
 
 

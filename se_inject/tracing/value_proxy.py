@@ -55,7 +55,7 @@ class Attribute(Value, fx.proxy.Attribute):
 
 def _number(name: str) -> Any:
     def convert(self: Value, *_: Any) -> NoReturn:
-        raise self.tracer.refuse(f"it makes a Python number of a value ({name}), which is known only when it runs")
+        raise self.tracer.refuse(f"it converts a value that is known only at run time to a Python number ({name})")
 
     return convert
 

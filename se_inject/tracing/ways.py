@@ -24,25 +24,21 @@ class Paths:
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}  # what holds on all ways
         self._calls = 0
-        self._choices: list[bool] | None = None
-        self.number = 0
+        self._ways = 0
+        self._choices: list[tuple[bool, bool]] = []  # the answers, and whether both have been tried
         self._answers: dict[str, bool] = {}
-        self._preferred: list[bool] = []
 
     def start(self) -> bool:
         """Begin the next way; False when all have been walked. Raises ``UntraceableError`` for too many."""
-        if self._choices is None:
-            self._choices = []
-        else:
-            while self._choices and self._choices[-1] != self._preferred[len(self._choices) - 1]:
+        if self._ways:
+            while self._choices and self._choices[-1][1]:
                 self._choices.pop()
             if not self._choices:
                 return False
-            self._choices[-1] = not self._choices[-1]
-        del self._preferred[len(self._choices) :]
+            self._choices[-1] = not self._choices[-1][0], True
         self._answers = {}
-        self.number += 1
-        if self.number > _MAX_PATHS:
+        self._ways += 1
+        if self._ways > _MAX_PATHS:
             raise UntraceableError(f"there are more than {_MAX_PATHS} ways through it")
         return True
 
@@ -66,12 +62,9 @@ class Paths:
         """The answer on this way, the same each time that the question is asked; ``first`` is tried first."""
         if question in self._answers:
             return self._answers[question]
-        assert self._choices is not None
-        taken = self.taken
-        if taken == len(self._choices):
-            if taken == _MAX_CHOICES:
-                raise UntraceableError(f"it asks more than {_MAX_CHOICES} questions that its inputs settle")
-            self._choices.append(first)
-            self._preferred.append(first)
-        self._answers[question] = self._choices[taken]
-        return self._choices[taken]
+        if self.taken == len(self._choices):
+            if self.taken == _MAX_CHOICES:
+                raise UntraceableError(f"it branches more than {_MAX_CHOICES} times on values known only at run time")
+            self._choices.append((first, False))
+        answer = self._answers[question] = self._choices[self.taken][0]
+        return answer

@@ -95,7 +95,7 @@ def test_command_line_says_errors_without_a_traceback(tmp_path):
             "se_bn_inception cannot train on 128 images of 8 pixels at once",
         ),
         (["--reduction", "0"], se_inject.errors.InvalidArgumentError, "reduction must be >= 1"),
-        (["--lr", "-1"], SettingsError, "lr must be from 0"),
+        (["--lr", "-1"], SettingsError, "lr must be at least 0 and less than"),
         (["--batch", "100", "--device-batch", "64"], SettingsError, "does not divide"),
         (["--unreadable", "skip", "--data", "nowhere"], DataError, "no such directory"),
         (["--mixed-precision", "fp16"], SettingsError, "needs a GPU"),
@@ -272,13 +272,13 @@ def test_finetune_refuses_weights_of_other_things(trained, folders, tmp_path):
     about = Description(model, model.preprocess(None), ["ant", "bee", "dog"])
     save_model(tmp_path / "w.safetensors", model.build(), about)
     flags = ["--weights", str(tmp_path / "w.safetensors"), "--data", str(folders), "--out", str(tmp_path / "run")]
-    with pytest.raises(CheckpointError, match="is of se_resnet50_caffe, not of se_resnet50"):
+    with pytest.raises(CheckpointError, match="holds weights of se_resnet50_caffe, not of se_resnet50"):
         finetune.main(["--model", "se_resnet50", *flags])
     with pytest.raises(CheckpointError, match=r"other classes \(ant, bee, dog\) than the data's \(ant, bee, cat\)"):
         finetune.main(["--model", "se_resnet50_caffe", *flags])
     (folders / "train" / "cat").rename(folders / "train" / "dog")
     (folders / "val" / "cat").rename(folders / "val" / "dog")
-    with pytest.raises(CheckpointError, match="is of se_resnet50_caffe, not of se_resnet50"):
+    with pytest.raises(CheckpointError, match="holds weights of se_resnet50_caffe, not of se_resnet50"):
         evaluate.main(["--network", "se_resnet50", "--checkpoint", *flags[1:4], "--out", str(tmp_path / "e")])
 
 
@@ -305,7 +305,7 @@ def test_finetune_resumes_and_refuses(trained, tmp_path, monkeypatch):
     assert finetune.main([*flags, "--resume"]) == report
     with pytest.raises(SettingsError, match="holds a run already"):
         finetune.main(flags)
-    with pytest.raises(CheckpointError, match="is of se_resnet20, not of se_resnet56"):
+    with pytest.raises(CheckpointError, match="holds weights of se_resnet20, not of se_resnet56"):
         finetune.main([*flags, "--model", "se_resnet56"])
     with pytest.raises(CheckpointError, match="there is no such file"):
         finetune.main([*flags, "--weights", "nowhere.pt"])
@@ -365,7 +365,7 @@ def test_plot_gates(trained, tmp_path):
     file = str(trained / "se" / "model.safetensors")
     plot.main(["gates", "--checkpoint", file, "--classes", "3", "7", "--out", str(tmp_path / "g.png")])
     assert picture_width(tmp_path / "g.png") > 500
-    with pytest.raises(SettingsError, match="knows no class whale"):
+    with pytest.raises(SettingsError, match="has no class whale"):
         plot.main(["gates", "--checkpoint", file, "--classes", "whale"])
     with pytest.raises(SettingsError, match="the network has no gates"):
         plot.main(["gates", "--checkpoint", str(trained / "plain" / "model.safetensors")])

@@ -219,7 +219,7 @@ def test_a_foreign_file_is_no_checkpoint(make_run):
     run = make_run(resume=True)
     run.folder.mkdir()
     torch.save({"weight": torch.zeros(1)}, run.checkpoint)
-    with pytest.raises(CheckpointError, match="is no checkpoint of recipes"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of recipes"):
         train(run)
 
 
