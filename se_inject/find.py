@@ -56,8 +56,8 @@ def find_sites(
     1 site
     <BLANKLINE>
     skipped  why
-    -------  --------------------------
-    0        left out by kinds or where
+    -------  -------------------------
+    0        excluded by kinds or where
     """
     found = find(as_module(model), Selection(kinds, where), position, example_inputs)
     return Sites((target.site for target in found.targets), (skip.told for skip in found.skipped))

@@ -156,7 +156,11 @@ def diff(
 
 def _note(target: Target) -> str:
     """The line of a patch about a gate that changes no text."""
-    where = "in the place that is there for a gate" if target.finding.in_slot else "on the output of its module"
+    where = "on the output of its module"
+    if target.finding.in_graph:
+        where = "in the graph"
+    elif target.finding.in_slot:
+        where = "in the place that is there for a gate"
     return f"# {target.site.gate_path}: {where}{f' ({target.place})' if target.place else ''}\n"
 
 
@@ -185,6 +189,6 @@ def _check_reduction(reduction: int | Callable[[Site], int], maker: GateMaker) -
         check_reduction(reduction)
     if not maker.uses_reduction and reduction != 16:
         raise InvalidArgumentError(
-            f"reduction={reduction!r} means nothing to this gate: give the width to the gate in a function, such as"
+            f"reduction={reduction!r} does not apply to this gate: give the width to the gate in a function, such as"
             " gate=lambda channels: MyGate(channels, reduction=8)"
         )

@@ -255,7 +255,7 @@ def test_parent_that_asks_for_the_class_of_a_child():
         model = block(forward, child=Residual())
         plain = copy.deepcopy(model)
         found = se_inject.find_sites(model)
-        assert not found and "asks for its class" in found.skipped[0].reason
+        assert not found and "inspects its class" in found.skipped[0].reason
         assert_same(model(X), plain(X))
 
 

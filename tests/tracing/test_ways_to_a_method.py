@@ -273,7 +273,7 @@ def test_modules_around_a_block_that_walk_through_it():
         return torch.cat(pooled, 1)
 
     found = se_inject.find_sites(block(forward, block=Residual()))
-    assert not found and "walks through" in found.skipped[0].reason
+    assert not found and "iterates over" in found.skipped[0].reason
 
 
 def test_child_that_asks_for_its_own_class_takes_no_gate_on_its_output():
