@@ -62,9 +62,11 @@ def _common(a: Stack, b: Stack) -> Stack:
 
 
 def _path(noted: str) -> str:
-    """A path as qualified names have it; dynamo notes the expression ``L['self'].layer1[0]``."""
-    noted = re.sub(r"^[LG]\['\w+'\](\.__closure__\[\d+\]\.cell_contents)?", "", noted)
-    return ".".join(name for name in re.findall(r"\w+", noted) if name not in ("_modules", "self"))
+    """A path as qualified names have it; dynamo notes an expression, such as ``L['self'].layer1[0]``."""
+    if not re.search(r"[\[(]", noted):
+        return noted
+    noted = re.sub(r"[LG]\['\w+'\](\.__closure__\[\d+\]\.cell_contents)?", "", noted)
+    return ".".join(name for name in re.findall(r"\w+", noted) if name not in ("_modules", "getattr"))
 
 
 def _class_name(cls: Any) -> str:

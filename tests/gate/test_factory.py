@@ -148,7 +148,7 @@ def test_gate_of_the_model_itself_is_refused():
 
 
 def test_reduction_that_a_gate_does_not_take_is_refused():
-    with pytest.raises(ValueError, match="reduction=4 means nothing"):
+    with pytest.raises(ValueError, match="reduction=4 does not apply"):
         se_inject.apply(network(), reduction=4, gate="eca")
 
 

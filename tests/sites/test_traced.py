@@ -58,7 +58,7 @@ def export(model, x, strict=False):
 
 @functools.cache
 def dynamic(model, x):
-    return torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch", max=64)},))
+    return torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch", max=64)},), strict=False)
 
 
 @functools.cache
@@ -140,9 +140,14 @@ def graphs_of(traced):
     return [str(graph) for graph in graphs] or [str(traced.graph)]
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("tracer", TRACERS)
-def test_sites_of_a_traced_model_are_those_of_the_model(name, tracer):
+# These differ little from the program's: not on the large networks, which take most of the time.
+AS_MODULES = ("strict", "dynamic", "decomposed")
+LARGE = ("googlenet", "inception_resnet")
+CASES = [(tracer, name) for tracer in TRACERS for name in MODELS if tracer not in AS_MODULES or name not in LARGE]
+
+
+@pytest.mark.parametrize(("tracer", "name"), CASES)
+def test_sites_of_a_traced_model_are_those_of_the_model(tracer, name):
     model, x = example(name)
     traced = TRACERS[tracer](model, x)
     expected, found = seen(se_inject.find_sites(model)), se_inject.find_sites(traced)

@@ -618,7 +618,7 @@ def test_gates_stay_with_their_layer_in_every_case():
     def other(self, x):
         return x + (self.a(x) if self.training else self.b(x))
 
-    assert "sites depend on" in refused(block(other, a=conv(), b=conv()))  # one would run without having learned
+    assert "sites differ between" in refused(block(other, a=conv(), b=conv()))  # one would run without having learned
 
 
 def test_questions_about_types_and_modes():
