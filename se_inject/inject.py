@@ -84,7 +84,8 @@ def apply(
         planned.setdefault(target.block, []).append(target)
     changes: list[Callable[[], None]] = []
     for block, targets in planned.items():
-        gates = [(target.finding, _make_gate(target, reduction, maker)) for target in targets]
+        training = trains(block) if is_traced(block) else block.training
+        gates = [(target.finding, _make_gate(target, reduction, maker).train(training)) for target in targets]
         try:
             changes.append(plan(block, gates))
         except RewriteError as error:
@@ -173,7 +174,7 @@ def _make_gate(target: Target, reduction: int | Callable[[Site], int], maker: Ga
     with torch.inference_mode(False):  # parameters made in inference mode could never be trained
         gate = maker.make(target.site.channels, width, like=like, rank=target.finding.rank)
     mark_injected(gate, target.site.channels)
-    return gate.train(trains(target.block) if target.finding.in_graph else target.block.training)
+    return gate
 
 
 def _like(target: Target) -> torch.Tensor | None:

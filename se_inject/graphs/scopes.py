@@ -81,7 +81,8 @@ def _told_by_names(flat: FlatGraph) -> dict[fx.Node, Stack]:
     """
     owners: dict[fx.Node, list[str]] = {}
     numbered = _numbered_containers(flat)
-    ancestors = {node: 1 << i for i, node in enumerate(flat.data)}
+    bit = {node: 1 << i for i, node in enumerate(flat.data)}
+    ancestors = dict(bit)
     members = list(flat.data)
     for node in flat.data:
         sources = [source for source in node.all_input_nodes if source in flat.data]
@@ -93,7 +94,7 @@ def _told_by_names(flat: FlatGraph) -> dict[fx.Node, Stack]:
         common = -1
         for source in sources:
             common &= ancestors[source]
-        own = ancestors[node] & ~common & ~(1 << members.index(node)) if len(sources) > 1 else 0
+        own = ancestors[node] & ~common & ~bit[node] if len(sources) > 1 else 0
         inside = [owners[member] for member in _members(own, members) if member in owners]
         inside = inside or [owners[source] for source in sources if source in owners]
         owner = _shared_prefix(inside)

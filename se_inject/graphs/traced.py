@@ -95,13 +95,23 @@ def flat_graph(traced: TracedGraph, module: nn.Module) -> FlatGraph:
     return flattened(traced.graph, traced.owner, _constants(traced.graph, module), gate_of)
 
 
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers of a traced model by their names, in its own order.
+
+    >>> list(weights(fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 8, 1, bias=False)))))
+    ['0.weight']
+    """
+    if isinstance(module, Program):
+        return {**module.program.state_dict, **module.program.constants}
+    return module.state_dict(keep_vars=True)
+
+
 def _constants(graph: fx.Graph, module: nn.Module) -> dict[str, Tensor | None]:
     """The placeholders of a graph that stand for parameters and buffers."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     if isinstance(module, Program):
-        program = module.program
-        tensors = {**program.constants, **program.state_dict}
-        specs = program.graph_signature.input_specs
+        tensors = weights(module)
+        specs = module.program.graph_signature.input_specs
         named = {spec.arg.name: spec.target for spec in specs if spec.kind.name not in ("USER_INPUT", "TOKEN")}
         return {node.name: tensors.get(named[node.name]) for node in placeholders if node.name in named}
     return {node.name: node.meta.get("example_value") for node in placeholders if _is_lifted(node)}

@@ -36,6 +36,7 @@ class ModelScan:
         self.skipped: list[Skip] = []
         self.gated: list[Site] = []  # those that have their gate already
         self._kinds = kinds
+        self._gates: dict[nn.Module, set[str]] = {}
         self._unreadable: set[str] = set()
         self._analyzer = BlockAnalyzer(kinds, position)
         self._modules = dict(model.named_modules())
@@ -65,11 +66,17 @@ class ModelScan:
     def _gated_channels(self, target: Target) -> int | None:
         """The channels of a gate that is there already; in another position a block may have fewer, or more, gates."""
         gate_path = target.site.gate_path
-        if target.finding.in_graph and join(target.finding.scope, target.finding.gate) in gate_paths(target.block):
+        if target.finding.in_graph and join(target.finding.scope, target.finding.gate) in self._in_graphs(target.block):
             return target.site.channels
         there, above = self._modules.get(gate_path), self._modules.get(gate_path.rpartition(".")[0])
         several = there.children() if there is not None and type(there) in (nn.Module, nn.ModuleDict) else ()
         return next((n for gate in (there, above, *several) if (n := injected_channels(gate)) is not None), None)
+
+    def _in_graphs(self, traced: nn.Module) -> set[str]:
+        """The paths of the gates in a traced model."""
+        if traced not in self._gates:
+            self._gates[traced] = gate_paths(traced)
+        return self._gates[traced]
 
     def _candidates(self) -> Iterator[Target]:
         convolutional = _with_convolutions(self._modules[""])

@@ -10,9 +10,8 @@ from ..gate.names import free_name_among, is_ours
 from ..graphs.folded import Folded
 from ..graphs.folding import calls, folded
 from ..graphs.rebuilt import shape_of
-from ..graphs.traced import Program, TracedGraph, flat_graph, gate_paths, whole_graphs
+from ..graphs.traced import Program, TracedGraph, flat_graph, gate_paths, weights, whole_graphs
 from .findings import Finding, Placement, named
-from .qualified_names import with_parents
 from .reasons import Reason
 from .rules.candidate import Candidate
 
@@ -31,13 +30,13 @@ def findings_in(module: nn.Module, judge: Judge) -> list[Finding]:
 def _findings(traced: TracedGraph, module: nn.Module, judge: Judge) -> list[Finding]:
     flat = flat_graph(traced, module)
     whole = folded(flat)
-    names = _first_names(whole)
+    names = _first_names(whole, module)
     by_path: dict[str, list[list[Finding]]] = {}
     for call, judged in _confirmed([(call, list(judge(call))) for call in calls(whole)]):
         path = names.get(call.path, call.path)
         found = [_in_graph(candidate, finding, call, path, traced.name) for candidate, finding in judged]
         by_path.setdefault(path, []).append(found)
-    taken = _taken(whole, module)
+    taken = _taken(module)
     return [finding for path, found in by_path.items() for finding in _named(_together(found), path, taken)]
 
 
@@ -142,28 +141,39 @@ def _named(findings: list[Finding], path: str, taken: Collection[str]) -> Iterat
     yield from (finding for finding in findings if finding.reason is not None)
 
 
-def _taken(whole: Folded, module: nn.Module) -> set[str]:
-    """The paths of all that the model has, but for our gates."""
+def _taken(module: nn.Module) -> set[str]:
+    """The paths of all modules that the model has, but for our gates."""
     if not isinstance(module, Program):
         return {path for path, child in module.named_modules() if path and not is_ours(child)}
     ours = tuple(f"{path}." for path in gate_paths(module))
-    names = [name for name in module.program.state_dict if not name.startswith(ours)]
-    return {call.path for call in calls(whole)}.union(*map(with_parents, names))
+    called = (str(entry.fqn) for entry in module.program.module_call_graph)
+    return {path for path in called if not f"{path}.".startswith(ours)} if ours else set(called)
 
 
-def _first_names(whole: Folded) -> dict[str, str]:
-    """For modules that are called by several names, as their weights tell, the first one."""
-    names: dict[tuple[str, ...], str] = {}
-    return {
-        call.path: names.setdefault((type(call).__qualname__, *weights), call.path)
-        for call in calls(whole)
-        if (weights := _weights_of(call))
-    }
+def _first_names(whole: Folded, module: nn.Module) -> dict[str, str]:
+    """For modules that the model has by several names, as their weights tell, the first one."""
+    first: dict[int, str] = {}
+    for name, tensor in weights(module).items():
+        first.setdefault(id(tensor), name)
+    names = {}
+    for call in calls(whole):
+        found = {_block_of(first.get(id(c.meta["tensor"]), ""), node, call.path) for node, c in _constants(call)}
+        if len(found) == 1:
+            names[call.path] = found.pop() or call.path
+    return names
 
 
-def _weights_of(call: Folded) -> tuple[str, ...]:
-    nodes = (node for members in call.members.values() for node in members)
-    return tuple(sorted({constant.name for node in nodes for constant in node.meta.get("constants", ())}))
+def _constants(call: Folded) -> Iterator[tuple[fx.Node, fx.Node]]:
+    for members in call.members.values():
+        for node in members:
+            yield from ((node, constant) for constant in node.meta.get("constants", ()) if "tensor" in constant.meta)
+
+
+def _block_of(weight: str, layer: fx.Node, path: str) -> str:
+    """Where a block is, if a layer in it has a weight of that name; the path that the tracer noted, if it cannot be."""
+    below = str(layer.meta["scope"])[len(path) :]
+    owner = weight.rpartition(".")[0]
+    return owner[: len(owner) - len(below)] if owner.endswith(below) else path
 
 
 def _at(finding: Finding, node: fx.Node | None) -> Finding:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,9 @@ class _Change:
         self._module = copy.copy(block.program.graph_module)
         [traced] = whole_graphs(block)
         self._traced = copied(traced)
-        self._inputs = list(self._program.graph_signature.input_specs)
+        self._inputs = {spec.arg.name: spec for spec in self._program.graph_signature.input_specs}
+        self._nodes = {node.name: node for node in self._traced.graph.nodes}
+        self._followers = {kind: self._first_after(kind) for kind in ("PARAMETER", "BUFFER")}
         self._outputs = [copy.deepcopy(spec) for spec in self._program.graph_signature.output_specs]
         self._state: dict[str, Any] = dict(self._program.state_dict)
         self._constants: dict[str, Any] = dict(self._program.constants)
@@ -55,29 +58,27 @@ class _Change:
         path = join(finding.scope, finding.gate)
         tensors = self._weights(path, gate)
         for placement in finding.placements:
-            insert(self._traced, placement, self._writer(finding, gate, path, tensors))
-        self._follow_outputs()
+            insert(self._traced, self._nodes, placement, self._writer(finding, gate, path, tensors))
 
     def remove(self, ours: tuple[str, ...]) -> None:
         erase_gates(self._traced, self._block)
-        gone = {spec.arg.name for spec in self._inputs if str(spec.target).startswith(ours)}
-        for node in list(self._traced.graph.nodes):
-            if node.op == "placeholder" and node.name in gone:
+        for node in list(self._traced.graph.find_nodes(op="placeholder")):
+            if str(self._inputs[node.name].target).startswith(ours):
                 self._traced.graph.erase_node(node)
-        self._inputs = [spec for spec in self._inputs if spec.arg.name not in gone]
         self._state = {name: value for name, value in self._state.items() if not name.startswith(ours)}
         self._constants = {name: value for name, value in self._constants.items() if not name.startswith(ours)}
-        self._follow_outputs()
 
     def finished(self) -> "ExportedProgram":
         from torch.export.graph_signature import ExportGraphSignature
 
         program, graph = self._program, self._traced.graph
+        inputs = [self._inputs[node.name] for node in graph.find_nodes(op="placeholder")]
+        self._follow_outputs()
         graph.lint()
         made: ExportedProgram = type(program)(
             root=fx.GraphModule(self._module, graph),
             graph=graph,
-            graph_signature=ExportGraphSignature(self._inputs, self._outputs),
+            graph_signature=ExportGraphSignature(inputs, self._outputs),
             state_dict=self._state,
             range_constraints=dict(program.range_constraints),
             module_call_graph=copy.deepcopy(program.module_call_graph),
@@ -104,20 +105,31 @@ class _Change:
         """A placeholder for a weight among those of its kind."""
         from torch.export.graph_signature import InputSpec, TensorArgument
 
-        graph = self._traced.graph
-        before = _SORTED[: _SORTED.index(kind.name) + 1]
-        position = max((i + 1 for i, spec in enumerate(self._inputs) if spec.kind.name in before), default=0)
-        placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-        followers = [*placeholders[position:], *(node for node in graph.nodes if node.op != "placeholder")]
-        with graph.inserting_before(followers[0]):
-            node = graph.placeholder(_unused(f"{'p' if persistent is None else 'b'}_{target.replace('.', '_')}", graph))
+        graph, follower = self._traced.graph, self._followers[kind.name]
+        with graph.inserting_before(follower):
+            node: fx.Node = graph.placeholder(self._unused(re.sub(r"\W", "_", f"{kind.name[0].lower()}_{target}")))
+        if kind.name == "BUFFER" and self._followers["PARAMETER"] is follower:
+            self._followers["PARAMETER"] = node
         node.meta["val"] = self._fake(tensor)
-        self._inputs.insert(position, InputSpec(kind, TensorArgument(node.name), target, persistent))
+        self._nodes[node.name] = node
+        self._inputs[node.name] = InputSpec(kind, TensorArgument(node.name), target, persistent)
         (self._constants if persistent is False else self._state)[target] = tensor
         return node
 
+    def _first_after(self, kind: str) -> fx.Node:
+        """The first node after the placeholders of a kind."""
+        before = ("TOKEN", "PARAMETER") if kind == "PARAMETER" else ("TOKEN", "PARAMETER", "BUFFER")
+        nodes = self._traced.graph.nodes
+        return next(n for n in nodes if n.op != "placeholder" or self._inputs[n.name].kind.name not in before)  # type: ignore[no-any-return]
+
+    def _unused(self, name: str) -> str:
+        """A name that no argument of the program has."""
+        while name in self._nodes:
+            name += "_"
+        return name
+
     def _fake(self, tensor: Tensor) -> Tensor:
-        mode = next(node.meta["val"].fake_mode for node in self._traced.graph.nodes if _is_fake(node.meta.get("val")))
+        mode = next(n.meta["val"].fake_mode for n in self._nodes.values() if hasattr(n.meta.get("val"), "fake_mode"))
         fake: Tensor = mode.from_tensor(tensor, static_shapes=True)
         return fake
 
@@ -178,21 +190,6 @@ class _Change:
         for spec, value in zip(self._outputs, returned, strict=True):
             if isinstance(value, fx.Node) and isinstance(spec.arg, TensorArgument):
                 spec.arg = TensorArgument(value.name)
-
-
-_SORTED = ("TOKEN", "PARAMETER", "BUFFER")
-
-
-def _unused(name: str, graph: fx.Graph) -> str:
-    """A name that no argument of the program has."""
-    names = {node.name for node in graph.nodes} | {node.target for node in graph.nodes if node.op == "placeholder"}
-    while name in names:
-        name += "_"
-    return name
-
-
-def _is_fake(value: Any) -> bool:
-    return hasattr(value, "fake_mode")
 
 
 def _no_new_guards(example: Any) -> Any:

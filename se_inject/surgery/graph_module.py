@@ -18,6 +18,7 @@ PlannedGate = tuple[Finding, nn.Module]
 def plan_graph(module: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], None]:
     """Prepare to put gates into a traced model; the result does it and cannot fail. Raises ``RewriteError``."""
     copies = {traced.name: copied(traced) for traced in all_graphs(module)}
+    nodes = {name: {node.name: node for node in traced.graph.nodes} for name, traced in copies.items()}
     children = []
     for finding, gate in gates:
         path = join(finding.scope, finding.gate)
@@ -28,7 +29,7 @@ def plan_graph(module: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], 
             if not path.startswith(around):  # a second call of the module, which has a copy of its own
                 name = finding.gate
             children.append((join(around, name), gate))
-            insert(traced, placement, _call(name, gate, finding))
+            insert(traced, nodes[traced.name], placement, _call(name, gate, finding))
 
     def commit() -> None:
         for path, gate in children:
@@ -60,23 +61,31 @@ def plan_removal(module: nn.Module) -> Callable[[], None]:
 Write = Callable[[fx.Graph, fx.Node], fx.Node]
 
 
-def insert(traced: TracedGraph, placement: Placement, write: Write) -> None:
+def insert(traced: TracedGraph, nodes: dict[str, fx.Node], placement: Placement, write: Write) -> None:
     """Put a gate on a value of a graph, just before its first redirected use; ``write`` returns what it makes of it.
+
+    ``nodes`` are the nodes of the graph by their names.
 
     Where a gate is on the value for the same users already, the new one follows it. Raises ``RewriteError``.
     """
     graph = traced.graph
-    nodes = {node.name: node for node in graph.nodes}
     try:
         value, users = nodes[placement.value], [nodes[name] for name in placement.users]
     except KeyError as error:
         raise RewriteError(f"its graph has no node {error} any more; has it changed since?") from error
     value = _behind_gates(value, users, traced)
     # As late as possible: the value may be changed in place between its origin and that use.
-    with graph.inserting_before(next(node for node in graph.nodes if node in users)):
+    with graph.inserting_before(_first_of(users, value)):
         gated = write(graph, value)
     for user in users:
         user.replace_input_with(value, gated)
+
+
+def _first_of(users: list[fx.Node], value: fx.Node) -> fx.Node:
+    node = value.next
+    while node not in users:
+        node = node.next
+    return node
 
 
 def _behind_gates(value: fx.Node, users: list[fx.Node], traced: TracedGraph) -> fx.Node:

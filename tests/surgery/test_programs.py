@@ -174,6 +174,27 @@ def test_an_argument_may_have_any_name():
     ]
 
 
+def test_modules_may_have_any_name():
+    model = nn.Sequential()
+    model.add_module("block-1", Block())
+    program = export(model)
+    gated = se_inject.apply(program)
+    assert names(gated) == [f"block-1.{name}" for name in GATE]
+    assert torch.equal(gated.module()(X), program.module()(X))
+
+
+def test_a_module_that_leaves_no_trace_keeps_its_name():
+    class Named(Block):
+        def __init__(self):
+            super().__init__()
+            self.se = nn.Identity()
+
+        def forward(self, x):
+            return x + self.se(self.bn(self.conv(x)))
+
+    assert [site.gate_path for site in se_inject.find_sites(export(Named()))] == ["se_gate"]
+
+
 def test_a_value_that_the_program_returns():
     class Concat(nn.Module):
         def __init__(self):

@@ -92,7 +92,8 @@ def _compared(model: nn.Module, program: Any, x: tuple[Any, ...]) -> Row:
         before, after = tree_leaves(program.module()(*x)), tree_leaves(gated.module()(*x))
     assert all(map(torch.equal, before, after)), "outputs differ"
     keys = gated.state_dict.keys() - program.state_dict.keys()
-    ours = se_inject.apply(copy.deepcopy(model), **options).state_dict().keys() - model.state_dict().keys()
+    plain = dict(model.named_parameters())  # each once, though shared modules have several names
+    ours = dict(se_inject.apply(copy.deepcopy(model), **options).named_parameters()).keys() - plain.keys()
     assert keys == ours, "keys differ"
     assert str(se_inject.remove(gated).graph) == str(program.graph), "remove does not restore"
     return {"outcome": OUTCOMES[1 if options else 0], "sites": len(sites)}
