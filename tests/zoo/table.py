@@ -23,6 +23,8 @@ would hide gates. Inputs are small where a network takes them.
   and none was found; `apply` refused and left the model untouched.
 - **not run**: all checks but those on numbers: too large, so on torch's meta device, or no input fits.
 - **other**: everything else; each is listed below by name.
+
+The same models exported are in [zoo-exported.md](zoo-exported.md).
 """
 
 
