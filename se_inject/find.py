@@ -31,6 +31,8 @@ def find_sites(
 ) -> Sites:
     """List the values of ``model`` that ``apply`` would gate, and each candidate that it would not, with the reason.
 
+    ``model`` may be traced: a graph of fx, or an exported program.
+
     ``kinds`` selects from "residual" and "inception", the paper's, and "dense" (the new features of a dense concat),
     "noskip" (what a block returns that has no identity, of a class whose other blocks are gated) and "plain" (the
     activation after a convolution and its norm, as in VGG). ``where`` selects sites: a predicate on ``Site``, or one or
@@ -56,7 +58,7 @@ def find_sites(
     1 site
     <BLANKLINE>
     skipped  why
-    -------  -------------------------
+    -------  --------------------------
     0        excluded by kinds or where
     """
     found = find(as_module(model), Selection(kinds, where), position, example_inputs)

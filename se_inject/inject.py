@@ -13,7 +13,7 @@ from .gate.factory import Gate, GateMaker
 from .gate.record import Gated, is_gated, originally
 from .gate.squeeze_excitation import Form, check_form, check_reduction, mark_injected
 from .graphs.modes import trains
-from .graphs.traced import Program, gate_paths, is_traced, read_with
+from .graphs.traced import Program, gate_paths, is_traced, traced_models
 from .sites.selection import Selection, Where
 from .sites.site import PAPERS_KINDS, Kind, Position, Site
 from .sites.target import Target
@@ -42,6 +42,8 @@ def apply(
     example_inputs: Any = None,
 ) -> Model:
     """Put a Squeeze-and-Excitation gate, or another one, on every site of ``model``, in place, and return ``model``.
+
+    Of an exported program a new one is returned, and the program itself stays as it is.
 
     Each gate is a child ``se`` of its block, of width ``max(channels // reduction, 8)``, with device, dtype and mode
     from where it is put; ``reduction`` may be a function of the ``Site``. Where a block's forward cannot be rewritten,
@@ -97,6 +99,8 @@ def apply(
 def remove(model: Model) -> Model:
     """Take out all gates that ``apply`` put into ``model``, in place, and return ``model``; the exact inverse.
 
+    Of an exported program a new one is returned, and the program itself stays as it is.
+
     Raises ``NoGateError`` if there are none, and ``NotAModuleError`` or ``WrappedModelError``.
 
     >>> remove(nn.Sequential(nn.ReLU()))
@@ -110,8 +114,7 @@ def remove(model: Model) -> Model:
             raise WrappedModelError(
                 f"{path}: its class was extended to {type(block).__name__} after apply; undo that first"
             )
-    inside = {below for m in changed.modules() for path in read_with(m) for below in m.get_submodule(path).modules()}
-    traced = [m for m in changed.modules() if is_traced(m) and m not in inside and gate_paths(m)]
+    traced = [module for module in traced_models(changed).values() if gate_paths(module)]
     if not blocks and not traced:
         raise NoGateError("the model has no gates from se_inject.apply")
     changes: list[Callable[[], None]] = [partial(uninstall, block) for _, block in blocks]

@@ -10,7 +10,7 @@ from .errors import NoGateError, NotAModuleError, RewriteError
 from .gate.record import Gated
 from .gate.squeeze_excitation import is_gate
 from .graphs.modes import updates_statistics
-from .graphs.traced import gate_paths, is_traced
+from .graphs.traced import gate_paths, is_program, traced_models
 from .sites.qualified_names import join
 from .source.subclass import set_class
 from .surgery.frozen_norm import HeldNorm, held_class
@@ -32,15 +32,14 @@ def gates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     ['1']
     """
     if not isinstance(model, nn.Module):
-        raise NotAModuleError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        advice = ": its module() can be trained" if is_program(model) else ""
+        raise NotAModuleError(f"model must be a torch.nn.Module, got {type(model).__name__}{advice}")
     return _gates(model)
 
 
 def _gates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     inside: set[nn.Module] = set()  # a gate may hold another one
-    in_graphs = {
-        join(path, gate) for path, module in model.named_modules() if is_traced(module) for gate in gate_paths(module)
-    }
+    in_graphs = {join(path, gate) for path, traced in traced_models(model).items() for gate in gate_paths(traced)}
     for name, module in model.named_modules():
         if (is_gate(module) or name in in_graphs) and module not in inside:
             inside.update(module.modules())
@@ -86,8 +85,8 @@ def freeze_backbone(model: Model) -> Model:
         for path, module in model.named_modules()
         if module not in in_gates and _has_statistics(module) and not isinstance(module, HeldNorm)
     ]
-    for path, module in model.named_modules():
-        node = updates_statistics(module) if is_traced(module) else None
+    for path, module in traced_models(model).items():
+        node = updates_statistics(module)
         if node is not None:
             raise RewriteError(
                 f"{path or '(model)'}: its statistics cannot be held: node {node} of its graph updates them in every"

@@ -1,16 +1,17 @@
 """How many channels a value has, and where: read off the layers that produced it, never guessed."""
 
-import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules import activation, batchnorm, dropout, instancenorm, padding, pooling, upsampling
 from torch.nn.parameter import is_lazy
 
+from .flat import attribute
 from .layers import is_conv, is_sequential
 from .operations import CAT, argument, first_channels, is_a, is_crop, op_name
+from .rebuilt import shape_of
 
 
 @dataclass(frozen=True)
@@ -164,10 +165,12 @@ def _after_functional_conv(node: fx.Node, owner: nn.Module) -> Feature | None:
     weight: Any = argument(node, 1, "weight")
     if not (isinstance(weight, fx.Node) and weight.op == "get_attr"):
         return None
-    tensor: Any = functools.reduce(getattr, str(weight.target).split("."), owner)
-    if is_lazy(tensor):
-        return None
-    shape = tensor.shape
+    shape = shape_of(weight)
+    if shape is None:
+        tensor = attribute(owner, str(weight.target))
+        if not isinstance(tensor, Tensor) or is_lazy(tensor):
+            return None
+        shape = tuple(tensor.shape)
     if "transpose" in op_name(node):
         groups = argument(node, 6, "groups", default=1)
         return Feature(shape[1] * groups) if isinstance(groups, int) else None

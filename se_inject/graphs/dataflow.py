@@ -22,6 +22,7 @@ from .operations import (
     layers,
     op_name,
 )
+from .rebuilt import shape_of
 
 
 class Flow:
@@ -151,7 +152,7 @@ class Flow:
         module = self.module(node)
         if module is not None:
             return self.depth_of(module)
-        return int(is_a("convolution", node))
+        return int(is_a("convolution", node) or ("opaque" in node.meta and "scope" in node.meta))
 
     def conv_depth(self, region: int) -> int:
         """The most convolutions on one way through a region; parallel ones count once."""
@@ -230,8 +231,10 @@ class Flow:
         if "adaptive" in name:
             return is_one(argument(node, 1, "output_size"))
         # avg_pool2d(x, x.shape[2:]): a window that depends on the input is the whole input.
-        window = argument(node, 1, "kernel_size")
-        return name.endswith(("pool1d", "pool2d", "pool3d")) and any(isinstance(a, fx.Node) for a in flatten(window))
+        window = list(flatten(argument(node, 1, "kernel_size")))
+        is_whole = tuple(window) == (shape_of(node.all_input_nodes[0]) or ())[2:] if "scope" in node.meta else False
+        is_whole = is_whole or any(isinstance(a, fx.Node) for a in window)
+        return name.endswith(("pool1d", "pool2d", "pool3d")) and is_whole
 
     def _reduces_positions(self, node: fx.Node, dims: Any) -> bool:
         """Whether a reduction over some dimensions is one over all positions: ``(N, C, *)`` or ``(N, H, W, C)``."""

@@ -6,6 +6,7 @@ where it is in the graphs of the model itself.
 """
 
 import operator
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,19 +38,21 @@ def is_interpreter(module: nn.Module) -> bool:
     return any(cls.__module__ == "torch.export.unflatten" for cls in type(module).__mro__)
 
 
+Constants = dict[str, tuple[str, Tensor | None]]
 GateOf = Callable[[fx.Node, nn.Module], str | None]
 
 
-def flattened(graph: fx.Graph, owner: nn.Module, constants: dict[str, Tensor | None], gate_of: GateOf) -> FlatGraph:
+def flattened(graph: fx.Graph, owner: nn.Module, constants: Constants, gate_of: GateOf) -> FlatGraph:
     """A graph written out, without the nodes that ``gate_of`` says are of a gate.
 
-    ``constants`` are the placeholders that stand for parameters and buffers, by name.
+    ``constants`` are the qualified names and values of the parameters and buffers that placeholders stand for, by the
+    names of those.
     """
     return _Flattener(constants, gate_of).run(graph, owner)
 
 
 class _Flattener:
-    def __init__(self, constants: dict[str, Tensor | None], gate_of: GateOf) -> None:
+    def __init__(self, constants: Constants, gate_of: GateOf) -> None:
         self._flat = FlatGraph()
         self._gate_of = gate_of
         self._constants = constants
@@ -91,19 +94,20 @@ class _Flattener:
                 source.meta["value"] = node.meta.get("val")
                 return self._seen(source, level, node)
             if source.op == "call_module":  # a norm's statistics
-                return self._constant(level, node, None)
+                return self._constant(level, node, None, "")
         return self._operation(level, node)
 
     def _placeholder(self, level: "_Level", node: fx.Node) -> fx.Node:
         if node.name in self._constants:
-            return self._constant(level, node, self._constants[node.name])
+            name, tensor = self._constants[node.name]
+            return self._constant(level, node, tensor, name)
         copy = self._copy(level, node, "placeholder", str(node.target), (), {})
         self._flat.data[copy] = None
         return copy
 
-    def _constant(self, level: "_Level", node: fx.Node, tensor: Any) -> fx.Node:
+    def _constant(self, level: "_Level", node: fx.Node, tensor: Any, name: str) -> fx.Node:
         constant = self._copy(level, node, "get_attr", str(node.target), (), {})
-        constant.meta |= {"tensor": tensor, "weights": [tensor]}
+        constant.meta |= {"tensor": tensor, "weights": [tensor], "name": name}
         return constant
 
     def _of_inner(self, level: "_Level", node: fx.Node, inner: "_Level") -> Any:
@@ -131,7 +135,8 @@ class _Flattener:
             layer = level.owner.get_submodule(str(target))
             weights, target = list(layer.parameters()), self._layer(node.name, layer)
         elif operation == "get_attr":
-            return self._constant(level, node, attribute(level.owner, str(target)))
+            name = f"{level.path}.{target}" if level.path else str(target)
+            return self._constant(level, node, attribute(level.owner, str(target)), name)
         elif op_name(node) in ("slice", "select") and isinstance(target, torch._ops.OpOverload):
             taken = index_taken(op_name(node), args)
             if taken == ():
@@ -139,6 +144,8 @@ class _Flattener:
             target, args = operator.getitem, (args[0], taken)
         copy = self._copy(level, node, operation, target, args, kwargs)
         copy.meta["weights"] = weights
+        if unread := _unread(node):
+            copy.meta["opaque"] = f"it calls {unread}, into which se_inject cannot look"
         again = rebuilt(copy, lambda value: isinstance(value, fx.Node) and value not in self._flat.data)
         if again is not None and again[0] in self._flat.data:
             constants = [source for source in copy.all_input_nodes if source not in self._flat.data]
@@ -205,11 +212,21 @@ class _Level:
             return None
         targets = [str(arg.target) for arg in node.all_input_nodes if _is_submodule(arg)]
         bodies = [attribute(self.owner, target) for target in targets]
-        if not bodies or not isinstance(bodies[0], fx.GraphModule):
+        if len(bodies) != 1 or not isinstance(bodies[0], fx.GraphModule):
             return None
-        # Of torch.cond's two graphs the first one is looked at; in neither a gate can be put.
         path = f"{self.path}!{targets[0]}"
         return _Level(bodies[0].graph, bodies[0], path, around, self.calls, is_operators=True)
+
+
+def _unread(node: fx.Node) -> str | None:
+    """The name of a function that a node calls and that is none of torch's: one of ``fx.wrap``, or ``torch.cond``."""
+    if node.op != "call_function":
+        return None
+    if isinstance(node.target, torch._ops.HigherOrderOperator):
+        return str(node.target.__name__)
+    is_pythons = isinstance(node.target, types.FunctionType) and not node.target.__module__.startswith("torch.")
+    takes_weights = any(source.op == "get_attr" for source in node.all_input_nodes)
+    return node.target.__name__ if is_pythons and takes_weights else None  # type: ignore[union-attr]
 
 
 def _is_submodule(value: Any) -> bool:

@@ -4,6 +4,7 @@ The layers of a block are then calls in the block's graph, as they are in the gr
 """
 
 import itertools
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,16 +131,9 @@ def _call_child(call: Folded, segment: _Segment, flat: FlatGraph, copies: dict[f
     call.members[node.name] = set(inside)
     outputs = _outputs(inside)
     for i, value in enumerate(outputs):
-        copies[value] = node if len(outputs) == 1 else call.graph.call_function(_item, (node, i))
+        copies[value] = node if len(outputs) == 1 else call.graph.call_function(operator.getitem, (node, i))
         call.values[copies[value].name] = value
         call.members.setdefault(copies[value].name, set())
-
-
-def _item(values: Any, index: int) -> Any:
-    return values[index]
-
-
-_item.__name__ = "getitem"
 
 
 def _inputs(inside: dict[fx.Node, None], flat: FlatGraph) -> list[fx.Node]:

@@ -1,23 +1,28 @@
 """What is fixed in a traced graph: whether it trains, and whether it is quantized."""
 
 import re
-from collections.abc import Iterator
 
 import torch
 from torch import fx, nn
 
-from .operations import is_a
+from .flat import is_interpreter
+from .operations import argument, is_a, op_name
 from .traced import all_graphs, gate_of
 
 
 def trains(module: nn.Module) -> bool:
-    """Whether a traced model trains: a norm updates its statistics or a dropout drops, by what its graph says.
+    """Whether a traced model trains: by what its graph says, else by the mode of the layers that it calls.
 
-    >>> trains(fx.symbolic_trace(nn.Dropout()).eval())
+    >>> trains(fx.symbolic_trace(nn.Sequential(nn.Dropout())).eval())
     False
     """
-    said = [value for traced in all_graphs(module) for node in traced.graph.nodes if (value := _mode(node)) is not None]
-    return any(said) if said else module.training
+    graphs = all_graphs(module)
+    said = [mode for traced in graphs for node in traced.graph.nodes if (mode := _mode(node)) is not None]
+    if said:
+        return any(said)
+    calls = ((n, traced.owner) for traced in graphs for n in traced.graph.nodes if n.op == "call_module")
+    layers = (n for n, owner in calls if not is_interpreter(owner) and n.name != "_guards_fn")  # export's own
+    return module.training and any(layers)
 
 
 def updates_statistics(module: nn.Module) -> fx.Node | None:
@@ -42,28 +47,38 @@ def quantization(module: nn.Module) -> fx.Node | None:
 def _quantizes(node: fx.Node, owner: nn.Module) -> bool:
     if node.op == "call_module":
         classes = type(owner.get_submodule(str(node.target))).__mro__
-        # By name, as torchao has observers of its own.
-        return any(
-            re.search(r"Observer(Base)?$|FakeQuantize(Base)?$|^torch\.ao\.nn\..*quantized", name)
-            for cls in classes
-            for name in (cls.__name__, cls.__module__)
-        )
-    return node.op == "call_function" and re.search(r"(de)?quantize_|quantized", str(node.target)) is not None
+        return any(_is_of_quantization(cls) for cls in classes)
+    if isinstance(node.target, torch._ops.OpOverload):
+        return "quant" in node.target.namespace or "quantize" in node.target._opname
+    return node.op == "call_function" and node.target in (torch.quantize_per_tensor, torch.quantize_per_channel)
+
+
+def _is_of_quantization(cls: type) -> bool:
+    """Whether a class is an observer or a quantized layer of torch's, or of torchao's."""
+    is_theirs = cls.__module__.startswith(("torch.ao.", "torchao."))
+    is_observer = re.search(r"Observer(Base)?$|FakeQuantize(Base)?$", cls.__name__) is not None
+    return is_theirs and (is_observer or "quantized" in cls.__module__)
 
 
 def _has_statistics(node: fx.Node) -> bool:
-    return any(argument.name == "running_mean" and value is not None for argument, value in _arguments(node))
+    return _argument(node, "running_mean", 1) is not None
 
 
 def _mode(node: fx.Node) -> bool | None:
-    if not isinstance(node.target, torch._ops.OpOverload):
+    """The mode that a norm or a dropout was traced in; None where it is not said."""
+    name = op_name(node)
+    if name.endswith("_no_training"):
+        return False
+    if not (is_a("norm", node) or is_a("dropout", node)) or node.op == "call_module":
         return None
-    said = [value for argument, value in _arguments(node) if argument.name in ("training", "train")]
-    return bool(said[0]) if said else None
+    mode = _argument(node, "training", 5 if is_a("norm", node) else 2)
+    mode = _argument(node, "train", 2) if mode is None else mode
+    return mode if isinstance(mode, bool) else None
 
 
-def _arguments(node: fx.Node) -> Iterator[tuple[torch.Argument, object]]:
-    schema = node.target._schema.arguments  # type: ignore[union-attr]
-    for position, argument in enumerate(schema):
-        given = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
-        yield argument, given
+def _argument(node: fx.Node, name: str, position: int) -> object:
+    """An argument of an operator, or of one of torch's functions, which have it at a position."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return argument(node, position, name)
+    positions = [i for i, known in enumerate(node.target._schema.arguments) if known.name == name]
+    return argument(node, positions[0], name) if positions else None

@@ -33,7 +33,6 @@ _TABLE = (
         "convolution",
         "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
         "convolution _convolution",
-        (modules.conv._ConvNd,),
     ),
     Operation("linear", "linear", "addmm", (nn.Linear,)),
     Operation(
@@ -68,12 +67,10 @@ _TABLE = (
         "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d"
         " upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact1d _upsample_nearest_exact2d"
         " _upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa",
-        (nn.Upsample,),
     ),
     Operation(
         "unpooling",
         "pixel_shuffle conv_transpose1d conv_transpose2d conv_transpose3d max_unpool1d max_unpool2d max_unpool3d",
-        layers=(nn.PixelShuffle, modules.pooling._MaxUnpoolNd),
     ),
     Operation(
         "pool",

@@ -75,7 +75,7 @@ def _norm(node: fx.Node) -> tuple[fx.Node, nn.Module] | None:
         return (source, nn.GroupNorm(groups, shape[1], device="meta")) if is_known else None
     if "layer_norm" in name or "rms_norm" in name:
         normalized = argument(node, 1, "normalized_shape")
-        if all(isinstance(size, int) for size in normalized):
+        if isinstance(normalized, list | tuple) and all(isinstance(size, int) for size in normalized):
             return source, (nn.LayerNorm if "layer" in name else nn.RMSNorm)(list(normalized), device="meta")
     return None
 

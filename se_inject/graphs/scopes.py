@@ -22,10 +22,11 @@ Stack = tuple[Call, ...]
 
 def stacks(flat: FlatGraph) -> dict[fx.Node, Stack]:
     """The calls around each value, the outermost first."""
-    if not any(node.meta.get("nn_module_stack") or "calls" in node.meta for node in flat.data):
-        return _told_by_names(flat)
     noted = {node: _noted(node) for node in flat.data}
-    return _filled(noted)
+    names = {node: _qualified_name(node) for node in flat.data}
+    # Passes lose notes; and fx, when it traces a graph again, notes layers without the modules around them.
+    is_lost = any(name and len(noted[node] or ()) <= name.count(".") for node, name in names.items())
+    return _told_by_names(flat) if is_lost or not any(noted.values()) else _filled(noted)
 
 
 def _noted(node: fx.Node) -> Stack | None:
@@ -63,10 +64,11 @@ def _common(a: Stack, b: Stack) -> Stack:
 
 def _path(noted: str) -> str:
     """A path as qualified names have it; dynamo notes an expression, such as ``L['self'].layer1[0]``."""
+    noted = noted.removeprefix("_export_root").removeprefix(".")
     if not re.search(r"[\[(]", noted):
         return noted
     noted = re.sub(r"[LG]\['\w+'\](\.__closure__\[\d+\]\.cell_contents)?", "", noted)
-    return ".".join(name for name in re.findall(r"\w+", noted) if name not in ("_modules", "getattr"))
+    return ".".join(name for name in re.findall(r"[^\s.,()'\"\[\]]+", noted) if name not in ("_modules", "getattr"))
 
 
 def _class_name(cls: Any) -> str:
@@ -95,7 +97,7 @@ def _told_by_names(flat: FlatGraph) -> dict[fx.Node, Stack]:
         for source in sources:
             common &= ancestors[source]
         own = ancestors[node] & ~common & ~bit[node] if len(sources) > 1 else 0
-        inside = [owners[member] for member in _members(own, members) if member in owners]
+        inside = [owners[member] for member in _members(own, members) if _qualified_name(member)]
         inside = inside or [owners[source] for source in sources if source in owners]
         owner = _shared_prefix(inside)
         while owner and tuple(owner) in numbered:
@@ -105,8 +107,19 @@ def _told_by_names(flat: FlatGraph) -> dict[fx.Node, Stack]:
 
 
 def _qualified_name(node: fx.Node) -> str:
+    """The name of the layer that a node runs, by its target or by that of its weight; empty for other nodes."""
     origin = node.meta.get("value_at", {}).get("")
-    return str(origin.target) if origin is not None and origin.op == "call_module" else ""
+    if origin is not None and origin.op == "call_module":
+        return str(origin.target)
+    names = (_name_of(constant) for constant in node.meta.get("constants", ()))
+    return next((name.rpartition(".")[0] for name in names if "." in name), "")
+
+
+def _name_of(constant: fx.Node) -> str:
+    """The name of a weight, also where it is converted first."""
+    while constant.all_input_nodes:
+        constant = constant.all_input_nodes[0]
+    return str(constant.meta.get("name", ""))
 
 
 def _numbered_containers(flat: FlatGraph) -> set[tuple[str, ...]]:

@@ -1,15 +1,16 @@
 """Traced models: what is one, which graphs it has, and which nodes of them are our gates."""
 
 import copy
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, fx, nn
 
 from ..gate.squeeze_excitation import injected_channels
-from .flat import FlatGraph, attribute, flattened, is_interpreter
+from .flat import Constants, FlatGraph, attribute, flattened, is_interpreter
 from .folded import Folded
-from .operations import is_a, op_name
+from .operations import argument, is_a, op_name
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -42,6 +43,21 @@ def is_program(model: object) -> bool:
     return any(cls.__name__ == "ExportedProgram" and cls.__module__.startswith("torch.") for cls in type(model).__mro__)
 
 
+def traced_models(model: nn.Module) -> dict[str, nn.Module]:
+    """The traced models in a model, by their paths, without what is read with them.
+
+    >>> list(traced_models(nn.Sequential(nn.ReLU(), fx.symbolic_trace(nn.ReLU()))))
+    ['1']
+    """
+    found: dict[str, nn.Module] = {}
+    inside: set[nn.Module] = set()
+    for path, module in model.named_modules():
+        if is_traced(module) and module not in inside:
+            found[path] = module
+            inside.update(below for child in read_with(module) for below in module.get_submodule(child).modules())
+    return found
+
+
 def is_traced(module: nn.Module | None) -> bool:
     """Whether a module is a graph: of fx, of torch.export, or of a module that was folded.
 
@@ -69,10 +85,9 @@ def all_graphs(module: nn.Module) -> list[TracedGraph]:
     """The same, and for modules that interpret graphs those of all modules below."""
     if not is_interpreter(module):
         return whole_graphs(module)
-    below = module.named_modules()
     return [
         TracedGraph(path, child.graph, child)  # type: ignore[arg-type]
-        for path, child in below
+        for path, child in module.named_modules(remove_duplicate=False)
         if is_interpreter(child) and isinstance(getattr(child, "graph", None), fx.Graph)
     ]
 
@@ -106,27 +121,29 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
     return module.state_dict(keep_vars=True)
 
 
-def _constants(graph: fx.Graph, module: nn.Module) -> dict[str, Tensor | None]:
+def _constants(graph: fx.Graph, module: nn.Module) -> Constants:
     """The placeholders of a graph that stand for parameters and buffers."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     if isinstance(module, Program):
         tensors = weights(module)
         specs = module.program.graph_signature.input_specs
         named = {spec.arg.name: spec.target for spec in specs if spec.kind.name not in ("USER_INPUT", "TOKEN")}
-        return {node.name: tensors.get(named[node.name]) for node in placeholders if node.name in named}
-    return {node.name: node.meta.get("example_value") for node in placeholders if _is_lifted(node)}
+        return {n.name: (str(named[n.name]), tensors.get(named[n.name])) for n in placeholders if n.name in named}
+    return {node.name: ("", node.meta.get("example_value")) for node in placeholders if _is_lifted(node)}
 
 
 def _is_lifted(node: fx.Node) -> bool:
     """Whether a placeholder of a graph from dynamo or make_fx stands for a parameter or a buffer."""
-    if isinstance(node.meta.get("example_value"), nn.Parameter) or "_buffers_" in str(node.target):
+    if isinstance(node.meta.get("example_value"), nn.Parameter) or re.match(r"[Ll]_.*_buffers_", str(node.target)):
         return True
     return bool(node.users) and all(_is_weight_of(node, user) for user in node.users)
 
 
 def _is_weight_of(node: fx.Node, user: fx.Node) -> bool:
     """Whether an operation takes a value as its weight, bias or statistics."""
-    return (is_a("convolution", user) or is_a("norm", user) or is_a("linear", user)) and user.args[0] is not node
+    return (is_a("convolution", user) or is_a("norm", user) or is_a("linear", user)) and argument(
+        user, 0, "input"
+    ) is not node
 
 
 def gate_of(node: fx.Node, owner: nn.Module) -> str | None:
@@ -134,25 +151,28 @@ def gate_of(node: fx.Node, owner: nn.Module) -> str | None:
     custom = node.meta.get("custom")
     if isinstance(custom, dict) and GATE_MARK in custom:
         return str(custom[GATE_MARK])
-    is_gate = node.op == "call_module" and injected_channels(owner.get_submodule(str(node.target))) is not None
-    return str(node.target) if is_gate else None
+    if node.op != "call_module":
+        return None
+    child = owner.get_submodule(str(node.target))
+    if is_interpreter(child):  # of a gate that was written out, when it was unflattened
+        inside = [gate_of(n, child) for n in getattr(child, "graph", fx.Graph()).nodes if n.op == "call_function"]
+        return inside[0] if inside and len(set(inside)) == 1 else None
+    return str(node.target) if injected_channels(child) is not None else None
 
 
 def gate_nodes(traced: TracedGraph) -> Iterator[tuple[fx.Node, str]]:
     """The nodes of our gates in a graph, with the paths of the gates."""
+    around = traced.name if is_interpreter(traced.owner) else ""
     for node in traced.graph.nodes:
         path = gate_of(node, traced.owner)
         if path is not None:
-            yield node, path
+            is_noted = GATE_MARK in (node.meta.get("custom") or ())
+            yield node, path if is_noted or not around else f"{around}.{path}"
 
 
 def gate_paths(module: nn.Module) -> set[str]:
     """The paths of our gates in a traced model, for the model itself to be ``""``."""
-    return {
-        f"{traced.name}.{path}" if is_interpreter(module) and traced.name else path
-        for traced in all_graphs(module)
-        for _, path in gate_nodes(traced)
-    }
+    return {path for traced in all_graphs(module) for _, path in gate_nodes(traced)}
 
 
 def ungated(traced: TracedGraph, module: nn.Module) -> fx.Graph:

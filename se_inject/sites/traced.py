@@ -3,18 +3,22 @@
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from pathlib import Path
 
+import torch
 from torch import Tensor, fx, nn
 
-from ..gate.names import free_name_among, is_ours
+from ..gate.names import free_name_among
 from ..graphs.folded import Folded
 from ..graphs.folding import calls, folded
 from ..graphs.rebuilt import shape_of
 from ..graphs.traced import Program, TracedGraph, flat_graph, gate_paths, weights, whole_graphs
 from .findings import Finding, Placement, named
+from .qualified_names import join, with_parents
 from .reasons import Reason
 from .rules.candidate import Candidate
 
+_TORCH = str(Path(torch.__file__).parent)
 Judge = Callable[[Folded], Iterator[tuple[Candidate, Finding]]]
 
 
@@ -78,7 +82,8 @@ def _in_graph(candidate: Candidate, finding: Finding, call: Folded, path: str, g
     placement = _placement(value, users, graph, call.path)
     if placement is None:
         return finding.without(Reason.INSIDE_OPERATOR)
-    shape = shape_of(value)
+    # What is open in a shape is no number of channels.
+    shape = tuple(size if isinstance(size, int) else -1 for size in shape_of(value) or ()) or None
     if finding.channels and shape is not None and shape[-1 if finding.channels_last else 1] != finding.channels:
         finding = replace(finding, channels=None)
     node = next(iter(value.meta["value_at"].values())).name
@@ -142,12 +147,22 @@ def _named(findings: list[Finding], path: str, taken: Collection[str]) -> Iterat
 
 
 def _taken(module: nn.Module) -> set[str]:
-    """The paths of all modules that the model has, but for our gates."""
-    if not isinstance(module, Program):
-        return {path for path, child in module.named_modules() if path and not is_ours(child)}
-    ours = tuple(f"{path}." for path in gate_paths(module))
-    called = (str(entry.fqn) for entry in module.program.module_call_graph)
-    return {path for path in called if not f"{path}.".startswith(ours)} if ours else set(called)
+    """The qualified names of all that the model has, but for our gates."""
+    gates = gate_paths(module)
+    containers = {path.rpartition(".")[0] for path in gates if path.rpartition(".")[2].isdigit()}
+    ours = tuple(f"{path}." for path in gates | containers - {""})
+    if isinstance(module, Program):
+        names = [str(entry.fqn) for entry in module.program.module_call_graph] + list(weights(module))
+    else:
+        names = [join(path, name) for path, child in module.named_modules() for name in _attributes(child)]
+    own = (name for name in names if not f"{name}.".startswith(ours)) if ours else names
+    return {above for name in own for above in with_parents(name)}
+
+
+def _attributes(module: nn.Module) -> Iterator[str]:
+    yield from (name for name, child in module._modules.items() if child is not None)
+    yield from (*module._parameters, *module._buffers)
+    yield from (name for name in vars(module) if not name.startswith("_"))
 
 
 def _first_names(whole: Folded, module: nn.Module) -> dict[str, str]:
@@ -179,7 +194,7 @@ def _block_of(weight: str, layer: fx.Node, path: str) -> str:
 def _at(finding: Finding, node: fx.Node | None) -> Finding:
     """The finding with the author's file and line, where the tracer noted them."""
     trace = "" if node is None else str(node.meta.get("stack_trace") or "")
-    frames = [f for f in re.findall(r'File "([^"]+)", line (\d+)', trace) if not re.search(r"[\\/]torch[\\/]", f[0])]
+    frames = [f for f in re.findall(r'File "([^"<]+)", line (\d+)', trace) if not f[0].startswith(_TORCH)]
     return replace(finding, file=frames[-1][0], line=int(frames[-1][1])) if frames else finding
 
 

@@ -2,8 +2,9 @@
 
 import contextlib
 import copy
+import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
@@ -51,6 +52,7 @@ class _Change:
         self._nodes = {node.name: node for node in self._traced.graph.nodes}
         self._followers = {kind: self._first_after(kind) for kind in ("PARAMETER", "BUFFER")}
         self._outputs = [copy.deepcopy(spec) for spec in self._program.graph_signature.output_specs]
+        self._calls = copy.deepcopy(self._program.module_call_graph)
         self._state: dict[str, Any] = dict(self._program.state_dict)
         self._constants: dict[str, Any] = dict(self._program.constants)
 
@@ -58,7 +60,8 @@ class _Change:
         path = join(finding.scope, finding.gate)
         tensors = self._weights(path, gate)
         for placement in finding.placements:
-            insert(self._traced, self._nodes, placement, self._writer(finding, gate, path, tensors))
+            gated = insert(self._traced, self._nodes, placement, self._writer(finding, gate, path, tensors))
+            self._follow_calls(finding.scope, placement.value, gated.name)
 
     def remove(self, ours: tuple[str, ...]) -> None:
         erase_gates(self._traced, self._block)
@@ -75,17 +78,22 @@ class _Change:
         inputs = [self._inputs[node.name] for node in graph.find_nodes(op="placeholder")]
         self._follow_outputs()
         graph.lint()
-        made: ExportedProgram = type(program)(
+        make = functools.partial(
+            type(program),
             root=fx.GraphModule(self._module, graph),
             graph=graph,
             graph_signature=ExportGraphSignature(inputs, self._outputs),
             state_dict=self._state,
             range_constraints=dict(program.range_constraints),
-            module_call_graph=copy.deepcopy(program.module_call_graph),
+            module_call_graph=self._calls,
             example_inputs=program.example_inputs,
             constants=self._constants,
             verifiers=program.verifiers,
         )
+        try:
+            made: ExportedProgram = make()
+        except Exception as error:  # torch's own checks of a program
+            raise RewriteError(f"torch refuses the program with the gates: {error}") from error
         made.graph_module.meta.update(program.graph_module.meta)
         return made
 
@@ -136,9 +144,9 @@ class _Change:
     def _writer(
         self, finding: Finding, gate: nn.Module, path: str, weights: Mapping[str, tuple[Tensor, fx.Node]]
     ) -> Write:
-        def write(graph: fx.Graph, value: fx.Node) -> fx.Node:
+        def write(graph: fx.Graph, value: fx.Node, user: fx.Node) -> fx.Node:
             operations = self._operations(finding, gate, value, weights)
-            stack = _stack(value, finding.scope, path, gate)
+            stack = _stack((value, user), finding.scope, path, gate)
             known: dict[fx.Node, Any] = {}
             given = iter((value, *(node for _, node in weights.values())))
             for node in operations.graph.nodes:
@@ -174,13 +182,32 @@ class _Change:
 
         is_decomposed = self._program.dialect != "TRAINING"
         fakes = [node.meta["val"] for _, node in weights.values()]
-        with example.fake_mode, _no_new_guards(example), torch.inference_mode(False), torch.enable_grad():
-            traced = make_fx(run, pre_dispatch=not is_decomposed)(example, *fakes)
+        if not hasattr(example, "fake_mode"):
+            raise RewriteError(f"the value {value} is not a plain tensor: {type(example).__name__}")
+        autocast = torch.autocast(example.device.type, enabled=False) if is_decomposed else contextlib.nullcontext()
+        modes = (example.fake_mode, _no_new_guards(example), torch.inference_mode(False), torch.enable_grad(), autocast)
+        try:
+            with contextlib.ExitStack() as entered:
+                for mode in modes:
+                    entered.enter_context(mode)
+                traced = make_fx(run, pre_dispatch=not is_decomposed)(example, *fakes)
+        except Exception as error:  # of the gate, or of what traces it
+            raise RewriteError(f"the gate cannot be written as operations: {type(error).__name__}: {error}") from error
         traced.graph.eliminate_dead_code()
         others = [str(node.target) for node in traced.graph.nodes if node.op == "get_attr"]
         if others:
             raise RewriteError(f"the gate holds tensors that are neither parameters nor buffers ({others[0]})")
         return traced
+
+    def _follow_calls(self, scope: str, value: str, gated: str) -> None:
+        """Name in the signatures of modules, where they were kept, what the block and those after it get and return."""
+        if any(GATE_MARK not in (user.meta.get("custom") or ()) for user in self._nodes[value].users):
+            return
+        for entry in self._calls:
+            if entry.signature is not None and not entry.fqn.startswith(f"{scope}." if scope else ""):
+                for spec in (*entry.signature.inputs, *entry.signature.outputs):
+                    if getattr(spec, "name", None) == value:
+                        spec.name = gated
 
     def _follow_outputs(self) -> None:
         """Name in the signature what the graph returns now."""
@@ -198,12 +225,11 @@ def _no_new_guards(example: Any) -> Any:
     return contextlib.nullcontext() if shapes is None else shapes.suppress_guards()
 
 
-def _stack(value: fx.Node, scope: str, path: str, gate: nn.Module) -> dict[str, tuple[str, str]]:
-    """The calls around a gate: those of its block, and its own."""
-    stack: dict[str, tuple[str, str]] = {}
-    for key, (name, cls) in (value.meta.get("nn_module_stack") or {}).items():
-        if name and not f"{scope}.".startswith(f"{name}."):
-            break
-        stack[key] = name, cls
+def _stack(nodes: Iterable[fx.Node], scope: str, path: str, gate: nn.Module) -> dict[str, tuple[str, str]]:
+    """The calls around a gate: those of its block, where one of the nodes is, and its own."""
+    stacks: list[dict[str, tuple[str, str]]] = []
+    for node in nodes:
+        noted = (node.meta.get("nn_module_stack") or {}).items()
+        stacks.append({key: call for key, call in noted if f"{scope}.".startswith(f"{call[0]}.") or not call[0]})
     cls = type(gate)
-    return {**stack, f"L__self___{path}": (path, f"{cls.__module__}.{cls.__qualname__}")}
+    return {**max(stacks, key=len), f"L__self___{path}": (path, f"{cls.__module__}.{cls.__qualname__}")}

@@ -17,7 +17,7 @@ PlannedGate = tuple[Finding, nn.Module]
 
 def plan_graph(module: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], None]:
     """Prepare to put gates into a traced model; the result does it and cannot fail. Raises ``RewriteError``."""
-    copies = {traced.name: copied(traced) for traced in all_graphs(module)}
+    copies = _copies(module)
     nodes = {name: {node.name: node for node in traced.graph.nodes} for name, traced in copies.items()}
     children = []
     for finding, gate in gates:
@@ -26,10 +26,13 @@ def plan_graph(module: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], 
             traced = copies[placement.graph]
             around = traced.name if is_interpreter(module) else ""
             name = path.removeprefix(f"{around}.") if around else path
-            if not path.startswith(around):  # a second call of the module, which has a copy of its own
+            if not f"{path}.".startswith(
+                around and f"{around}."
+            ):  # a second call of the module, which has a copy of its own
                 name = finding.gate
+            _check_free(module, join(around, name))
             children.append((join(around, name), gate))
-            insert(traced, nodes[traced.name], placement, _call(name, gate, finding))
+            insert(traced, nodes[traced.name], placement, _call(name, gate, finding, path))
 
     def commit() -> None:
         for path, gate in children:
@@ -39,12 +42,21 @@ def plan_graph(module: nn.Module, gates: Sequence[PlannedGate]) -> Callable[[], 
     return commit
 
 
+def _copies(module: nn.Module) -> dict[str, TracedGraph]:
+    """Copies of a traced model's graphs, by their names; a graph with two names is copied once."""
+    once: dict[fx.Graph, TracedGraph] = {}
+    return {
+        traced.name: once.setdefault(traced.graph, copied(traced)) if traced.graph not in once else once[traced.graph]
+        for traced in all_graphs(module)
+    }
+
+
 def plan_removal(module: nn.Module) -> Callable[[], None]:
     """Prepare to take the gates out of a traced model; the result does it and cannot fail."""
-    copies = {traced.name: copied(traced) for traced in all_graphs(module)}
+    copies = _copies(module)
     paths = set()
-    for name, traced in copies.items():
-        paths |= {join(name if is_interpreter(module) else "", path) for _, path in gate_nodes(traced)}
+    for traced in copies.values():
+        paths |= {path for _, path in gate_nodes(traced)}
         erase_gates(traced, module)
         for node in list(traced.graph.nodes):
             if node.op == "get_attr" and not node.users and str(node.target).startswith(tuple(f"{p}." for p in paths)):
@@ -58,11 +70,11 @@ def plan_removal(module: nn.Module) -> Callable[[], None]:
     return commit
 
 
-Write = Callable[[fx.Graph, fx.Node], fx.Node]
+Write = Callable[[fx.Graph, fx.Node, fx.Node], fx.Node]  # of a graph, a value and its first user: the gated value
 
 
-def insert(traced: TracedGraph, nodes: dict[str, fx.Node], placement: Placement, write: Write) -> None:
-    """Put a gate on a value of a graph, just before its first redirected use; ``write`` returns what it makes of it.
+def insert(traced: TracedGraph, nodes: dict[str, fx.Node], placement: Placement, write: Write) -> fx.Node:
+    """Put a gate on a value of a graph, just before its first redirected use, and return the gated value.
 
     ``nodes`` are the nodes of the graph by their names.
 
@@ -75,10 +87,12 @@ def insert(traced: TracedGraph, nodes: dict[str, fx.Node], placement: Placement,
         raise RewriteError(f"its graph has no node {error} any more; has it changed since?") from error
     value = _behind_gates(value, users, traced)
     # As late as possible: the value may be changed in place between its origin and that use.
-    with graph.inserting_before(_first_of(users, value)):
-        gated = write(graph, value)
+    first = _first_of(users, value)
+    with graph.inserting_before(first):
+        gated = write(graph, value, first)
     for user in users:
         user.replace_input_with(value, gated)
+    return gated
 
 
 def _first_of(users: list[fx.Node], value: fx.Node) -> fx.Node:
@@ -98,16 +112,16 @@ def _behind_gates(value: fx.Node, users: list[fx.Node], traced: TracedGraph) -> 
     raise RewriteError(f"its graph no longer uses {value} where the gate was; has it changed?")
 
 
-def _call(name: str, gate: nn.Module, finding: Finding) -> Write:
-    """The call of a gate that is a child; it gates the last dimension where the channels are there."""
+def _call(name: str, gate: nn.Module, finding: Finding, path: str) -> Write:
+    """The call of a gate that is child ``name``; it gates the last dimension where the channels are there."""
 
-    def write(graph: fx.Graph, value: fx.Node) -> fx.Node:
+    def write(graph: fx.Graph, value: fx.Node, user: fx.Node) -> fx.Node:
         if not finding.channels_last:
             # Not by graph.call_module, which warns that the child is not there yet.
-            return _noted(graph.create_node("call_module", name, (value,)), value, name)
-        first = _noted(graph.call_function(torch.movedim, (value, -1, 1)), None, name)
-        gated = _noted(graph.create_node("call_module", name, (first,)), None, name)
-        return _noted(graph.call_function(torch.movedim, (gated, 1, -1)), value, name)
+            return _noted(graph.create_node("call_module", name, (value,)), value, path)
+        first = _noted(graph.call_function(torch.movedim, (value, -1, 1)), None, path)
+        gated = _noted(graph.create_node("call_module", name, (first,)), None, path)
+        return _noted(graph.call_function(torch.movedim, (gated, 1, -1)), value, path)
 
     return write
 
@@ -128,6 +142,19 @@ def add_gate(module: nn.Module, path: str, gate: nn.Module) -> None:
             module._modules[child] = nn.ModuleDict().train(module.training)
         module = module._modules[child]  # type: ignore[assignment]
     module._modules[name] = gate
+
+
+def _check_free(module: nn.Module, path: str) -> None:
+    """Raise ``RewriteError`` where something that is no module has one of the names on the way to a gate."""
+    for name in path.split("."):
+        if name not in module._modules:
+            if hasattr(module, name):
+                raise RewriteError(
+                    f"its graph cannot hold {path}: {name!r} is the name of something else in {type(module).__name__};"
+                    " rename the module before it is traced"
+                )
+            return
+        module = module._modules[name]  # type: ignore[assignment]
 
 
 def _delete(module: nn.Module, path: str) -> None:

@@ -1,6 +1,7 @@
 """Gates in exported programs: the new program is valid, trains, travels, and becomes what it was."""
 
 import io
+import pickle
 
 import pytest
 import torch
@@ -345,3 +346,134 @@ def test_jit_is_refused_with_the_way_to_do_it():
         for call in (se_inject.find_sites, se_inject.apply, se_inject.remove):
             with pytest.raises(errors.WrappedModelError, match="then script or trace"):
                 call(jitted)
+
+
+def test_gates_of_a_program_are_known_in_what_becomes_of_it():
+    gated = se_inject.apply(export())
+    for module in (gated.module(), torch.export.unflatten(gated)):
+        before = module(X)
+        assert [name for name, _ in se_inject.gates(module)] == ["0.se", "1.se"]
+        with pytest.raises(errors.AllGatedError):
+            se_inject.apply(module)
+        se_inject.remove(module)
+        assert torch.equal(module(X), before) and not list(se_inject.gates(module))
+        assert not any(".se." in name for name in module.state_dict())
+
+
+class Scaled(Block):
+    """It has something called ``se`` that is no module."""
+
+    def __init__(self, kind):
+        super().__init__()
+        if kind == "parameter":
+            self.se = nn.Parameter(torch.ones(1))
+        else:
+            self.register_buffer("se", torch.ones(1), persistent=kind == "buffer")
+
+    def forward(self, x):
+        return x + self.se * self.conv(x)
+
+
+@pytest.mark.parametrize("kind", ["parameter", "buffer", "unsaved buffer"])
+def test_other_things_keep_their_names(kind):
+    model = nn.Sequential(Scaled(kind)).eval()
+    program = export(model)
+    [site] = se_inject.find_sites(model)
+    for traced in (program, program.module(), torch.export.unflatten(program), torch.fx.symbolic_trace(model)):
+        assert [found.gate_path for found in se_inject.find_sites(traced)] == [site.gate_path] == ["0.se_gate"]
+        assert torch.equal(run(se_inject.apply(traced)), model(X))
+
+
+class DropGate(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.drop(x)
+
+
+class GroupNormed(Block):
+    """Nothing in its graph says in which mode it was traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.bn = nn.GroupNorm(4, 16)
+
+
+def test_gates_have_the_mode_of_the_program():
+    model = nn.Sequential(GroupNormed())
+    for traced in (export(model), export(model).module(), torch.export.unflatten(export(model)), export().module()):
+        gated = se_inject.apply(traced, gate=DropGate, init="standard")
+        assert torch.equal(run(gated), run(gated))
+    gated = se_inject.apply(torch.export.export(network().train(), (X,), strict=False), gate=DropGate, init="standard")
+    assert not torch.equal(run(gated), run(gated))
+
+
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr")  # by torch, for modules whose signature is kept
+@pytest.mark.parametrize("position", ["standard", "pre", "post", "identity"])
+@pytest.mark.parametrize("kept", [(), ("1",)])
+def test_gates_in_any_position_are_unflattened(position, kept):
+    model = nn.Sequential(nn.Conv2d(16, 16, 1), *network()).eval()
+    program = export(model, preserve_module_call_signature=kept)
+    gated = trained(se_inject.apply(program, position=position))
+    assert torch.allclose(torch.export.unflatten(gated)(X), gated.module()(X), atol=1e-6)
+
+
+def test_gates_that_are_no_operations_are_refused():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", torch.zeros(1))
+
+        def forward(self, x):
+            self.count.add_(1)
+            return x * 1
+
+    class Numbers(nn.Module):
+        def forward(self, x):
+            return x * float(x.detach().abs().max()) / float(x.detach().abs().max())
+
+    program = export()
+    before = str(program.graph)
+    with pytest.raises(errors.RewriteError, match="cannot be written as operations"):
+        se_inject.apply(program, gate=lambda channels: Numbers())
+    with pytest.raises(errors.RewriteError, match="torch refuses"):
+        se_inject.apply(program.run_decompositions(), gate=lambda channels: Counts())
+    assert str(program.graph) == before
+
+
+def test_blocks_keep_their_paths_where_notes_are_lost():
+    decomposed = export(NoGrad()).run_decompositions()
+    assert {site.path for site in se_inject.find_sites(decomposed)} >= {"block"}
+    assert "" not in {site.path for site in se_inject.find_sites(decomposed)}
+    traced = torch.fx.symbolic_trace(network())
+    for again in (pickle.loads(pickle.dumps(traced)), torch.fx.symbolic_trace(traced)):
+        assert [site.gate_path for site in se_inject.find_sites(again)] == ["0.se", "1.se"]
+    gated = pickle.loads(pickle.dumps(se_inject.apply(traced)))
+    with pytest.raises(errors.AllGatedError):
+        se_inject.apply(gated)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # read by dynamo
+def test_what_cannot_be_looked_into_is_refused():
+    class Chooses(Block):
+        def forward(self, x):
+            return x + torch.cond(x.sum() > 0, lambda y: self.bn(y), lambda y: y + 1, (self.conv(x),))
+
+    [(path, reason)] = se_inject.find_sites(export(nn.Sequential(Chooses()))).skipped
+    assert path == "0" and "into which se_inject cannot look" in reason
+
+
+def test_weights_that_are_computed_and_arguments_that_are_named():
+    class Standardized(Block):
+        def forward(self, x):
+            weight = self.conv.weight - self.conv.weight.mean((1, 2, 3), keepdim=True)
+            return x + torch.nn.functional.conv2d(input=x, weight=weight, bias=self.conv.bias, padding=1)
+
+    model = nn.Sequential(Standardized()).eval()
+    for traced in (export(model), torch.fx.symbolic_trace(model)):
+        sites, x = se_inject.find_sites(traced, example_inputs=X), X
+        assert [site.gate_path for site in sites] == ["0.se"]
+        gated = se_inject.apply(traced, example_inputs=x)
+        assert torch.equal(run(gated), model(X))
