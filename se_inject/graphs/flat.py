@@ -6,7 +6,6 @@ where it is in the graphs of the model itself.
 """
 
 import operator
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from .aten import index_taken, returns_statistics
-from .operations import is_a, is_in_place, op_name
+from .operations import is_a, is_in_place, op_name, unread
 from .rebuilt import rebuilt
 
 
@@ -144,8 +143,8 @@ class _Flattener:
             target, args = operator.getitem, (args[0], taken)
         copy = self._copy(level, node, operation, target, args, kwargs)
         copy.meta["weights"] = weights
-        if unread := _unread(node):
-            copy.meta["opaque"] = f"it calls {unread}, into which se_inject cannot look"
+        if hidden := unread(node):
+            copy.meta["opaque"] = f"it calls {hidden}, into which se_inject cannot look"
         again = rebuilt(copy, lambda value: isinstance(value, fx.Node) and value not in self._flat.data)
         if again is not None and again[0] in self._flat.data:
             constants = [source for source in copy.all_input_nodes if source not in self._flat.data]
@@ -216,17 +215,6 @@ class _Level:
             return None
         path = f"{self.path}!{targets[0]}"
         return _Level(bodies[0].graph, bodies[0], path, around, self.calls, is_operators=True)
-
-
-def _unread(node: fx.Node) -> str | None:
-    """The name of a function that a node calls and that is none of torch's: one of ``fx.wrap``, or ``torch.cond``."""
-    if node.op != "call_function":
-        return None
-    if isinstance(node.target, torch._ops.HigherOrderOperator):
-        return str(node.target.__name__)
-    is_pythons = isinstance(node.target, types.FunctionType) and not node.target.__module__.startswith("torch.")
-    takes_weights = any(source.op == "get_attr" for source in node.all_input_nodes)
-    return node.target.__name__ if is_pythons and takes_weights else None  # type: ignore[union-attr]
 
 
 def _is_submodule(value: Any) -> bool:

@@ -116,7 +116,7 @@ def _fold(segment: _Segment, flat: FlatGraph, output: fx.Node | None = None) -> 
         call.members["output"] = {output}
         graph.output(map_arg(output.args[0], copied))
     else:
-        returned = [copies[value] for value in _outputs(inside)]
+        returned = [copies[value] for value in _outputs(inside, flat)]
         graph.output(returned[0] if len(returned) == 1 else tuple(returned))
     return call
 
@@ -129,7 +129,7 @@ def _call_child(call: Folded, segment: _Segment, flat: FlatGraph, copies: dict[f
     args = tuple(copied(value) for value in _inputs(inside, flat))
     node = call.graph.create_node("call_module", name, args, name=name)
     call.members[node.name] = set(inside)
-    outputs = _outputs(inside)
+    outputs = _outputs(inside, flat)
     for i, value in enumerate(outputs):
         copies[value] = node if len(outputs) == 1 else call.graph.call_function(operator.getitem, (node, i))
         call.values[copies[value].name] = value
@@ -142,9 +142,13 @@ def _inputs(inside: dict[fx.Node, None], flat: FlatGraph) -> list[fx.Node]:
     return list(dict.fromkeys(source for source in sources if source in flat.data and source not in inside))
 
 
-def _outputs(inside: dict[fx.Node, None]) -> list[fx.Node]:
-    """The values of a call that are used outside."""
-    return [node for node in inside if any(user not in inside for user in node.users)]
+def _outputs(inside: dict[fx.Node, None], flat: FlatGraph) -> list[fx.Node]:
+    """The values of a call whose numbers are used outside, not their sizes alone."""
+    return [node for node in inside if any(_takes(user, flat) and user not in inside for user in node.users)]
+
+
+def _takes(user: fx.Node, flat: FlatGraph) -> bool:
+    return user in flat.data or user.op == "output"
 
 
 def _like(tensor: Any) -> nn.Parameter:

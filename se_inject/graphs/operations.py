@@ -4,6 +4,7 @@ The site rules speak of kinds ("add", "convolution", "norm" ...); a row says wha
 variants (``add_``) are of the same kind.
 """
 
+import types
 from typing import Any, NamedTuple
 
 import torch
@@ -140,6 +141,20 @@ def op_name(node: fx.Node) -> str:
     if isinstance(node.target, torch._ops.OpOverload):
         return node.target._opname
     return getattr(node.target, "__name__", "")
+
+
+def unread(node: fx.Node) -> str | None:
+    """The name of a function that a node calls and that is none of torch's: one of ``fx.wrap``, or ``torch.cond``.
+
+    >>> unread(fx.Graph().placeholder("x"))
+    """
+    if node.op != "call_function":
+        return None
+    if isinstance(node.target, torch._ops.HigherOrderOperator):
+        return str(node.target.__name__)
+    is_pythons = isinstance(node.target, types.FunctionType) and not node.target.__module__.startswith("torch.")
+    takes_weights = any(source.op == "get_attr" for source in node.all_input_nodes)
+    return node.target.__name__ if is_pythons and takes_weights else None  # type: ignore[union-attr]
 
 
 def is_crop(node: fx.Node) -> bool:

@@ -93,7 +93,7 @@ def _in_graph(candidate: Candidate, finding: Finding, call: Folded, path: str, g
 def _placement(value: fx.Node, users: list[fx.Node], graph: str, block: str) -> Placement | None:
     """Where the graph gets the gate; None where the value or a use of it alone cannot be had in one graph."""
     origins: dict[str, fx.Node] = value.meta["value_at"]
-    for owner, origin in sorted(origins.items(), key=lambda place: place[0] != block):
+    for owner, origin in sorted(origins.items(), key=lambda place: re.sub(r"@\d+", "", place[0]) != block):
         if "!" in owner:  # the graph of an operator
             continue
         places = {_user_in(user, owner, origin) for user in users}

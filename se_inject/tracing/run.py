@@ -21,17 +21,13 @@ from .loops import Loops
 from .methods import Methods
 from .module_proxies import Shadows, is_shadow
 from .questions import Questions
-from .value_proxy import Attribute, Value, unknown
+from .value_proxy import Value, node_of, unknown
 from .ways import Paths
 
 _MAX_DEPTH = 30  # of functions that call themselves
 
 _CONSTANTS: tuple[type, ...] = (str, int, float, bool, complex, type(None), type(Ellipsis))
 _CONSTANTS += (torch.dtype, torch.device, torch.layout, torch.memory_format)
-
-
-def _node_of(value: Any) -> fx.Node | None:
-    return value.node if isinstance(value, Value) and not isinstance(value, Attribute) else None
 
 
 class Run(Questions, Methods, Environment, Loops, fx.Tracer):
@@ -98,7 +94,7 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         if place is None:
             return
         at = Expression(*place, self._is_on_block)
-        names = tuple("" if (of := _node_of(a)) is None else of.name for a in arguments)
+        names = tuple("" if (of := node_of(a)) is None else of.name for a in arguments)
         self.evaluations.append(Evaluation(at, None if node is None else node.name, names, self.turn_at(*place)))
         if node is not None and at not in (made_by := node.meta.setdefault("expressions", [])):
             made_by.append(at)
@@ -158,7 +154,7 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
     def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """The result of a call whose result is used."""
         result = perform(self, function, args, kwargs)
-        self._note(_node_of(result), expression_at(sys._getframe(1)), args)
+        self._note(node_of(result), expression_at(sys._getframe(1)), args)
         return result
 
     def effect(self, function: Any, /, *args: Any, **kwargs: Any) -> None:

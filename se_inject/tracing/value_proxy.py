@@ -81,3 +81,8 @@ for _name in "iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor 
 
 def unknown() -> None:
     """Stands in a graph for what the forward makes without its inputs, such as a random tensor."""
+
+
+def node_of(value: Any) -> fx.Node | None:
+    """The node that made a value, if one did."""
+    return value.node if isinstance(value, Value) and not isinstance(value, Attribute) else None

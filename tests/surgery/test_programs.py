@@ -384,6 +384,80 @@ def test_other_things_keep_their_names(kind):
         assert torch.equal(run(se_inject.apply(traced)), model(X))
 
 
+class Sometimes(nn.Module):
+    """A block that is called in two ways, of which one has a site."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.block, self.first = Chosen(), first
+
+    def forward(self, x):
+        return self.block(self.block(x, self.first), not self.first)
+
+
+class Chosen(Block):
+    def forward(self, x, adds):
+        return x + self.bn(self.conv(x)) if adds else self.conv(x)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_blocks_that_are_called_in_two_ways(first):
+    model = Sometimes(first).eval()
+    for traced in (export(model), export(model).module(), torch.export.unflatten(export(model))):
+        assert [site.gate_path for site in se_inject.find_sites(traced)] == ["block.se"]
+        gated = se_inject.apply(traced)
+        assert torch.equal(run(gated), model(X))
+        assert [name for name, _ in se_inject.gates(gated if gated is traced else gated.module())] == ["block.se"]
+        assert torch.equal(run(se_inject.remove(gated)), model(X))
+
+
+def test_statistics_that_a_function_updates_cannot_be_held():
+    class Functional(Block):
+        def forward(self, x):
+            norm = torch.nn.functional.batch_norm
+            return x + norm(self.conv(x), self.bn.running_mean, self.bn.running_var, training=True)
+
+    gated = se_inject.apply(torch.fx.symbolic_trace(nn.Sequential(Functional())))
+    with pytest.raises(errors.RewriteError, match="node batch_norm"):
+        se_inject.freeze_backbone(gated)
+
+
+def graph_of_a_backend(model):
+    graphs = []
+    torch.compiler.reset()
+    torch.compile(model, backend=lambda graph, inputs: graphs.append(graph) or graph)(X)
+    return graphs[0]
+
+
+def test_a_graph_that_cannot_hold_a_gate_by_its_name_is_refused_and_left_alone():
+    model = nn.Sequential()
+    model.add_module("meta", Block())
+    graph = graph_of_a_backend(model.eval())
+    before = graph.code
+    with pytest.raises(errors.RewriteError, match="'meta' is the name of something else"):
+        se_inject.apply(graph)
+    assert graph.code == before and not list(graph.children())
+
+
+@torch.fx.wrap
+def wrapped_conv(x, weight):
+    return torch.nn.functional.conv2d(x, weight, padding=1)
+
+
+def test_wrapped_functions_are_named():
+    class Wraps(Block):
+        def forward(self, x):
+            return x + wrapped_conv(x, self.conv.weight)
+
+    [(path, reason)] = se_inject.find_sites(torch.fx.symbolic_trace(nn.Sequential(Wraps()))).skipped
+    assert path == "0" and "wrapped_conv" in reason
+
+
+def test_a_concat_whose_shape_alone_is_used_outside_is_not_returned():
+    model = torchvision.models.shufflenet_v2_x0_5().eval()
+    assert not se_inject.find_sites(model) and not se_inject.find_sites(torch.fx.symbolic_trace(model))
+
+
 class DropGate(nn.Module):
     def __init__(self, channels):
         super().__init__()
