@@ -231,10 +231,11 @@ class Flow:
         if "adaptive" in name:
             return is_one(argument(node, 1, "output_size"))
         # avg_pool2d(x, x.shape[2:]): a window that depends on the input is the whole input.
+        if not name.endswith(("pool1d", "pool2d", "pool3d")):
+            return False
         window = list(flatten(argument(node, 1, "kernel_size")))
-        is_whole = tuple(window) == (shape_of(node.all_input_nodes[0]) or ())[2:] if "scope" in node.meta else False
-        is_whole = is_whole or any(isinstance(a, fx.Node) for a in window)
-        return name.endswith(("pool1d", "pool2d", "pool3d")) and is_whole
+        is_noted = "scope" in node.meta and tuple(window) == (shape_of(node.all_input_nodes[0]) or ())[2:]
+        return is_noted or any(isinstance(a, fx.Node) for a in window)
 
     def _reduces_positions(self, node: fx.Node, dims: Any) -> bool:
         """Whether a reduction over some dimensions is one over all positions: ``(N, C, *)`` or ``(N, H, W, C)``."""

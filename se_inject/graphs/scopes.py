@@ -25,8 +25,9 @@ def stacks(flat: FlatGraph) -> dict[fx.Node, Stack]:
     noted = {node: _noted(node) for node in flat.data}
     names = {node: _qualified_name(node) for node in flat.data}
     # Passes lose notes; and fx, when it traces a graph again, notes layers without the modules around them.
-    is_lost = any(name and len(noted[node] or ()) <= name.count(".") for node, name in names.items())
-    return _told_by_names(flat) if is_lost or not any(noted.values()) else _filled(noted)
+    is_lost = any("." in name and not noted[node] for node, name in names.items())
+    are_alone = all(not stack or [call.path for call in stack] == [names[node]] for node, stack in noted.items())
+    return _told_by_names(flat) if is_lost or are_alone else _filled(noted)
 
 
 def _noted(node: fx.Node) -> Stack | None:

@@ -188,7 +188,8 @@ def _block_of(weight: str, layer: fx.Node, path: str) -> str:
     """Where a block is, if a layer in it has a weight of that name; the path that the tracer noted, if it cannot be."""
     below = str(layer.meta["scope"])[len(path) :]
     owner = weight.rpartition(".")[0]
-    return owner[: len(owner) - len(below)] if owner.endswith(below) else path
+    is_inside = f"{owner}.".startswith(f"{path}.") if path else True
+    return path if is_inside or not owner.endswith(below) else owner[: len(owner) - len(below)]
 
 
 def _at(finding: Finding, node: fx.Node | None) -> Finding:
