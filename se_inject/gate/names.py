@@ -6,8 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from .squeeze_excitation import injected_channels
-
 
 def numbered(name: str, count: int) -> list[str]:
     """The names of a block's gates.
@@ -41,13 +39,3 @@ def _names(suffix: str) -> Iterator[str]:
     yield f"se{suffix}"
     yield f"se_gate{suffix}"
     yield from (f"se_gate{suffix}_{i}" for i in itertools.count(2))
-
-
-def is_ours(module: nn.Module) -> bool:
-    """Whether a child is a gate of ours, or a container of a block's several gates.
-
-    >>> is_ours(nn.ReLU())
-    False
-    """
-    gates = [module] if injected_channels(module) is not None else list(module.children())
-    return bool(gates) and all(injected_channels(gate) is not None for gate in gates)
