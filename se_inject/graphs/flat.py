@@ -5,6 +5,7 @@ are written out, layers are rebuilt from the operations that they run, constants
 where it is in the graphs of the model itself.
 """
 
+import functools
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,7 +35,12 @@ def is_interpreter(module: nn.Module) -> bool:
     >>> is_interpreter(nn.ReLU())
     False
     """
-    return any(cls.__module__ == "torch.export.unflatten" for cls in type(module).__mro__)
+    return _interprets(type(module))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _interprets(cls: type) -> bool:
+    return any(base.__module__ == "torch.export.unflatten" for base in cls.__mro__)
 
 
 Constants = dict[str, tuple[str, Tensor | None]]

@@ -100,7 +100,8 @@ _TABLE = (
     Operation("arithmetic", "add sub mul floordiv truediv getitem int", "sym_size"),
     Operation("reduction", "mean amax amin sum norm vector_norm"),
 )
-_BY_KIND = {row.kind: frozenset(f"{row.functions} {row.aten}".split()) for row in _TABLE}
+_NAMES = {row.kind: f"{row.functions} {row.aten}".split() for row in _TABLE}
+_BY_KIND = {kind: frozenset([*names, *(f"{name}_" for name in names)]) for kind, names in _NAMES.items()}
 _LAYERS = {row.kind: row.layers for row in _TABLE}
 
 ADD = _BY_KIND["add"]
@@ -119,8 +120,7 @@ def is_a(kind: str, node: fx.Node) -> bool:
     >>> is_a("activation", x.graph.call_function(torch.ops.aten.relu_.default, (x,)))
     True
     """
-    name = op_name(node)
-    return name in _BY_KIND[kind] or (name.endswith("_") and name[:-1] in _BY_KIND[kind])
+    return op_name(node) in _BY_KIND[kind]
 
 
 def layers(kind: str) -> tuple[type[nn.Module], ...]:
