@@ -140,10 +140,10 @@ def graphs_of(traced):
     return [str(graph) for graph in graphs] or [str(traced.graph)]
 
 
-# These differ little from the program's: not on the large networks, which take most of the time.
-AS_MODULES = ("strict", "dynamic", "decomposed")
+# These differ little from others: not on the large networks, which take most of the time.
+VARIANTS = ("strict", "dynamic", "decomposed", "dynamic program", "decomposed program")
 LARGE = ("googlenet", "inception_resnet")
-CASES = [(tracer, name) for tracer in TRACERS for name in MODELS if tracer not in AS_MODULES or name not in LARGE]
+CASES = [(tracer, name) for tracer in TRACERS for name in MODELS if tracer not in VARIANTS or name not in LARGE]
 
 
 @pytest.mark.parametrize(("tracer", "name"), CASES)
