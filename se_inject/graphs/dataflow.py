@@ -22,7 +22,7 @@ from .operations import (
     layers,
     op_name,
 )
-from .rebuilt import shape_of
+from .rebuilt import enlarges_by_index, shape_of
 
 
 class Flow:
@@ -205,7 +205,7 @@ class Flow:
 
     @staticmethod
     def _enlarges(node: fx.Node) -> bool:
-        return is_a("interpolation", node) or is_a("unpooling", node)
+        return is_a("interpolation", node) or is_a("unpooling", node) or enlarges_by_index(node)
 
     def _is_nonlinear(self, node: fx.Node) -> bool:
         module = self.module(node)

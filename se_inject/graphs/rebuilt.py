@@ -39,6 +39,18 @@ def shape_of(value: Any) -> tuple[Any, ...] | None:
     return None
 
 
+def enlarges_by_index(node: fx.Node) -> bool:
+    """Whether an index takes positions more than once, as decomposition writes an interpolation.
+
+    >>> enlarges_by_index(fx.Graph().placeholder("x"))
+    False
+    """
+    if op_name(node) not in ("index", "_unsafe_index"):
+        return False
+    sizes, before = shape_of(node) or (), shape_of(node.all_input_nodes[0]) or ()
+    return len(sizes) == len(before) > 3 and all(a > b for a, b in zip(sizes[2:], before[2:], strict=True))
+
+
 def _convolution(node: fx.Node, is_constant: IsConstant) -> tuple[fx.Node, nn.Module] | None:
     source, weight = argument(node, 0, "input"), argument(node, 1, "weight")
     shape = shape_of(weight)

@@ -166,8 +166,8 @@ def gate_nodes(traced: TracedGraph) -> Iterator[tuple[fx.Node, str]]:
     for node in traced.graph.nodes:
         path = gate_of(node, traced.owner)
         if path is not None:
-            is_noted = GATE_MARK in (node.meta.get("custom") or ())
-            yield node, path if is_noted or not around else f"{around}.{path}"
+            is_target = path == str(node.target) and GATE_MARK not in (node.meta.get("custom") or ())
+            yield node, f"{around}.{path}" if around and is_target else path
 
 
 def gate_paths(module: nn.Module) -> set[str]:
