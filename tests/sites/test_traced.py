@@ -140,10 +140,17 @@ def graphs_of(traced):
     return [str(graph) for graph in graphs] or [str(traced.graph)]
 
 
-# These differ little from others: not on the large networks, which take most of the time.
+# Variants differ little from the program, and the large networks take most of the time.
 VARIANTS = ("strict", "dynamic", "decomposed", "dynamic program", "decomposed program")
 LARGE = ("googlenet", "inception_resnet")
-CASES = [(tracer, name) for tracer in TRACERS for name in MODELS if tracer not in VARIANTS or name not in LARGE]
+SERVES_LARGE = ("program", "unflattened", "symbolic", "extractor")
+CASES = [
+    (tracer, name)
+    for tracer in TRACERS
+    for name in MODELS
+    if (name not in LARGE or tracer in SERVES_LARGE)
+    and (tracer not in VARIANTS or name in ("resnet", "convnext", "detector"))
+]
 
 
 @pytest.mark.parametrize(("tracer", "name"), CASES)
