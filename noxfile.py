@@ -86,13 +86,6 @@ def zoo(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-def zoo_exported(session: nox.Session) -> None:
-    """The models of torchvision and timm, exported; writes docs/zoo-exported.md."""
-    session.install("-e", ".[zoo]")
-    session.run("python", "-m", "tests.zoo.exported", *session.posargs)
-
-
-@nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
     """Generated modules with odd forwards, put to the promises."""
     session.install("-e", ".[test]")

@@ -11,7 +11,7 @@ from ..tracing.capture import Capture
 from ..tracing.errors import UntraceableError
 from .analyzer import BlockAnalyzer
 from .children import has_own_forward
-from .qualified_names import is_at_or_below, join
+from .qualified_names import is_at_or_below, join, with_parents
 from .reasons import Reason, Refusal
 from .target import Target
 
@@ -40,10 +40,7 @@ class Surroundings:
 
     def is_run_by_others(self, sequential: str) -> bool:
         """Whether a forward around a Sequential runs its children one by one."""
-        return any(
-            called.startswith(f"{sequential}.") and not is_at_or_below(caller, sequential)
-            for called, caller in self._calls
-        )
+        return sequential in self._entered
 
     def _serves_block_alone(self, target: Target) -> bool:
         """Whether the child that makes a value can hold a gate, and nobody else calls it."""
@@ -58,9 +55,7 @@ class Surroundings:
 
     def _is_bypassed(self, path: str) -> bool:
         """Whether a forward around a block calls its children, and none calls the block."""
-        if any(called == path for called, _ in self._calls):
-            return False
-        return any(called.startswith(f"{path}.") and not is_at_or_below(by, path) for called, by in self._calls)
+        return path in self._entered and path not in self._called
 
     @cached_property
     def _captured(self) -> list[tuple[str, Capture]]:
@@ -81,6 +76,20 @@ class Surroundings:
     def _asked(self) -> set[str]:
         """The modules whose class a forward of a module above asks for."""
         return {join(path, child) for path, captured in self._captured for child in captured.asked - {""}}
+
+    @cached_property
+    def _called(self) -> set[str]:
+        return {called for called, _ in self._calls}
+
+    @cached_property
+    def _entered(self) -> set[str]:
+        """The modules in which a forward around them calls a child."""
+        return {
+            above
+            for called, caller in self._calls
+            for above in with_parents(called.rpartition(".")[0])
+            if not is_at_or_below(caller, above)
+        }
 
     @cached_property
     def _calls(self) -> set[tuple[str, str]]:

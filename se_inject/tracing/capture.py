@@ -99,6 +99,8 @@ def capture(block_class: type[nn.Module], state: dict[str, Any], block: nn.Modul
 
 def _distinct(ways: list[Way]) -> list[Way]:
     """The ways without those that do the same as an earlier one, which their modes then do not rule."""
+    if len(ways) == 1:  # nearly always; a graph's text takes its time
+        return ways
     found: dict[Any, Way] = {}
     for way in ways:
         first = found.setdefault(way.key, way)

@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", help="only these (default: all, and the twins)")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--run-up-to", type=int, default=350_000_000, help="parameters of the largest model to run")
+    parser.add_argument("--export-up-to", type=int, default=16_000_000, help="of the largest model to export")
     parser.add_argument("--timeout", type=int, default=600, help="seconds that one model may take")
     parser.add_argument("--results", type=Path, default=Path("zoo.jsonl"), help="results so far; a later call goes on")
     parser.add_argument("--table", type=Path, default=Path("docs/zoo.md"))
@@ -32,6 +33,7 @@ def main() -> None:
         tasks = [task for task in tasks if task[1] in flags.models]
     elif set(flags.libraries) >= {"timm", "pytorchcv"}:
         tasks += [("twins", str(index)) for index in range(len(list(twins())))]
+    tasks += [("exported", f"{library}/{name}") for library, name in tasks if library in ("torchvision", "timm")]
     done = {
         (row["library"], row["model"])
         for row in _read(flags.results)
@@ -64,7 +66,10 @@ def _run(tasks: list[Task], flags: argparse.Namespace) -> None:
             # Fresh processes now and then: some libraries keep what they built.
             part, tasks = tasks[:200], tasks[200:]
             with ProcessPoolExecutor(flags.processes, mp_context=context) as pool:
-                futures = {pool.submit(check_task, task, flags.timeout, flags.run_up_to): task for task in part}
+                futures = {
+                    pool.submit(check_task, task, flags.timeout, flags.run_up_to, flags.export_up_to): task
+                    for task in part
+                }
                 for future in as_completed(futures):
                     library, model = futures[future]
                     try:

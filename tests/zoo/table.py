@@ -24,15 +24,21 @@ would hide gates. Inputs are small where a network takes them.
 - **not run**: all checks but those on numbers: too large, so on torch's meta device, or no input fits.
 - **other**: everything else; each is listed below by name.
 
-The same models exported are in [zoo-exported.md](zoo-exported.md).
+**exported** are models of torchvision and timm that have sites and up to 16 M parameters: the program that
+`torch.export.export` makes in eval mode has the sites of the model (blocks, kinds, channels, names of gates); with its
+gates, its output is equal to the bit to that of the program, its keys are those of the gated model, and `remove`
+restores it, node for node. Of some, the channels are told by `example_inputs` only, which the program has with it.
 """
 
 
 def write_table(rows: list[Row], path: Path) -> None:
     """Write the page, families as rows and outcomes as columns."""
-    models = [row for row in rows if row["library"] != "twins"]
+    models = [row for row in rows if row["library"] not in ("twins", "exported")]
+    exports = {row["model"]: row for row in rows if row["library"] == "exported"}
+    for row in models:
+        row["exported"] = exports.get(f"{row['library']}/{row['model']}", {})
     path.parent.mkdir(parents=True, exist_ok=True)
-    sections = [INTRODUCTION, _summary(models), _families(models), _others(models), _twins(rows)]
+    sections = [INTRODUCTION, _summary(models), _families(models), _others(models), _not_equal(models), _twins(rows)]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("\n".join(sections))
     temporary.replace(path)
@@ -53,7 +59,14 @@ def outcome(row: Row) -> str:
 def _counts(rows: list[Row]) -> list[Any]:
     counts = Counter(map(outcome, rows))
     gates = sum(row.get("sites", 0) for row in rows)
-    return [len(rows), *(counts[name] or "" for name in OUTCOMES), gates]
+    compared = [row for row in rows if _is_compared(row)]
+    equal = [row for row in compared if row["exported"].get("outcome", "").startswith("equal")]
+    exported = f"{len(equal)} of {len(compared)} equal" if compared else ""
+    return [len(rows), *(counts[name] or "" for name in OUTCOMES), gates, exported]
+
+
+def _is_compared(row: Row) -> bool:
+    return "error" in row["exported"] or row["exported"].get("outcome", "").startswith("equal")
 
 
 def _summary(rows: list[Row]) -> str:
@@ -70,7 +83,7 @@ def _summary(rows: list[Row]) -> str:
         if seconds
         else ""
     )
-    return _table(["library", "models", *OUTCOMES, "gates"], lines) + f"\n{middle}\n"
+    return _table(["library", "models", *OUTCOMES, "gates", "exported"], lines) + f"\n{middle}\n"
 
 
 def _families(rows: list[Row]) -> str:
@@ -78,7 +91,7 @@ def _families(rows: list[Row]) -> str:
     for row in rows:
         families[row["library"], row.get("family", "?")].append(row)
     lines = [[library, family, *_counts(members)] for (library, family), members in sorted(families.items())]
-    return "## Families\n\n" + _table(["library", "family", "models", *OUTCOMES, "gates"], lines)
+    return "## Families\n\n" + _table(["library", "family", "models", *OUTCOMES, "gates", "exported"], lines)
 
 
 def _others(rows: list[Row]) -> str:
@@ -101,6 +114,15 @@ def _reasons(row: Row) -> Iterator[str]:
     yield from (f"gated, but no hand-checked row: {name}" for name in row["unchecked"])
     if row.get("silent gates"):
         yield f"no gradient: {', '.join(row['silent gates'])}"
+
+
+def _not_equal(rows: list[Row]) -> str:
+    lines = [
+        [row["library"], row["model"], row["exported"]["error"].splitlines()[0].replace("|", "/")]
+        for row in sorted(rows, key=lambda row: (row["library"], row["model"]))
+        if "error" in row["exported"]
+    ]
+    return "## Exported, and not equal\n\n" + _table(["library", "model", "why"], lines)
 
 
 def _twins(rows: list[Row]) -> str:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from . import check, expected, table
+from . import check, expected, table, worker
 from .twins import Twins, compare
 
 MODELS = [
@@ -50,8 +50,26 @@ def test_wrong_places_are_told(monkeypatch):
 def test_table(tmp_path):
     rows = [check.check("timm", name, run_up_to=0) for name in ("resnet18", "vgg11")]
     rows.append({"library": "timm", "model": "broken", "error": "ValueError: no"})
+    rows.append({"library": "exported", "model": "timm/resnet18", "outcome": "equal", "sites": 8})
+    rows.append({"library": "exported", "model": "timm/broken", "error": "ValueError: not exported"})
     table.write_table(rows, tmp_path / "docs" / "zoo.md")
     text = (tmp_path / "docs" / "zoo.md").read_text()
     assert "| timm      | broken" in text and "ValueError: no" in text
+    assert "| timm      | broken" in text.partition("## Exported")[2] and "ValueError: not exported" in text
+    assert [line.split("|")[-2].strip() for line in text.splitlines() if "| resnet " in line] == ["1 of 1 equal"]
     [vgg] = [line for line in text.splitlines() if "| vgg " in line]
     assert [cell.strip() for cell in vgg.split("|")[3:8]] == ["1", "", "1", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome"), [("mobilenetv2_050", "equal"), ("vgg11", "too large"), ("lcnet_035", "nothing to gate")]
+)
+def test_exported(name, outcome):
+    row = worker.check_task(("exported", f"timm/{name}"), 600, run_up_to=0, export_up_to=10**7)
+    assert row["outcome"] == outcome, row
+
+
+def test_an_export_with_other_sites_is_told(monkeypatch):
+    monkeypatch.setattr("tests.zoo.exported._seen", lambda sites: {len(sites), type(sites), id(sites)})
+    row = worker.check_task(("exported", "timm/mobilenetv2_050"), 600, run_up_to=0, export_up_to=10**7)
+    assert row["outcome"] == "other" and "the program alone" in row["error"]

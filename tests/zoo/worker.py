@@ -8,19 +8,24 @@ from typing import Any
 import torch
 
 from .check import check
+from .exported import compare_exported
 from .twins import compare, twins
 
 Task = tuple[str, str]
 
 
-def check_task(task: Task, timeout: int, run_up_to: int) -> dict[str, Any]:
+def check_task(task: Task, timeout: int, run_up_to: int, export_up_to: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of the models' own
     signal.signal(signal.SIGALRM, _too_slow)
     signal.alarm(timeout)
     library, name = task
     try:
-        return _check_twins(int(name)) if library == "twins" else check(library, name, run_up_to)
+        if library == "twins":
+            return _check_twins(int(name))
+        if library == "exported":
+            return {"library": library, "model": name, **compare_exported(*name.split("/", 1), export_up_to)}
+        return check(library, name, run_up_to)
     except Exception as error:  # the row tells, and the next model follows
         where = traceback.format_exc().strip().splitlines()[-3:]
         return {"library": library, "model": name, "error": f"{type(error).__name__}: {error}", "where": where}
