@@ -8,9 +8,10 @@ from numbers import Integral
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..errors import ArgumentTypeError, InvalidArgumentError
+from .autograd import gated
 
 Form = Literal["identity", "standard"]
 
@@ -105,15 +106,29 @@ class SqueezeExcitation(nn.Module):
         >>> SqueezeExcitation(8)(torch.ones(1, 8, 5)).shape
         torch.Size([1, 8, 5])
         """
-        # No AdaptiveAvgPool2d: with channels_last under autocast it has produced NaNs in SE blocks. Flattening makes
-        # one code path of all spatial ranks without looking at the rank, so that fx and export can trace it.
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            if isinstance(x, fx.Proxy):  # it does not tell its rank
+                return self._gate_flat(x, None)
+            output = gated(x, self.fc1, self.fc2, 2.0 if self.init == "identity" else 1.0)
+            if output is not None:
+                return output
+        if x.dim() != 4:
+            return self._gate_flat(x, self.fc1.weight.dtype)
+        # No AdaptiveAvgPool2d: with channels_last under autocast it has produced NaNs in SE blocks.
+        squeezed = x.mean((2, 3), keepdim=True).to(self.fc1.weight.dtype)
+        return x * self._excite(squeezed).to(x.dtype)
+
+    def _gate_flat(self, x: Tensor, dtype: torch.dtype | None) -> Tensor:
+        """One way for all ranks, without looking at the rank."""
         flat = x.flatten(2)
-        squeezed = flat.mean(2)[:, :, None, None].to(self.fc1.weight.dtype)
-        scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
-        if self.init == "identity":
-            scale = 2 * scale
+        squeezed = flat.mean(2)[:, :, None, None]
+        scale = self._excite(squeezed if dtype is None else squeezed.to(dtype))
         # The scale is the view, not the result: an in-place add on the result would cost a copy in backward.
         return x * scale.flatten(2).to(x.dtype).expand_as(flat).view_as(x)
+
+    def _excite(self, squeezed: Tensor) -> Tensor:
+        scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
+        return 2 * scale if self.init == "identity" else scale
 
     def extra_repr(self) -> str:
         """Channels and form, for ``print(model)``.

@@ -1,0 +1,86 @@
+"""The whole gate as one function of autograd, which keeps what is left of a feature, not the feature."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn import functional
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
+
+from .affine import affine, spread
+from .kept import Kept, kept_of
+
+
+def gated(x: Tensor, fc1: nn.Conv2d, fc2: nn.Conv2d, factor: float) -> Tensor | None:
+    """``x * factor * sigmoid(fc2(relu(fc1(mean of x))))``; None where autograd's own way is the one to take."""
+    if not _is_plain_training(x, fc1, fc2):
+        return None
+    kept = kept_of(x)
+    if kept is None:
+        return None
+    result: Tensor = _Gate.apply(x, fc1.weight.flatten(1), fc1.bias, fc2.weight.flatten(1), fc2.bias, factor, kept)
+    return result
+
+
+class _Gate(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, factor: float, kept: list[Kept]
+    ) -> Tensor:
+        # As convolutions, like the layers themselves, so that outputs are the same to the bit as without gradients.
+        squeezed = x.flatten(2).mean(2)
+        hidden = torch.relu(functional.conv2d(squeezed[:, :, None, None], w1[:, :, None, None], b1))
+        excited = torch.sigmoid(functional.conv2d(hidden, w2[:, :, None, None], b2)).flatten(1)
+        hidden = hidden.flatten(1)
+        ctx.save_for_backward(squeezed, hidden, excited, w1, b1, w2, b2)
+        ctx.factor, ctx.kept = factor, kept
+        return x * spread(factor * excited, x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        squeezed, hidden, excited, w1, b1, w2, b2 = ctx.saved_tensors
+        if torch.is_grad_enabled():  # it is to be derived again
+            x = torch.cat([part.value() for part in ctx.kept], 1)
+            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (x, w1, b1, w2, b2)]
+            output = _in_operations(*inputs, factor=ctx.factor)
+            return *torch.autograd.grad(output, inputs, gradient, create_graph=True), None, None
+        parts = torch.split(gradient, [part.channels for part in ctx.kept], 1)
+        of_scale = torch.cat([part.dot(g) for part, g in zip(ctx.kept, parts, strict=True)], 1)
+        of_fc2 = of_scale * ctx.factor * excited * (1 - excited)
+        of_fc1 = (of_fc2 @ w2) * (hidden > 0)
+        of_mean = of_fc1 @ w1 * (gradient.shape[1] / gradient[0].numel())
+        of_x = affine(gradient, ctx.factor * excited, of_mean)
+        return of_x, of_fc1.T @ squeezed, of_fc1.sum(0), of_fc2.T @ hidden, of_fc2.sum(0), None, None
+
+
+def _in_operations(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, factor: float) -> Tensor:
+    """The gate in operations that autograd knows."""
+    hidden = torch.relu(functional.linear(x.flatten(2).mean(2), w1, b1))
+    return x * spread(factor * torch.sigmoid(functional.linear(hidden, w2, b2)), x)
+
+
+def _is_plain_training(x: Tensor, fc1: nn.Conv2d, fc2: nn.Conv2d) -> bool:
+    """Whether backward follows, and nothing watches, moves or transforms what happens in between."""
+    return (
+        torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and type(x) is Tensor
+        and x.requires_grad
+        and x.numel() > 0
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and not torch.is_autocast_enabled(x.device.type)
+        and not (_global_forward_hooks or _global_forward_pre_hooks)
+        and all(_is_plain_layer(layer, x.dtype) for layer in (fc1, fc2))
+    )
+
+
+def _is_plain_layer(layer: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether calling a layer is a product with its weight and no more; hooks and parametrizations do more."""
+    if type(layer) is not nn.Conv2d or layer.bias is None or layer.weight.dtype != dtype:
+        return False
+    of_full_precision = dtype in (torch.float32, torch.float64)
+    is_hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+    return of_full_precision and not is_hooked and "forward" not in vars(layer)
