@@ -4,10 +4,12 @@ from . import errors
 from .find import find_sites
 from .gate.squeeze_excitation import SqueezeExcitation
 from .inject import apply, diff, remove
+from .optimize import OptimizedGate, optimize, optimized_gates
 from .sites.site import Site, Sites, Skipped
 from .training import freeze_backbone, gate_parameters, gates
 
 __all__ = [
+    "OptimizedGate",
     "Site",
     "Sites",
     "Skipped",
@@ -19,6 +21,8 @@ __all__ = [
     "freeze_backbone",
     "gate_parameters",
     "gates",
+    "optimize",
+    "optimized_gates",
     "remove",
 ]
 __version__ = "0.1.0"

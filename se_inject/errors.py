@@ -1,4 +1,4 @@
-"""Every error that se_inject raises on purpose; each is also a ``ValueError`` or a ``TypeError``."""
+"""Every error that se_inject raises on purpose; each is also a ``ValueError``, ``TypeError`` or ``RuntimeError``."""
 
 
 def first_line(error: BaseException) -> str:
@@ -53,3 +53,7 @@ class NoGateError(SEInjectError, ValueError):
 
 class RewriteError(SEInjectError, ValueError):
     """A block's forward cannot be rewritten with a gate in it."""
+
+
+class InferenceOnlyError(SEInjectError, RuntimeError):
+    """A copy that ``optimize`` made was called in training mode, or with gradients."""

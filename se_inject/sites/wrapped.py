@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from ..errors import NotAModuleError, WrappedModelError
+from ..gate.inference import ForInference
 from ..graphs.traced import Program, is_program
 
 
@@ -30,6 +31,8 @@ def as_module(model: object) -> nn.Module:
             f"the model is already wrapped or compiled ({type(model).__name__}): apply first, then wrap."
             " Call se_inject.apply on the module inside, before DDP, FSDP, DataParallel or torch.compile"
         )
+    if any(isinstance(module, ForInference) for module in model.modules()):
+        raise WrappedModelError("the model is a copy that se_inject.optimize made: use the model that it was made from")
     return model
 
 

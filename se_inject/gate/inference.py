@@ -1,0 +1,173 @@
+"""Layers of a copy for inference: one of them does the work of a convolution, a norm and a gate, the others pass on.
+
+A batch norm in eval mode is one pass over its input, ``scale * z + shift``. A gate that only has to be multiplied into
+``scale`` and ``shift`` costs no pass of its own. The mean that it needs is an affine map of the mean of the norm's
+input, and, where that is made by a 1x1 convolution, of the mean of the convolution's input, which has fewer channels;
+the map goes into the gate's first layer.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import InferenceOnlyError
+from .affine import affine, spread
+from .squeeze_excitation import SqueezeExcitation
+
+
+class ForInference:
+    """What the changed layers of such a copy are known by."""
+
+
+class PassingGate(ForInference, SqueezeExcitation):
+    """A gate whose work a layer before it does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pass on ``x``."""
+        return x
+
+
+class PassingBatchNorm2d(ForInference, nn.BatchNorm2d):
+    """A norm whose work the convolution before it does."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Pass on ``z``."""
+        return z
+
+
+class InPlaceGate(ForInference, SqueezeExcitation):
+    """A gate after a layer that makes a new tensor, which nobody else uses."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate ``x`` of shape ``(N, C, *)`` in place."""
+        _check(self)
+        scale = self._excite(x.flatten(2).mean(2)[:, :, None, None].to(self.fc1.weight.dtype)).flatten(1)
+        return x.mul_(spread(scale, x).to(x.dtype))
+
+
+class _Gating(ForInference):
+    """A layer that does the work of the norm and of the gate after it, with weights that are folded once."""
+
+    _se_norm: _BatchNorm  # not registered as children, which have their places already
+    _se_gate: SqueezeExcitation
+    _se_scale: Tensor
+    _se_shift: Tensor
+    _se_fc1: Tensor
+    _se_bias1: Tensor
+
+    def _se_fold(self) -> None:
+        """Compute the folded weights, and again when a state dict was loaded."""
+        norm, gate = self._se_norm, self._se_gate
+        assert norm.running_mean is not None and norm.running_var is not None
+        with torch.no_grad():
+            scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+            if norm.weight is not None:
+                scale = scale * norm.weight
+            shift = -norm.running_mean * scale
+            if norm.bias is not None:
+                shift = shift + norm.bias
+            fc1 = gate.fc1.weight.flatten(1).double()
+            factor = 2 if gate.init == "identity" else 1
+            self._se_keep(scale=factor * scale, shift=factor * shift)
+            bias1 = fc1 @ shift + (0 if gate.fc1.bias is None else gate.fc1.bias)
+            self._se_fold_mean(fc1 * scale, bias1)
+
+    def _se_fold_mean(self, fc1: Tensor, bias1: Tensor) -> None:
+        """Keep the gate's first layer for the mean of the norm's input."""
+        self._se_keep(fc1=fc1, bias1=bias1)
+
+    def _se_keep(self, **tensors: Tensor) -> None:
+        like = self._se_gate.fc1.weight
+        for name, tensor in tensors.items():
+            self.register_buffer(f"_se_{name}", tensor.to(like), persistent=False)  # type: ignore[attr-defined]
+
+    def _se_normalized_and_gated(self, z: Tensor, mean: Tensor, *, is_new: bool) -> Tensor:
+        """The gate's output for the norm's input ``z`` of shape ``(N, C, *)`` and a mean of shape ``(N, C)``."""
+        fc2 = self._se_gate.fc2
+        hidden = torch.relu(functional.linear(mean, self._se_fc1, self._se_bias1))
+        values = torch.sigmoid(functional.linear(hidden, fc2.weight.flatten(1), fc2.bias))
+        scale, shift = values * self._se_scale, values * self._se_shift
+        if torch.compiler.is_compiling() or not is_new:
+            return affine(z, scale, shift)
+        if z.is_contiguous():
+            return z.mul_(spread(scale, z)).add_(spread(shift, z))
+        return torch.addcmul(spread(shift, z), z, spread(scale, z), out=z)
+
+    def _se_is_exact(self, z: Tensor) -> bool:
+        """Whether an affine map in another order has nearly the same numbers."""
+        of_full_precision = z.dtype in (torch.float32, torch.float64) and z.dtype == self._se_scale.dtype
+        return of_full_precision and not torch.is_autocast_enabled(z.device.type)
+
+
+class GatingConv2d(_Gating, nn.Conv2d):
+    """A convolution that also does the work of the norm and of the gate after it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution of ``x``, normalized and gated."""
+        _check(self)
+        z = super().forward(x)
+        if not self._se_is_exact(z):
+            return SqueezeExcitation.forward(self._se_gate, nn.BatchNorm2d.forward(self._se_norm, z))  # type: ignore[arg-type]
+        if self._se_is_narrow():
+            dy, dx = self.stride
+            return self._se_normalized_and_gated(z, x[:, :, ::dy, ::dx].mean((2, 3)), is_new=True)
+        return self._se_normalized_and_gated(z, z.mean((2, 3)), is_new=True)
+
+    def _se_is_narrow(self) -> bool:
+        """Whether the mean of the output is told by fewer channels of the input."""
+        is_pointwise = self.kernel_size == (1, 1) and self.groups == 1 and self.padding == (0, 0)
+        return is_pointwise and self.in_channels <= self.out_channels
+
+    def _se_fold_mean(self, fc1: Tensor, bias1: Tensor) -> None:
+        if self._se_is_narrow():
+            bias1 = bias1 if self.bias is None else bias1 + fc1 @ self.bias.double()
+            fc1 = fc1 @ self.weight.flatten(1).double()
+        super()._se_fold_mean(fc1, bias1)
+
+
+class _GatingNorm(_Gating, _BatchNorm):
+    def forward(self, z: Tensor) -> Tensor:
+        """``z`` of shape ``(N, C, *)``, normalized and gated."""
+        _check(self)
+        if not self._se_is_exact(z):
+            return SqueezeExcitation.forward(self._se_gate, super().forward(z))
+        return self._se_normalized_and_gated(z, z.flatten(2).mean(2), is_new=False)
+
+
+class GatingBatchNorm1d(_GatingNorm, nn.BatchNorm1d):
+    """A norm that also does the work of the gate after it."""
+
+
+class GatingBatchNorm2d(_GatingNorm, nn.BatchNorm2d):
+    """A norm that also does the work of the gate after it."""
+
+
+class GatingBatchNorm3d(_GatingNorm, nn.BatchNorm3d):
+    """A norm that also does the work of the gate after it."""
+
+
+def join(first: nn.Module, norm: nn.Module, gate: nn.Module) -> None:
+    """Let ``first``, of a class above, do the work of a norm (which may be itself) and of a gate."""
+    assert isinstance(first, _Gating)
+    vars(first).update(_se_norm=norm, _se_gate=gate)
+    first._se_fold()
+    for module in {first, norm, gate}:
+        vars(module)["_se_first"] = first
+        # After each, as any may be the last to be loaded.
+        module.register_load_state_dict_post_hook(_fold_again)  # type: ignore[no-untyped-call]
+
+
+def _fold_again(module: nn.Module, _: object) -> None:
+    vars(module)["_se_first"]._se_fold()
+
+
+def _check(layer: nn.Module) -> None:
+    if torch.compiler.is_compiling():
+        return
+    if layer.training:
+        raise InferenceOnlyError("this copy is for inference, in eval mode: call its eval(), or train the model itself")
+    if torch.is_grad_enabled() and not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        raise InferenceOnlyError(
+            "this copy is for inference, without gradients: call it under torch.no_grad() or torch.inference_mode()"
+        )

@@ -1,0 +1,149 @@
+"""The layers right before each gate, as far as nothing else uses what they make."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from ..gate.record import Gated
+from ..gate.squeeze_excitation import SqueezeExcitation
+from ..graphs.layers import is_sequential
+from ..graphs.operations import is_a
+from ..tracing.capture import Capture, capture
+from ..tracing.errors import UntraceableError
+from .children import has_own_forward
+
+Layer = nn.Module | str  # "concat", or "view" of what the next one makes
+_VIEWS = frozenset({"permute", "transpose", "contiguous", "movedim"})
+_PASSING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # in eval mode
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A gate with the layers before it, the last one first; without any, ``why`` tells."""
+
+    path: str
+    gate: nn.Module
+    layers: tuple[Layer, ...] = ()
+    why: str = ""
+
+
+class Chains:
+    """The chains of one model in eval mode."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+        self._owners: dict[nn.Module, tuple[nn.Module, Capture]] = {}
+        self._calls: Counter[nn.Module] = Counter()  # in how many forwards a module is called, and how often in each
+        self._refusals: dict[nn.Module, str] = {}
+        for _, module in model.named_modules():
+            if has_own_forward(module) or isinstance(module, Gated):
+                self._read(module)
+
+    def _read(self, module: nn.Module) -> None:
+        try:
+            captured = capture(type(module), vars(module), module)
+        except UntraceableError as error:
+            self._refusals.update(dict.fromkeys(module.children(), f"a forward around it cannot be followed: {error}"))
+            return
+        calls: Counter[nn.Module] = Counter()
+        for graph in captured.graphs:
+            calls |= Counter(_called(node, module) for node in graph.nodes if node.op == "call_module")
+        self._calls += calls
+        self._owners.update(dict.fromkeys(calls, (module, captured)))
+
+    def before(self, path: str, gate: nn.Module) -> Chain:
+        """The chain of a gate."""
+        if type(gate) is not SqueezeExcitation:
+            return Chain(path, gate, why=f"it is a {type(gate).__name__}")
+        if not all(map(_is_plain, gate.modules())):
+            return Chain(path, gate, why="it has hooks or computed weights")
+        if gate not in self._owners:
+            return Chain(path, gate, why=self._refusals.get(gate, "no forward that can be followed calls it"))
+        owner, captured = self._owners[gate]
+        if self._calls[gate] != 1 or self._places[gate] != 1:
+            return Chain(path, gate, why="it is called more than once")
+        if captured.asked:
+            return Chain(path, gate, why="its block asks for the classes of its layers")
+        found = {
+            tuple(self._layers(node.args[0], owner))
+            for graph in captured.graphs
+            for node in graph.nodes
+            if node.op == "call_module" and _called(node, owner) is gate
+        }
+        if len(found) != 1:
+            return Chain(path, gate, why="what is before it depends on the way through its block")
+        [layers] = found
+        return Chain(path, gate, layers, why="" if layers else "what it gates is not made by a known layer alone")
+
+    def _layers(self, node: object, owner: nn.Module) -> Iterator[Layer]:
+        """The layers that make a value, the last one first, while each is used by the next one alone."""
+        while isinstance(node, fx.Node) and len(node.users) == 1:
+            if is_a("concat", node):
+                yield "concat"
+                return
+            if node.op in ("call_function", "call_method") and _name(node) in _VIEWS:
+                yield "view"
+            elif node.op == "call_module":
+                module = _called(node, owner)
+                inside = list(self._inside(module))
+                yield from (layer for layer in inside if layer != "end")
+                if "end" in inside:
+                    return
+            else:
+                return
+            node = node.args[0] if len(node.args) > 0 else None
+
+    def _inside(self, module: nn.Module) -> Iterator[Layer]:
+        """The layers of a module, the last one first; "end" where it is not a chain of layers."""
+        if not self._is_alone(module):
+            yield "end"
+        elif is_sequential(module):
+            for child in reversed(list(module.children())):
+                yield from (inside := list(self._inside(child)))
+                if "end" in inside:
+                    return
+        elif isinstance(module, _PASSING):
+            return
+        elif not has_own_forward(module):
+            yield module
+        elif module in self._refusals or len(graphs := self._graphs(module)) != 1:
+            yield "end"
+        else:
+            [output] = (node for node in graphs[0].nodes if node.op == "output")
+            yield from self._layers(output.args[0], module)
+            if not self._passes_through(output.args[0]):
+                yield "end"
+
+    @staticmethod
+    def _passes_through(node: object) -> bool:
+        """Whether a value is a view of what a forward was given, and nothing else happens."""
+        while isinstance(node, fx.Node) and node.op in ("call_function", "call_method") and _name(node) in _VIEWS:
+            node = node.args[0]
+        return isinstance(node, fx.Node) and node.op == "placeholder" and len(node.users) == 1
+
+    def _graphs(self, module: nn.Module) -> list[fx.Graph]:
+        try:
+            return capture(type(module), vars(module), module).graphs
+        except UntraceableError:
+            return []
+
+    def _is_alone(self, module: nn.Module) -> bool:
+        return _is_plain(module) and self._places[module] == 1 and self._calls[module] <= 1
+
+
+def _called(node: fx.Node, owner: nn.Module) -> nn.Module:
+    return owner.get_submodule(str(node.target))
+
+
+def _name(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a call of a module is its forward and no more: no hooks, and no weights that are computed."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    is_computed = torch.nn.utils.parametrize.is_parametrized(module)
+    return not any(hooks) and not is_computed and "forward" not in vars(module)

@@ -1,0 +1,286 @@
+"""A copy for inference has the outputs of the gated model, and leaves alone what it cannot prove."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+import se_inject
+from se_inject import SqueezeExcitation, optimize, optimized_gates
+from se_inject.errors import InferenceOnlyError, InvalidArgumentError, NoGateError, NotAModuleError, WrappedModelError
+
+FORMATS = (torch.contiguous_format, torch.channels_last)
+
+
+def awake(model):
+    """With gates and statistics that tell channels and samples apart."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, SqueezeExcitation):
+            nn.init.normal_(module.fc2.weight, std=0.3)
+            nn.init.normal_(module.fc2.bias, std=0.3)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return model.eval()
+
+
+def assert_close(fast, model, x, limit=1e-5):
+    with torch.inference_mode():
+        ours, expected = fast(x.clone()), model(x.clone())
+    assert (ours - expected).norm() <= limit * expected.norm()
+    assert ours.stride() == expected.stride() or ours.shape != expected.shape
+
+
+def forms(fast):
+    return {form for _, form, _ in optimized_gates(fast)}
+
+
+NETWORKS = {
+    "resnet18": "with the convolution",
+    "resnext50_32x4d": "with the convolution",
+    "mobilenet_v2": "with the convolution",
+    "googlenet": "in place",
+    "convnext_tiny": "in place",
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_outputs_are_those_of_the_gated_model(name):
+    options = {"init_weights": False} if name == "googlenet" else {}
+    model = awake(se_inject.apply(getattr(torchvision.models, name)(**options)))
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    fast = optimize(model)
+    assert forms(fast) == {NETWORKS[name]}
+    assert [path for path, _, _ in optimized_gates(fast)] == [path for path, _ in se_inject.gates(model)]
+    assert list(fast.state_dict()) == list(state)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in state.items())
+    for memory_format in FORMATS:
+        for size in ((3, 3, 64, 64), (1, 3, 96, 64)):
+            x = torch.randn(size).contiguous(memory_format=memory_format)
+            assert_close(fast.to(memory_format=memory_format), model.to(memory_format=memory_format), x)
+
+
+class Block(nn.Module):
+    """A branch that ends in a convolution and a norm."""
+
+    def __init__(
+        self, rank=2, inside=16, channels=24, stride=1, bias=False, kernel=1, groups=1, affine=True, **options
+    ):
+        super().__init__()
+        conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[rank]
+        norm = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[rank]
+        self.short = conv(8, channels, 1, stride)
+        self.conv1 = conv(8, inside, 1)
+        self.conv2 = conv(inside, channels, kernel, stride, kernel // 2, groups=groups, bias=bias)
+        self.norm = norm(channels, affine=affine, **options)
+
+    def forward(self, x):
+        return self.short(x) + self.norm(self.conv2(self.conv1(x).relu()))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.fixed_dictionaries(
+        {
+            "rank": st.sampled_from([1, 2, 3]),
+            "inside": st.sampled_from([8, 48]),
+            "stride": st.sampled_from([1, 2]),
+            "bias": st.booleans(),
+            "kernel": st.sampled_from([1, 3]),
+            "groups": st.sampled_from([1, 4]),
+            "affine": st.booleans(),
+        }
+    ),
+    st.sampled_from(["identity", "standard"]),
+    st.integers(1, 3),
+)
+def test_every_kind_of_branch(options, init, samples):
+    model = awake(se_inject.apply(Block(**options), init=init)).double()
+    x = torch.randn(samples, 8, *[7, 6, 5][: options["rank"]], dtype=torch.double)
+    fast = optimize(model)
+    assert forms(fast) == {"with the convolution" if options["rank"] == 2 else "with the norm"}
+    assert_close(fast, model, x, 1e-12)
+    if options["rank"] == 2:
+        assert_close(fast, model, x.contiguous(memory_format=torch.channels_last), 1e-12)
+
+
+class TwoUsers(Block):
+    def forward(self, x):
+        y = self.conv2(self.conv1(x).relu())
+        return self.short(x) + self.norm(y), y
+
+
+class TwoReaders(Block):
+    def forward(self, x):
+        y = self.norm(self.conv2(self.conv1(x).relu()))
+        z = self.short(x) + y
+        return z, y
+
+
+class Asks(Block):
+    def forward(self, x):
+        y = self.conv2(self.conv1(x).relu()) if type(self.conv2) is nn.Conv2d else None
+        return self.short(x) + self.norm(y)
+
+
+def shared():
+    model = nn.Sequential(Block(), nn.Conv2d(24, 8, 1), Block())
+    model[2].norm = model[0].norm
+    return model
+
+
+def hooked(which):
+    def change(model):
+        getattr(model, which).register_forward_hook(lambda module, args, output: 2 * output)
+        return model
+
+    return change
+
+
+def parametrized(model):
+    parametrizations.weight_norm(model.conv2)
+    return model
+
+
+def hooked_gate(model):
+    model.se.fc1.register_forward_hook(lambda module, args, output: output + 1)
+    return model
+
+
+def unchanged(model):
+    return model
+
+
+CASES = {
+    "two users of the convolution": (TwoUsers, unchanged),
+    "two readers of the norm": (TwoReaders, unchanged),
+    "asks for a class": (Asks, unchanged),
+    "shared norm": (shared, unchanged),
+    "no statistics": (lambda: Block(track_running_stats=False), unchanged),
+    "hook on the norm": (Block, hooked("norm")),
+    "hook on the convolution": (Block, hooked("conv2")),
+    "hook on the gate": (Block, hooked("se")),
+    "hook in the gate": (Block, hooked_gate),
+    "computed weight": (Block, parametrized),
+}
+
+
+def both(fast, model, x):
+    with torch.inference_mode():
+        ours, expected = fast(x), model(x)
+    pairs = zip(ours, expected, strict=True) if isinstance(ours, tuple) else [(ours, expected)]
+    for a, b in pairs:
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_cannot_be_proven_keeps_its_outputs(case):
+    make, change = CASES[case]
+    model = change(awake(se_inject.apply(make())))
+    x = torch.randn(2, 8, 6, 6)
+    both(optimize(model), model, x)
+
+
+@pytest.mark.parametrize("case", ["hook on the norm", "hook on the gate", "asks for a class", "shared norm"])
+def test_the_report_says_why(case):
+    make, change = CASES[case]
+    fast = optimize(change(awake(se_inject.apply(make()))))
+    unchanged = [why for _, form, why in optimized_gates(fast) if form == "unchanged"]
+    assert unchanged and all(unchanged)
+
+
+def test_other_gates_stay():
+    model = awake(
+        se_inject.apply(Block(), gate=lambda channels: nn.Sequential(nn.Identity(), SqueezeExcitation(channels)))
+    )
+    both(optimize(model), model, torch.randn(2, 8, 6, 6))
+
+
+def test_it_is_for_inference():
+    model = awake(se_inject.apply(torchvision.models.resnet18()))
+    fast, x = optimize(model.train()), torch.randn(1, 3, 64, 64)
+    assert model.training and not fast.training
+    with pytest.raises(InferenceOnlyError, match="no_grad"):
+        fast(x)
+    with pytest.raises(InferenceOnlyError, match="eval"), torch.no_grad():
+        fast.train()(x)
+
+
+def test_the_mode_of_the_model_stays_and_a_state_dict_loads():
+    model, other = (awake(se_inject.apply(Block())) for _ in range(2))
+    fast = optimize(model)
+    with torch.no_grad():
+        for tensor in (*other.parameters(), *filter(torch.is_floating_point, other.buffers())):
+            tensor.uniform_(0.5, 1.5)
+    fast.load_state_dict(other.state_dict())
+    x = torch.randn(2, 8, 6, 6)
+    assert_close(fast, other, x)
+    fast.se.load_state_dict(model.se.state_dict())
+    other.se.load_state_dict(model.se.state_dict())
+    assert_close(fast, other, x)
+
+
+def test_copies_are_independent():
+    model = awake(se_inject.apply(torchvision.models.resnet18()))
+    fast, x = optimize(model), torch.randn(1, 3, 64, 64)
+    for made in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert_close(made, model, x)
+        made.load_state_dict({key: value * 0 for key, value in made.state_dict().items()})
+        assert_close(fast, model, x)
+    file = io.BytesIO()
+    torch.save(fast.state_dict(), file)
+    file.seek(0)
+    model.load_state_dict(torch.load(file))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_precision(dtype):
+    model = awake(se_inject.apply(torchvision.models.resnet18())).to(dtype)
+    x = torch.randn(2, 3, 64, 64, dtype=dtype)
+    assert_close(optimize(model), model, x, 1e-12)  # of half precision, to the bit: the plain way
+
+
+def test_autocast_takes_the_plain_way():
+    model, x = awake(se_inject.apply(torchvision.models.resnet18())), torch.randn(2, 3, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(optimize(model), model, x, 1e-12)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "googlenet"])
+def test_compile_and_export(name):
+    options = {"init_weights": False} if name == "googlenet" else {}
+    model = awake(se_inject.apply(getattr(torchvision.models, name)(**options)))
+    fast, x = optimize(model), torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        assert_close(torch.compile(fast, backend="aot_eager", fullgraph=True), model, x)
+        dynamic = {0: torch.export.Dim("samples", min=2, max=9)}
+        program = torch.export.export(fast, (x,), dynamic_shapes=(dynamic,))
+        assert_close(program.module(), model, torch.randn(3, 3, 96, 96))
+
+
+def test_what_is_refused():
+    model = se_inject.apply(torchvision.models.resnet18()).eval()
+    fast = optimize(model)
+    for again in (optimize, se_inject.apply, se_inject.remove, se_inject.find_sites):
+        with pytest.raises(WrappedModelError, match="optimize"):
+            again(fast)
+    with pytest.raises(NoGateError):
+        optimize(torchvision.models.resnet18())
+    pruned = se_inject.apply(Block()).eval()
+    prune.l1_unstructured(pruned.conv2, "weight", 0.5)
+    with pytest.raises(InvalidArgumentError, match="cannot be copied"):
+        optimize(pruned)
+    with pytest.raises(NotAModuleError):
+        optimize(torchvision.models.resnet18)
+    with pytest.raises(WrappedModelError, match="before it is traced"):
+        optimize(torch.export.export(model, (torch.randn(1, 3, 64, 64),)).module())
+    with pytest.raises(WrappedModelError):
+        optimize(torch.compile(model))
