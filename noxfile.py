@@ -9,7 +9,12 @@ import nox
 nox.options.sessions = ["lint", "types", "tests", "wheel", "lowest_torch", "pythons"]
 nox.options.error_on_missing_interpreters = False
 
-ENGINE = ["se_inject", "tests/tracing", "tests/source", "tests/sites", "tests/surgery", "tests/test_inject.py"]
+ENGINE = [
+    "se_inject",
+    *(f"tests/{room}" for room in ("gate", "sites", "source", "surgery", "tracing")),
+    "tests/test_inject.py",
+    "tests/test_optimize.py",
+]
 # every tracer with every network takes minutes, and hangs on torch, not on Python
 ON_OTHER_PYTHONS = [*ENGINE, "--ignore=tests/sites/test_traced.py"]
 # with torch alone

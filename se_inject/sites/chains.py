@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 
 from ..gate.record import Gated
-from ..gate.squeeze_excitation import SqueezeExcitation
+from ..gate.squeeze_excitation import SqueezeExcitation, is_gate
 from ..graphs.layers import is_sequential
 from ..graphs.operations import is_a
 from ..tracing.capture import Capture, capture
@@ -39,7 +39,7 @@ class Chains:
         self._calls: Counter[nn.Module] = Counter()  # in how many forwards a module is called, and how often in each
         self._refusals: dict[nn.Module, str] = {}
         for _, module in model.named_modules():
-            if has_own_forward(module) or isinstance(module, Gated):
+            if (has_own_forward(module) and not is_gate(module)) or isinstance(module, Gated):
                 self._read(module)
 
     def _read(self, module: nn.Module) -> None:
@@ -67,13 +67,15 @@ class Chains:
             return Chain(path, gate, why="it is called more than once")
         if captured.asked:
             return Chain(path, gate, why="its block asks for the classes of its layers")
-        found = {
-            tuple(self._layers(node.args[0], owner))
-            for graph in captured.graphs
-            for node in graph.nodes
-            if node.op == "call_module" and _called(node, owner) is gate
-        }
-        if len(found) != 1:
+        found: set[tuple[Layer, ...]] = set()
+        without: set[nn.Module] = set()  # what runs on ways without the gate
+        for graph in captured.graphs:
+            calls = {_called(node, owner): node for node in graph.nodes if node.op == "call_module"}
+            if gate in calls:
+                found.add(tuple(self._layers(calls[gate].args[0], owner)))
+            else:
+                without.update(layer for module in calls for layer in module.modules())
+        if len(found) != 1 or any(layer in without for layer in next(iter(found))):
             return Chain(path, gate, why="what is before it depends on the way through its block")
         [layers] = found
         return Chain(path, gate, layers, why="" if layers else "what it gates is not made by a known layer alone")
@@ -96,13 +98,13 @@ class Chains:
                 return
             node = node.args[0] if len(node.args) > 0 else None
 
-    def _inside(self, module: nn.Module) -> Iterator[Layer]:
+    def _inside(self, module: nn.Module, calls: int = 1) -> Iterator[Layer]:
         """The layers of a module, the last one first; "end" where it is not a chain of layers."""
-        if not self._is_alone(module):
+        if not self._is_alone(module, calls):
             yield "end"
         elif is_sequential(module):
             for child in reversed(list(module.children())):
-                yield from (inside := list(self._inside(child)))
+                yield from (inside := list(self._inside(child, calls=0)))  # but for the Sequential, nobody calls it
                 if "end" in inside:
                     return
         elif isinstance(module, _PASSING):
@@ -130,8 +132,8 @@ class Chains:
         except UntraceableError:
             return []
 
-    def _is_alone(self, module: nn.Module) -> bool:
-        return _is_plain(module) and self._places[module] == 1 and self._calls[module] <= 1
+    def _is_alone(self, module: nn.Module, calls: int) -> bool:
+        return _is_plain(module) and self._places[module] == 1 and self._calls[module] == calls
 
 
 def _called(node: fx.Node, owner: nn.Module) -> nn.Module:
@@ -146,4 +148,5 @@ def _is_plain(module: nn.Module) -> bool:
     """Whether a call of a module is its forward and no more: no hooks, and no weights that are computed."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     is_computed = torch.nn.utils.parametrize.is_parametrized(module)
-    return not any(hooks) and not is_computed and "forward" not in vars(module)
+    is_replaced = "forward" in vars(module) or module._compiled_call_impl is not None
+    return not (any(hooks) or is_computed or is_replaced)

@@ -2,7 +2,7 @@
 
 from .chunk import run_chunk
 
-CASES = 300
+CASES = 200
 
 
 def test_fuzz():

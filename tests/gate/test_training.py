@@ -9,6 +9,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call, grad, jvp
 from torch.utils.checkpoint import checkpoint
@@ -204,6 +205,25 @@ def test_autocast_and_mixed_precision():
     with torch.autocast("cpu", torch.bfloat16):
         model(X).float().square().sum().backward()
     assert all(p.grad.dtype == p.dtype and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_autocast_rounds_as_it_does_without_gradients():
+    model, x = gated()[1:3].eval(), torch.randn(2, 16, 5, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(x)
+        with torch.no_grad():
+            assert torch.equal(output, model(x))
+    output.square().sum().backward()
+    assert all(p.grad.dtype == p.dtype and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own use of torch.jit
+def test_forward_mode():
+    model, x = gated().double().eval(), X.double()
+    with dual_level():
+        tangent = unpack_dual(model(make_dual(x, torch.ones_like(x)))).tangent
+    expected = jvp(model, (x,), (torch.ones_like(x),))[1]
+    torch.testing.assert_close(tangent, expected)
 
 
 def test_hooks_and_parametrizations_of_a_gates_layers_run():

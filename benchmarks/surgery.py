@@ -1,6 +1,6 @@
 """Time find_sites and apply: against building the model, and per block as networks grow.
 
-Run ``python benchmarks/surgery_speed.py``; about a minute on two cores. Both arms of a ratio alternate in one run, and
+Run ``python -m benchmarks.surgery``; about a minute on two cores. Both arms of a ratio alternate in one run, and
 medians are reported.
 """
 

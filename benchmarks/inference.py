@@ -1,0 +1,73 @@
+"""Time gated and optimized networks against the plain ones: ``python -m benchmarks.inference``, ten minutes.
+
+Writes its section of docs/speed.md. ``--compiled`` times torch.compile with freezing instead.
+"""
+
+import argparse
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import se_inject
+
+from .measure import ratios, write
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "resnet50": (torchvision.models.resnet50, 224),
+    "resnext50_32x4d": (torchvision.models.resnext50_32x4d, 224),
+    "mobilenet_v2": (torchvision.models.mobilenet_v2, 224),
+    "convnext_tiny": (torchvision.models.convnext_tiny, 224),
+    "inception_v3": (partial(torchvision.models.inception_v3, init_weights=False), 299),
+    "inception_resnet_v2": (partial(timm.create_model, "inception_resnet_v2"), 299),
+}
+
+
+def run(model: nn.Module, x: Tensor) -> None:
+    with torch.no_grad():
+        model(x)
+
+
+def row(name: str, batch: int, memory_format: torch.memory_format, rounds: int, compiled: bool) -> dict[str, str]:
+    make, size = NETWORKS[name]
+    plain = make().eval()
+    models = {"plain": plain, "gated": se_inject.apply(copy.deepcopy(plain))}
+    models["optimized"] = se_inject.optimize(models["gated"])
+    if name == "resnet50":
+        models["timm's SE"] = timm.create_model("seresnet50").eval()
+    x = torch.randn(batch, 3, size, size).contiguous(memory_format=memory_format)
+    for key, model in models.items():
+        model.to(memory_format=memory_format)
+        if compiled:
+            models[key] = torch.compile(model)  # type: ignore[assignment]
+    layout = "channels_last" if memory_format == torch.channels_last else "contiguous"
+    found = ratios({key: partial(run, model, x) for key, model in models.items()}, rounds, f"{name}, {batch}")
+    return {"network": name, "batch": str(batch), "layout": layout, **found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--seconds", type=float, default=12, help="of each row, about")
+    flags = parser.parse_args()
+    torch.set_num_threads(1)
+    if flags.compiled:
+        torch._inductor.config.freezing = True
+    rows = []
+    for name in flags.networks:
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            for batch in (1, 8):
+                rounds = max(5, int(flags.seconds / (0.4 * batch)))
+                rows.append(row(name, batch, memory_format, rounds, flags.compiled))
+    section = "Inference, compiled" if flags.compiled else "Inference"
+    command = f"python -m benchmarks.inference{' --compiled' if flags.compiled else ''}"
+    write(section, f"`{command}`: forward in eval mode, as ratios to the plain network's time.", rows)
+
+
+if __name__ == "__main__":
+    main()
