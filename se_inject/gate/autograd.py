@@ -69,6 +69,7 @@ def _is_plain_training(x: Tensor, fc1: nn.Conv2d, fc2: nn.Conv2d) -> bool:
         and type(x) is Tensor
         and x.requires_grad
         and x.numel() > 0
+        and x._version == 0  # else it may not be what its node made
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
         and not torch.is_autocast_enabled(x.device.type)

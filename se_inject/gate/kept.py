@@ -63,17 +63,16 @@ class _Norm:
         self.channels = output.shape[1]
         self._node = node
         bias = node.next_functions[2][0]
-        self._bias: Tensor | None = (
-            None if bias is None else bias.variable
-        )  # one that is computed has none, and is not served
-        # A bias that is frozen is not in autograd's graph. Any one position tells it.
-        self._first = _at_first_position(output.detach()).clone()
+        # A bias that is frozen is not in autograd's graph, and one that is computed is not served.
+        self._bias: Tensor | None = None if bias is None else bias.variable
+        known = _at_first_position(output) if self._bias is None else self._bias
+        self._known = known.detach().clone()  # as it is now: unlike a weight, a bias may change before backward
 
     def dot(self, gradient: Tensor) -> Tensor:
         mean, scale = self._statistics()
         if self._node._saved_weight is not None:
             scale = scale * self._node._saved_weight
-        shift = self._shift(mean, scale) - mean * scale
+        shift = self._bias_then(mean, scale) - mean * scale
         return scale * _dot(gradient, self._node._saved_input) + shift * gradient.flatten(2).sum(2)
 
     def value(self) -> Tensor:
@@ -81,7 +80,7 @@ class _Norm:
         mean, scale = self._statistics()
         weight, training = node._saved_weight, node._saved_training
         if bias is None:
-            bias = self._shift(mean, scale if weight is None else scale * weight).detach()
+            bias = self._bias_then(mean, scale if weight is None else scale * weight).detach()
         means, variances = (None, None) if training else (node._saved_running_mean, node._saved_running_var)
         h, eps = node._saved_input, node._saved_eps
         return functional.batch_norm(h, means, variances, weight, bias, training, eps=eps)
@@ -93,10 +92,10 @@ class _Norm:
             return node._saved_result1, node._saved_result2
         return node._saved_running_mean, torch.rsqrt(node._saved_running_var + node._saved_eps)
 
-    def _shift(self, mean: Tensor, scale: Tensor) -> Tensor:
+    def _bias_then(self, mean: Tensor, scale: Tensor) -> Tensor:
         if self._bias is not None:
-            return self._bias
-        return self._first - scale * (_at_first_position(self._node._saved_input) - mean)
+            return self._known
+        return self._known - scale * (_at_first_position(self._node._saved_input) - mean)  # any position tells it
 
 
 class _Relu:

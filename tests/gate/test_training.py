@@ -249,3 +249,22 @@ def test_no_sample_and_one_position():
         x = torch.randn(shape, requires_grad=True)
         nn.Sequential(nn.BatchNorm2d(16), SqueezeExcitation(16))(x).sum().backward()
         assert x.grad.shape == x.shape
+
+
+def test_a_feature_that_was_changed_and_a_bias_that_changes_later():
+    x = torch.randn(2, 16, 4, 4, dtype=torch.double)
+    found = []
+    for apply in (SqueezeExcitation.__call__, formula):
+        torch.manual_seed(0)
+        norm, gate = nn.BatchNorm2d(16).double(), SqueezeExcitation(16).double()
+        nn.init.normal_(gate.fc2.weight)
+        changed = norm(x)
+        with torch.no_grad():
+            changed.clamp_(-1, 1)
+        output = apply(gate, changed) * apply(gate, norm(x))
+        with torch.no_grad():
+            norm.bias += 1
+        output.square().sum().backward()
+        found.append([p.grad for p in (*norm.parameters(), *gate.parameters())])
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected)
