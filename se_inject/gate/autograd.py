@@ -72,10 +72,20 @@ def _is_plain_training(x: Tensor, fc1: nn.Conv2d, fc2: nn.Conv2d) -> bool:
         and x._version == 0  # else it may not be what its node made
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
-        and not torch.is_autocast_enabled(x.device.type)
+        and not under_autocast(x)
         and not (_global_forward_hooks or _global_forward_pre_hooks)
         and all(_is_plain_layer(layer, x.dtype) for layer in (fc1, fc2))
     )
+
+
+def under_autocast(x: Tensor) -> bool:
+    """Whether operations on a tensor are cast; not every device can.
+
+    >>> under_autocast(torch.empty(1, device="meta"))
+    False
+    """
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def _is_plain_layer(layer: nn.Module, dtype: torch.dtype) -> bool:

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InferenceOnlyError
 from .affine import affine, spread
+from .autograd import under_autocast
 from .squeeze_excitation import SqueezeExcitation
 
 
@@ -97,7 +98,7 @@ class _Gating(ForInference):
     def _se_is_exact(self, z: Tensor) -> bool:
         """Whether an affine map in another order has nearly the same numbers."""
         of_full_precision = z.dtype in (torch.float32, torch.float64) and z.dtype == self._se_scale.dtype
-        return of_full_precision and not torch.is_autocast_enabled(z.device.type)
+        return of_full_precision and not under_autocast(z)
 
 
 class GatingConv2d(_Gating, nn.Conv2d):

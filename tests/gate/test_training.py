@@ -268,3 +268,10 @@ def test_a_feature_that_was_changed_and_a_bias_that_changes_later():
         found.append([p.grad for p in (*norm.parameters(), *gate.parameters())])
     for ours, expected in zip(*found, strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+def test_on_the_meta_device():
+    model, x = gated().to("meta"), torch.empty(2, 3, 9, 9, device="meta")
+    model(x).sum().backward()
+    with torch.inference_mode():
+        assert se_inject.optimize(model)(x).is_meta
