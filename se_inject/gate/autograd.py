@@ -88,10 +88,18 @@ def under_autocast(x: Tensor) -> bool:
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
+def is_plain_call(module: nn.Module) -> bool:
+    """Whether a call of a module is its class's forward and no more.
+
+    >>> is_plain_call(nn.ReLU())
+    True
+    """
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return not any(hooks) and "forward" not in vars(module) and module._compiled_call_impl is None
+
+
 def _is_plain_layer(layer: nn.Module, dtype: torch.dtype) -> bool:
     """Whether calling a layer is a product with its weight and no more; hooks and parametrizations do more."""
     if type(layer) is not nn.Conv2d or layer.bias is None or layer.weight.dtype != dtype:
         return False
-    of_full_precision = dtype in (torch.float32, torch.float64)
-    is_hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-    return of_full_precision and not is_hooked and "forward" not in vars(layer)
+    return dtype in (torch.float32, torch.float64) and is_plain_call(layer)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from ..gate.autograd import is_plain_call
 from ..gate.record import Gated
 from ..gate.squeeze_excitation import SqueezeExcitation, is_gate
 from ..graphs.layers import is_sequential
@@ -145,8 +146,4 @@ def _name(node: fx.Node) -> str:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether a call of a module is its forward and no more: no hooks, and no weights that are computed."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    is_computed = torch.nn.utils.parametrize.is_parametrized(module)
-    is_replaced = "forward" in vars(module) or module._compiled_call_impl is not None
-    return not (any(hooks) or is_computed or is_replaced)
+    return is_plain_call(module) and not torch.nn.utils.parametrize.is_parametrized(module)

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import types
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import nn
@@ -17,7 +18,7 @@ _MISSING = object()
 _WHAT_A_CLASS_IS = frozenset("__name__ __qualname__ __mro__ __bases__ __base__ __dict__ mro".split())
 
 
-class _Places:
+class _Places(ABC):
     """What an object holds under keys; of what is changed in place, a copy."""
 
     __slots__ = ("_is_changed", "_owner", "_run")
@@ -31,8 +32,8 @@ class _Places:
         value = self._get(index)
         return self._run.augmented(value) if self._is_changed else value
 
-    def _get(self, index: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _get(self, index: Any) -> Any: ...
 
 
 class Attributes(_Places):

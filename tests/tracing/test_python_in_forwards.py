@@ -494,26 +494,8 @@ def test_options_by_any_name():
 
 
 def test_what_only_real_inputs_tell_is_refused():
-    class Meter:
-        def __init__(self):
-            self.lock = threading.Lock()
-
-        def __iadd__(self, value):
-            return self
-
-    class Slotted(nn.Module):
-        __slots__ = ("scale",)
-
-        def forward(self, x):
-            return x + self.conv(x) * self.scale
-
     def named(self, x):
         return x + getattr(self, f"conv{x.shape[1]}")(x)
-
-    def metered(self, x):
-        meter = self.meter
-        meter += 1
-        return x + self.conv(x)
 
     def unpacked(self, x):
         return x + self.conv(x) * max(*x)
@@ -541,11 +523,32 @@ def test_what_only_real_inputs_tell_is_refused():
         (failing, "there is nothing to run"),
     ):
         assert reason in refused(block(forward, conv=conv()))
+    assert "by a name" in refused(block(named, conv16=conv()))
+    assert "unpacks" in refused(block(unpacked, conv=conv()))
+
+
+def test_attributes_that_cannot_be_copied_or_seen_are_refused():
+    class Meter:
+        def __init__(self):
+            self.lock = threading.Lock()
+
+        def __iadd__(self, value):
+            return self
+
+    class Slotted(nn.Module):
+        __slots__ = ("scale",)
+
+        def forward(self, x):
+            return x + self.conv(x) * self.scale
+
+    def metered(self, x):
+        meter = self.meter
+        meter += 1
+        return x + self.conv(x)
+
     module = block(metered, conv=conv())
     module.meter = Meter()
     assert "copied" in refused(module)
-    assert "by a name" in refused(block(named, conv16=conv()))
-    assert "unpacks" in refused(block(unpacked, conv=conv()))
     module = Slotted()
     module.conv, module.scale = conv(), 1.0
     assert "slot" in refused(module)
