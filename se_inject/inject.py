@@ -11,7 +11,7 @@ from .errors import InvalidArgumentError, NoGateError, RewriteError, WrappedMode
 from .find import targets_to_gate
 from .gate.factory import Gate, GateMaker
 from .gate.record import Gated, is_gated, originally
-from .gate.squeeze_excitation import Form, check_form, check_reduction, mark_injected
+from .gate.squeeze_excitation import Form, Memory, check_form, check_reduction, mark_injected, mark_result_kept
 from .graphs.modes import trains
 from .graphs.traced import Program, gate_paths, is_traced, traced_models
 from .sites.selection import Selection, Where
@@ -36,6 +36,7 @@ def apply(
     *,
     gate: Gate = "se",
     init: Form = "identity",
+    memory: Memory = "keep",
     kinds: Iterable[Kind] = PAPERS_KINDS,
     where: Where = None,
     position: Position = "standard",
@@ -54,6 +55,10 @@ def apply(
     the number of channels (and of the gate's width, if it requires two arguments), which takes and returns
     ``(N, C, *)``. ``init="identity"`` blends such a gate in, with a learned weight that starts at 0, or at 1 where the
     gate's output equals its input anyway.
+
+    In training, gates keep next to nothing for backward: what the norm or the ReLU before them keeps is enough. After a
+    convolution without a norm they keep its output; ``memory="recompute"`` makes it again in backward instead, in the
+    time that the convolution takes.
 
     ``kinds``, ``where``, ``position`` and ``example_inputs`` are those of ``find_sites``. Build optimizers after this,
     or they will not see the gates.
@@ -79,7 +84,7 @@ def apply(
     check_form(init)
     selection = Selection(kinds, where)
     changed = as_module(model)
-    maker = GateMaker(gate, init, taken=changed.modules())
+    maker = GateMaker(gate, init, memory, taken=changed.modules())
     _check_reduction(reduction, maker)
     planned: dict[nn.Module, list[Target]] = {}
     for target in targets_to_gate(changed, selection, position, example_inputs):
@@ -177,6 +182,8 @@ def _make_gate(target: Target, reduction: int | Callable[[Site], int], maker: Ga
     with torch.inference_mode(False):  # parameters made in inference mode could never be trained
         gate = maker.make(target.site.channels, width, like=like, rank=target.finding.rank)
     mark_injected(gate, target.site.channels)
+    if target.finding.keeps_result:
+        mark_result_kept(gate)
     return gate
 
 

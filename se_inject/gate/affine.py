@@ -1,4 +1,4 @@
-"""Per-sample scales and shifts of channels, in the fastest form for a memory format."""
+"""Products and sums by sample and channel, in the fastest form for a memory format."""
 
 import torch
 from torch import Tensor
@@ -22,3 +22,15 @@ def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     if x.is_contiguous():  # one pass is slower here: its inner loop is over positions, where neither factor changes
         return (x * spread(scale, x)).add_(spread(shift, x))
     return torch.addcmul(spread(shift, x), x, spread(scale, x))
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The sums over positions of the product of two tensors of shape ``(N, C, *)``, ``(N, C)``.
+
+    >>> dot(torch.ones(1, 2, 5), torch.ones(1, 2, 5))
+    tensor([[5., 5.]])
+    """
+    if a.is_contiguous() and b.is_contiguous():
+        rows = a.shape[0] * a.shape[1]
+        return torch.bmm(a.view(rows, 1, -1), b.view(rows, -1, 1)).view(a.shape[:2])
+    return (a * b).flatten(2).sum(2)

@@ -8,50 +8,84 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
-from .affine import affine, spread
+from .affine import affine, dot, spread
 from .kept import Kept, kept_of
 
 
-def gated(x: Tensor, fc1: nn.Conv2d, fc2: nn.Conv2d, factor: float) -> Tensor | None:
-    """``x * factor * sigmoid(fc2(relu(fc1(mean of x))))``; None where autograd's own way is the one to take."""
+def gated(
+    x: Tensor, fc1: nn.Conv2d, fc2: nn.Conv2d, factor: float, *, recompute: bool, keeps_result: bool
+) -> Tensor | None:
+    """``x * factor * sigmoid(fc2(relu(fc1(mean of x))))``; None where autograd's own way is the one to take.
+
+    With ``keeps_result``, what is kept is the result, where nothing else is.
+    """
     if not _is_plain_training(x, fc1, fc2):
         return None
-    kept = kept_of(x)
-    if kept is None:
+    kept = kept_of(x, recompute=recompute)
+    if kept is None and not keeps_result:
         return None
-    result: Tensor = _Gate.apply(x, fc1.weight.flatten(1), fc1.bias, fc2.weight.flatten(1), fc2.bias, factor, kept)
+    origin = _Origin.apply(x) if kept is None else None
+    weights = (fc1.weight.flatten(1), fc1.bias, fc2.weight.flatten(1), fc2.bias)
+    result: Tensor = _Gate.apply(x, *weights, factor, kept, origin)
     return result
 
 
 class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, factor: float, kept: list[Kept]
+        ctx: Any,
+        x: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        factor: float,
+        kept: list[Kept] | None,
+        origin: Tensor | None,
     ) -> Tensor:
         # As convolutions, like the layers themselves, so that outputs are the same to the bit as without gradients.
         squeezed = x.flatten(2).mean(2)
         hidden = torch.relu(functional.conv2d(squeezed[:, :, None, None], w1[:, :, None, None], b1))
         excited = torch.sigmoid(functional.conv2d(hidden, w2[:, :, None, None], b2)).flatten(1)
         hidden = hidden.flatten(1)
-        ctx.save_for_backward(squeezed, hidden, excited, w1, b1, w2, b2)
+        result = x * spread(factor * excited, x)
+        ctx.save_for_backward(squeezed, hidden, excited, w1, b1, w2, b2, origin, result if kept is None else None)
         ctx.factor, ctx.kept = factor, kept
-        return x * spread(factor * excited, x)
+        return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        squeezed, hidden, excited, w1, b1, w2, b2 = ctx.saved_tensors
+        squeezed, hidden, excited, w1, b1, w2, b2, origin, result = ctx.saved_tensors
         if torch.is_grad_enabled():  # it is to be derived again
-            x = torch.cat([part.value() for part in ctx.kept], 1)
+            if ctx.kept is None:
+                x = origin + (result / spread(ctx.factor * excited, result)).detach()
+            else:
+                x = torch.cat([part.value() for part in ctx.kept], 1)
             inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (x, w1, b1, w2, b2)]
             output = _in_operations(*inputs, factor=ctx.factor)
-            return *torch.autograd.grad(output, inputs, gradient, create_graph=True), None, None
-        parts = torch.split(gradient, [part.channels for part in ctx.kept], 1)
-        of_scale = torch.cat([part.dot(g) for part, g in zip(ctx.kept, parts, strict=True)], 1)
-        of_fc2 = of_scale * ctx.factor * excited * (1 - excited)
+            return *torch.autograd.grad(output, inputs, gradient, create_graph=True), None, None, None
+        if ctx.kept is None:
+            of_fc2 = dot(gradient, result) * (1 - excited)
+        else:
+            parts = torch.split(gradient, [part.channels for part in ctx.kept], 1)
+            of_scale = torch.cat([part.dot(g) for part, g in zip(ctx.kept, parts, strict=True)], 1)
+            of_fc2 = of_scale * ctx.factor * excited * (1 - excited)
         of_fc1 = (of_fc2 @ w2) * (hidden > 0)
         of_mean = of_fc1 @ w1 * (gradient.shape[1] / gradient[0].numel())
         of_x = affine(gradient, ctx.factor * excited, of_mean)
-        return of_x, of_fc1.T @ squeezed, of_fc1.sum(0), of_fc2.T @ hidden, of_fc2.sum(0), None, None
+        return of_x, of_fc1.T @ squeezed, of_fc1.sum(0), of_fc2.T @ hidden, of_fc2.sum(0), None, None, None
+
+
+class _Origin(torch.autograd.Function):
+    """Zeros that take one number to keep, and through which gradients go on to a value that is not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.new_zeros(()).expand(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
 
 
 def _in_operations(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, factor: float) -> Tensor:

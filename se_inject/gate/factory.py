@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentTypeError, InvalidArgumentError, first_line
 from ..tracing.randomness import no_randomness
-from .squeeze_excitation import Form, SqueezeExcitation, squeezed_channels
+from .squeeze_excitation import Form, Memory, SqueezeExcitation, check_memory, squeezed_channels
 
 GateFactory = Callable[[int], nn.Module] | Callable[[int, int], nn.Module]
 Gate = str | GateFactory
@@ -68,13 +68,17 @@ class GateMaker:
     )
     """
 
-    def __init__(self, gate: Gate, init: Form, taken: Iterable[nn.Module] = ()) -> None:
+    def __init__(self, gate: Gate, init: Form, memory: Memory = "keep", *, taken: Iterable[nn.Module] = ()) -> None:
         if not (isinstance(gate, str) or callable(gate)) or isinstance(gate, nn.Module):
             raise ArgumentTypeError(
                 f"gate must be a name or a function that returns a module for a number of channels, got {_short(gate)};"
                 " for example gate=lambda channels: MyGate(channels)"
             )
+        check_memory(memory)
         self._is_own = gate == "se"
+        if memory != "keep" and not self._is_own:
+            raise InvalidArgumentError(f'memory={memory!r} is for gate="se" only: leave it out for other gates')
+        self._memory: Memory = memory
         self._factory = gate if callable(gate) else _of_timm(gate)
         self._what = repr(gate) if isinstance(gate, str) else getattr(gate, "__name__", _short(gate))
         self._takes_width = not isinstance(gate, str) and _required_arguments(gate) > 1
@@ -93,7 +97,7 @@ class GateMaker:
         """
         options: dict[str, Any] = {} if like is None else {"device": like.device, "dtype": like.dtype}
         if self._is_own:
-            return SqueezeExcitation(channels, reduction, init=self._init, **options)
+            return SqueezeExcitation(channels, reduction, init=self._init, memory=self._memory, **options)
         arguments = (channels, squeezed_channels(channels, int(reduction))) if self._takes_width else (channels,)
         try:
             gate = self._factory(*arguments)  # type: ignore[call-arg, arg-type]

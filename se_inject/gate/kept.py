@@ -6,13 +6,23 @@ the value is mostly a batch norm's output, an affine map of the norm's input, or
 those are kept by the norm and the ReLUs for themselves.
 """
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Node = Any  # of autograd's graph; torch makes the class, and with it the attributes, of each operation
+from .affine import dot
+from .made_again import (
+    Node,
+    at_first_position,
+    bias_of,
+    made_by_average_pool,
+    made_by_convolution,
+    made_by_max_pool,
+)
 
 
 class Kept(Protocol):
@@ -27,8 +37,10 @@ class Kept(Protocol):
         """The value itself with its history, so that it can be derived twice."""
 
 
-def kept_of(x: Tensor) -> list[Kept] | None:
+def kept_of(x: Tensor, *, recompute: bool = False) -> list[Kept] | None:
     """What is kept of a value, in the order of its channels; None if autograd does not keep enough, or it is not known.
+
+    With ``recompute``, a convolution's input is enough.
 
     >>> y = torch.nn.BatchNorm2d(8)(torch.randn(2, 8, 4, 4))
     >>> gradient = torch.randn_like(y)
@@ -38,22 +50,42 @@ def kept_of(x: Tensor) -> list[Kept] | None:
     """
     node: Node = x.grad_fn
     try:
-        if type(node).__name__ == "NativeBatchNormBackward0" and _is_there(node._raw_saved_input, x):
+        if _is(node, "NativeBatchNorm") and _is_there(node._raw_saved_input, x):
             return [_Norm(node, x)]
-        if type(node).__name__ == "CatBackward0" and node._saved_dim in (1, 2**64 + 1 - x.dim()):
-            return _of_concat(node, x)
+        if recompute and _is(node, "Convolution") and _is_there(node._raw_saved_input, x, resized=True):
+            return [_Made(x.shape[1], made_by_convolution(node, x))]
+        known = list(_of_parts(node, x))
     except (AttributeError, RuntimeError):  # another torch, or changed in place since, which backward will tell
         return None
-    return None
+    return known if sum(part.channels for part in known) == x.shape[1] else None
 
 
-def _of_concat(node: Node, x: Tensor) -> list[Kept] | None:
-    parts: list[Kept] = []
-    for part, _ in node.next_functions:
-        if type(part).__name__ != "ReluBackward0" or not _is_there(part._raw_saved_result, x):
-            return None
-        parts.append(_Relu(part))
-    return parts if sum(part.channels for part in parts) == x.shape[1] else None
+def _of_parts(node: Node, like: Tensor) -> Iterator[Kept]:
+    """The results of ReLUs and poolings, one or a concat of them, as far as they are known."""
+    if _is(node, "Cat") and node._saved_dim in (1, 2**64 + 1 - like.dim()):
+        for part, _ in node.next_functions:
+            yield from _of_parts(part, like)
+    elif _is(node, "Relu") and _is_there(node._raw_saved_result, like):
+        yield _Made(node._raw_saved_result.data.shape[1], lambda: node._saved_result)
+    elif _is(node, "MaxPool2DWithIndices") and _is_there(node._raw_saved_self, like, resized=True):
+        yield _Made(node._raw_saved_self.data.shape[1], partial(made_by_max_pool, node))
+    elif _is(node, "AvgPool2D") and _is_there(node._raw_saved_self, like, resized=True):
+        yield _Made(node._raw_saved_self.data.shape[1], partial(made_by_average_pool, node))
+
+
+def _is(node: Node, operation: str) -> bool:
+    return type(node).__name__ == f"{operation}Backward0"
+
+
+class _Made:
+    """A value that a function makes again."""
+
+    def __init__(self, channels: int, make: Callable[[], Tensor]) -> None:
+        self.channels = channels
+        self.value = make
+
+    def dot(self, gradient: Tensor) -> Tensor:
+        return dot(gradient, self.value())
 
 
 class _Norm:
@@ -62,10 +94,8 @@ class _Norm:
     def __init__(self, node: Node, output: Tensor) -> None:
         self.channels = output.shape[1]
         self._node = node
-        bias = node.next_functions[2][0]
-        # A bias that is frozen is not in autograd's graph, and one that is computed is not served.
-        self._bias: Tensor | None = None if bias is None else bias.variable
-        known = _at_first_position(output) if self._bias is None else self._bias
+        self._bias = bias_of(node)
+        known = at_first_position(output) if self._bias is None else self._bias
         self._known = known.detach().clone()  # as it is now: unlike a weight, a bias may change before backward
 
     def dot(self, gradient: Tensor) -> Tensor:
@@ -73,7 +103,7 @@ class _Norm:
         if self._node._saved_weight is not None:
             scale = scale * self._node._saved_weight
         shift = self._bias_then(mean, scale) - mean * scale
-        return scale * _dot(gradient, self._node._saved_input) + shift * gradient.flatten(2).sum(2)
+        return scale * dot(gradient, self._node._saved_input) + shift * gradient.flatten(2).sum(2)
 
     def value(self) -> Tensor:
         node, bias = self._node, self._bias
@@ -95,25 +125,10 @@ class _Norm:
     def _bias_then(self, mean: Tensor, scale: Tensor) -> Tensor:
         if self._bias is not None:
             return self._known
-        return self._known - scale * (_at_first_position(self._node._saved_input) - mean)  # any position tells it
+        return self._known - scale * (at_first_position(self._node._saved_input) - mean)  # any position tells it
 
 
-class _Relu:
-    """What a ReLU returned, and keeps."""
-
-    def __init__(self, node: Node) -> None:
-        self.channels: int = node._raw_saved_result.data.shape[1]
-        self._node = node
-
-    def dot(self, gradient: Tensor) -> Tensor:
-        return _dot(gradient, self.value())
-
-    def value(self) -> Tensor:
-        result: Tensor = self._node._saved_result
-        return result
-
-
-def _is_there(saved: Any, like: Tensor) -> bool:
+def _is_there(saved: Any, like: Tensor, *, resized: bool = False) -> bool:
     """Whether a tensor that is kept is kept as such: hooks may have moved it away, or dropped it.
 
     Those of torch's checkpointing count the tensors, in the first run and when it runs again.
@@ -123,15 +138,6 @@ def _is_there(saved: Any, like: Tensor) -> bool:
         return False
     if not isinstance(data, Tensor) or (data.dtype, data.device) != (like.dtype, like.device):
         return False
+    if resized:
+        return data.dim() == like.dim() and data.shape[0] == like.shape[0]
     return data.shape[:1] + data.shape[2:] == like.shape[:1] + like.shape[2:]
-
-
-def _at_first_position(x: Tensor) -> Tensor:
-    return x[0].flatten(1)[:, 0]
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    if a.is_contiguous() and b.is_contiguous():
-        rows = a.shape[0] * a.shape[1]
-        return torch.bmm(a.view(rows, 1, -1), b.view(rows, -1, 1)).view(a.shape[:2])
-    return (a * b).flatten(2).sum(2)

@@ -14,6 +14,7 @@ from ..errors import ArgumentTypeError, InvalidArgumentError
 from .autograd import gated
 
 Form = Literal["identity", "standard"]
+Memory = Literal["keep", "recompute"]
 
 
 def check_reduction(reduction: object) -> None:
@@ -47,6 +48,15 @@ def check_form(init: object) -> None:
         raise InvalidArgumentError(f"init must be one of {', '.join(map(repr, get_args(Form)))}, got {init!r}")
 
 
+def check_memory(memory: object) -> None:
+    """Raise unless ``memory`` names one of the two ways to come by a feature in backward.
+
+    >>> check_memory("recompute")
+    """
+    if memory not in get_args(Memory):
+        raise InvalidArgumentError(f"memory must be one of {', '.join(map(repr, get_args(Memory)))}, got {memory!r}")
+
+
 class _ZeroConv2d(nn.Conv2d):
     """Starts as zeros; random values that zeros then overwrite would cost half the time of surgery."""
 
@@ -64,7 +74,11 @@ class SqueezeExcitation(nn.Module):
     ``fc2`` are 1x1 convolutions with bias, as in timm's ``SEModule`` and ``torchvision.ops.SqueezeExcitation``, so
     their keys and shapes agree.
 
-    Raises ``ArgumentTypeError`` or ``InvalidArgumentError`` for bad ``channels``, ``reduction`` or ``init``.
+    In training, what autograd keeps anyway replaces ``x`` in backward, where that is enough. ``memory="recompute"``
+    makes ``x`` again where a convolution made it, which costs the time of the convolution.
+
+    Raises ``ArgumentTypeError`` or ``InvalidArgumentError`` for bad ``channels``, ``reduction``, ``init`` or
+    ``memory``.
 
     >>> gate = SqueezeExcitation(64, reduction=4)
     >>> gate
@@ -78,12 +92,16 @@ class SqueezeExcitation(nn.Module):
     True
     """
 
+    memory: str = "keep"  # no Literal: torch.jit would not know it
+    _se_keeps_result = False  # whether what follows keeps the result anyway, and leaves it as it is
+
     def __init__(
         self,
         channels: int,
         reduction: int = 16,
         *,
         init: Form = "identity",
+        memory: Memory = "keep",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -94,7 +112,9 @@ class SqueezeExcitation(nn.Module):
             raise InvalidArgumentError(f"channels must be >= 1, got {channels}")
         check_reduction(reduction)
         check_form(init)
+        check_memory(memory)
         self.init: Form = init
+        self.memory = memory
         squeezed = squeezed_channels(channels, int(reduction))
         self.fc1 = nn.Conv2d(channels, squeezed, 1, device=device, dtype=dtype)
         self.fc2 = (nn.Conv2d if init == "standard" else _ZeroConv2d)(squeezed, channels, 1, device=device, dtype=dtype)
@@ -109,7 +129,14 @@ class SqueezeExcitation(nn.Module):
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             if isinstance(x, fx.Proxy):  # it does not tell its rank
                 return self._gate_flat(x, None)
-            output = gated(x, self.fc1, self.fc2, 2.0 if self.init == "identity" else 1.0)
+            output = gated(
+                x,
+                self.fc1,
+                self.fc2,
+                2.0 if self.init == "identity" else 1.0,
+                recompute=self.memory == "recompute",
+                keeps_result=self._se_keeps_result,
+            )
             if output is not None:
                 return output
         if x.dim() != 4:
@@ -136,12 +163,18 @@ class SqueezeExcitation(nn.Module):
         >>> SqueezeExcitation(64, init="standard").extra_repr()
         '64, init=standard'
         """
-        return f"{self.fc1.in_channels}, init={self.init}"
+        memory = ", memory=recompute" if self.memory == "recompute" else ""
+        return f"{self.fc1.in_channels}, init={self.init}{memory}"
 
 
 def mark_injected(gate: nn.Module, channels: int) -> None:
     """Note on a gate that ``se_inject.apply`` put it in, so that ``remove`` takes it out, and for how many channels."""
     vars(gate)["_se_channels"] = channels
+
+
+def mark_result_kept(gate: nn.Module) -> None:
+    """Note on a gate that autograd keeps its result for what follows, which leaves it as it is."""
+    vars(gate)["_se_keeps_result"] = True
 
 
 def injected_channels(module: nn.Module | None) -> int | None:

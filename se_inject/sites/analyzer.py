@@ -20,6 +20,7 @@ from .children import Children, has_own_forward, leaves_block
 from .existing_gates import has_gate, unreadable
 from .findings import Analysis, Finding, accept, called, named
 from .grouping import Entry, grouped
+from .kept_results import keeps_results
 from .output_gate import producer
 from .reasons import Reason, Refusal
 from .rules.candidate import Candidate
@@ -121,7 +122,8 @@ class BlockAnalyzer:
         if "" not in captured.asked:
             for targets in _alternatives(group, self.position):
                 if edits := placer.edits(targets):
-                    return replace(finding, edits=edits)
+                    uses = ((entry.flow, target.users) for entry, target in zip(group, targets, strict=True))
+                    return replace(finding, edits=edits, keeps_result=keeps_results(uses))
         path = self._common_producer(group, captured)
         if path is not None and not self.can_hold_gate(block.get_submodule(path)):
             path = None

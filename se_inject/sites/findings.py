@@ -53,6 +53,7 @@ class Finding:
     shape: tuple[Any, ...] | None = None  # which a tracer noted
     rank: int = 2  # the number of spatial dimensions
     handed_in: bool = False
+    keeps_result: bool = False  # whether the gated value is multiplied by a weight, for whose gradient it is kept
 
     @property
     def key(self) -> tuple[object, ...]:
