@@ -147,6 +147,16 @@ def test_gate_of_the_model_itself_is_refused():
         se_inject.apply(model, gate=lambda channels: model[0], where="1")
 
 
+def test_memory_that_a_gate_does_not_take_is_refused():
+    model = network()
+    with pytest.raises(se_inject.errors.InvalidArgumentError, match="memory='recompute' is for gate=\"se\""):
+        se_inject.apply(model, memory="recompute", gate="eca")
+    with pytest.raises(se_inject.errors.InvalidArgumentError, match="'keep', 'recompute'"):
+        se_inject.apply(model, memory="less")
+    assert not list(se_inject.gates(model))
+    assert str(next(gate for _, gate in se_inject.gates(se_inject.apply(model, memory="recompute")))).count("recompute")
+
+
 def test_reduction_that_a_gate_does_not_take_is_refused():
     with pytest.raises(ValueError, match="reduction=4 does not apply"):
         se_inject.apply(network(), reduction=4, gate="eca")

@@ -69,3 +69,8 @@ def test_bad_arguments(arguments, error):
 def test_bad_form():
     with pytest.raises(se_inject.errors.InvalidArgumentError, match="'identity', 'standard'"):
         SqueezeExcitation(8, init="sigmoid")
+
+
+def test_bad_memory():
+    with pytest.raises(se_inject.errors.InvalidArgumentError, match="'keep', 'recompute', got 'checkpoint'"):
+        SqueezeExcitation(8, memory="checkpoint")
