@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -176,6 +177,11 @@ def hooked_gate(model):
     return model
 
 
+def without_bias(model):
+    model.se.fc1.bias = None
+    return model
+
+
 def unchanged(model):
     return model
 
@@ -192,6 +198,7 @@ CASES = {
     "hook on the convolution": (Block, hooked("conv2"), "with the norm"),
     "hook on the gate": (Block, hooked("se"), "unchanged"),
     "hook in the gate": (Block, hooked_gate, "unchanged"),
+    "no bias in the gate": (Block, without_bias, "unchanged"),
     "computed weight": (Block, parametrized, "with the norm"),
 }
 
@@ -291,6 +298,56 @@ def test_compile_and_export(name):
         dynamic = {0: torch.export.Dim("samples", min=2, max=9)}
         program = torch.export.export(fast, (x,), dynamic_shapes=(dynamic,))
         assert_close(program.module(), model, torch.randn(3, 3, 96, 96))
+
+
+@pytest.mark.skipif(
+    torch.__version__ < (2, 7), reason="today's onnxscript does not translate the plain network's norms of torch 2.6"
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # of onnx
+def test_onnx(tmp_path):
+    import onnxruntime
+
+    model = awake(se_inject.apply(torchvision.models.resnet18()))
+    anything = torch.export.Dim.DYNAMIC
+    shapes = ({0: anything, 2: anything, 3: anything},)
+    x = torch.randn(2, 3, 64, 64)
+    nodes = {}
+    for name, exported in {"gated": model, "optimized": optimize(model)}.items():
+        with torch.no_grad():
+            program = torch.onnx.export(exported, (x,), dynamo=True, dynamic_shapes=shapes, verbose=False)
+        program.save(tmp_path / "model.onnx")
+        session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+        other = torch.randn(3, 3, 96, 64)
+        [output] = session.run(None, {session.get_inputs()[0].name: other.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(output), model(other), rtol=1e-4, atol=1e-4)
+        nodes[name] = len(program.model.graph)
+    assert nodes["optimized"] <= nodes["gated"]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # of torch
+def test_aot_inductor(tmp_path):
+    model = awake(se_inject.apply(Block()))
+    x = torch.randn(2, 8, 6, 6)
+    with torch.no_grad():
+        program = torch.export.export(optimize(model), (x,))
+        path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "model.pt2"))
+        assert_close(torch._inductor.aoti_load_package(path), model, x)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch.jit
+def test_a_copy_that_is_traced_takes_other_sizes():
+    model = awake(se_inject.apply(Block()))
+    with torch.no_grad():
+        traced = torch.jit.trace(optimize(model), torch.randn(2, 8, 6, 6))
+    assert_close(traced, model, torch.randn(3, 8, 9, 5))
+
+
+def test_no_sample():
+    model = awake(se_inject.apply(Block()))
+    with torch.no_grad():
+        assert optimize(model)(torch.empty(0, 8, 6, 6)).shape == (0, 24, 6, 6)
 
 
 def test_what_is_refused():

@@ -61,6 +61,8 @@ class Chains:
             return Chain(path, gate, why=f"it is a {type(gate).__name__}")
         if not all(map(_is_plain, gate.modules())):
             return Chain(path, gate, why="it has hooks or computed weights")
+        if gate.fc1.bias is None or gate.fc2.bias is None:
+            return Chain(path, gate, why="its layers have no bias")
         if gate not in self._owners:
             return Chain(path, gate, why=self._refusals.get(gate, "no forward that can be followed calls it"))
         owner, captured = self._owners[gate]
