@@ -1,10 +1,11 @@
-"""Time gated and optimized networks against the plain ones: ``python -m benchmarks.inference``, ten minutes.
+"""Time gated and optimized networks against the plain ones: ``python -m benchmarks.inference``, half an hour.
 
 Writes its section of docs/speed.md. ``--compiled`` times torch.compile with freezing instead.
 """
 
 import argparse
 import copy
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -27,6 +28,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 
 
+TWINS = {"resnet50": "seresnet50", "resnext50_32x4d": "seresnext50_32x4d"}
+
+
 def run(model: nn.Module, x: Tensor) -> None:
     with torch.no_grad():
         model(x)
@@ -37,8 +41,8 @@ def row(name: str, batch: int, memory_format: torch.memory_format, rounds: int, 
     plain = make().eval()
     models = {"plain": plain, "gated": se_inject.apply(copy.deepcopy(plain))}
     models["optimized"] = se_inject.optimize(models["gated"])
-    if name == "resnet50":
-        models["timm's SE"] = timm.create_model("seresnet50").eval()
+    if name in TWINS:
+        models["timm's SE"] = timm.create_model(TWINS[name]).eval()
     x = torch.randn(batch, 3, size, size).contiguous(memory_format=memory_format)
     for key, model in models.items():
         model.to(memory_format=memory_format)
@@ -46,27 +50,31 @@ def row(name: str, batch: int, memory_format: torch.memory_format, rounds: int, 
             models[key] = torch.compile(model)  # type: ignore[assignment]
     layout = "channels_last" if memory_format == torch.channels_last else "contiguous"
     found = ratios({key: partial(run, model, x) for key, model in models.items()}, rounds, f"{name}, {batch}")
-    return {"network": name, "batch": str(batch), "layout": layout, **found}
+    return {"network": name, "threads": str(torch.get_num_threads()), "batch": str(batch), "layout": layout, **found}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--compiled", action="store_true")
-    parser.add_argument("--seconds", type=float, default=12, help="of each row, about")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=11)
     flags = parser.parse_args()
-    torch.set_num_threads(1)
     if flags.compiled:
         torch._inductor.config.freezing = True
     rows = []
-    for name in flags.networks:
-        for memory_format in (torch.contiguous_format, torch.channels_last):
-            for batch in (1, 8):
-                rounds = max(5, int(flags.seconds / (0.4 * batch)))
-                rows.append(row(name, batch, memory_format, rounds, flags.compiled))
+    formats = (torch.contiguous_format, torch.channels_last)
+    for name, threads, memory_format, batch in itertools.product(flags.networks, flags.threads, formats, (1, 8)):
+        torch.set_num_threads(threads)
+        rounds = flags.rounds * (3 if batch == 1 else 1)
+        rows.append(row(name, batch, memory_format, rounds, flags.compiled))
     section = "Inference, compiled" if flags.compiled else "Inference"
     command = f"python -m benchmarks.inference{' --compiled' if flags.compiled else ''}"
-    write(section, f"`{command}`: forward in eval mode, as ratios to the plain network's time.", rows)
+    text = (
+        f"`{command}`: forward in eval mode; processor time, with quartiles, and wall time as ratios to the plain"
+        " network's."
+    )
+    write(section, text, rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Time find_sites and apply: against building the model, and per block as networks grow.
 
-Run ``python -m benchmarks.surgery``; about a minute on two cores. Both arms of a ratio alternate in one run, and
-medians are reported.
+Run ``python -m benchmarks.surgery``; about a minute. Both arms of a ratio alternate in one run, and medians are
+reported. Writes its sections of docs/speed.md.
 """
 
 import gc
@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 import torchvision
-from tabulate import tabulate
 from torch import Tensor, nn
 from tqdm import tqdm
 
 import se_inject
+
+from .measure import write
 
 
 class Block(nn.Module):
@@ -73,7 +74,7 @@ def inject(model: nn.Module) -> None:
     se_inject.apply(model)
 
 
-def against_construction(name: str, repeats: int) -> list[str]:
+def against_construction(name: str, repeats: int) -> dict[str, str]:
     build = getattr(torchvision.models, name)
     inject(build())  # imports and caches
     times = []
@@ -83,7 +84,12 @@ def against_construction(name: str, repeats: int) -> list[str]:
         times.append((built, injected))
     built, injected = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(b / a for a, b in times)
-    return [name, f"{built * 1e3:.0f} ms", f"{injected * 1e3:.0f} ms", f"{ratio:.2f}"]
+    return {
+        "network": name,
+        "construction": f"{built * 1e3:.0f} ms",
+        "find_sites + apply": f"{injected * 1e3:.0f} ms",
+        "ratio": f"{ratio:.2f}",
+    }
 
 
 KINDS: dict[str, Callable[[int], nn.Module]] = {
@@ -94,7 +100,7 @@ KINDS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def per_block(kind: str, sizes: tuple[int, ...], repeats: int) -> list[list[str]]:
+def per_block(kind: str, sizes: tuple[int, ...], repeats: int) -> list[dict[str, str]]:
     """Blocks of a kind, in growing numbers."""
     times: dict[int, list[float]] = {size: [] for size in sizes}
     for _ in tqdm(range(repeats), desc=f"{kind} blocks", leave=False):
@@ -104,20 +110,32 @@ def per_block(kind: str, sizes: tuple[int, ...], repeats: int) -> list[list[str]
             times[size].append(seconds(partial(inject, model))[0] / size)
     base = statistics.median(times[sizes[0]])
     medians = {size: statistics.median(values) for size, values in times.items()}
-    return [[kind, str(size), f"{medians[size] * 1e3:.2f} ms", f"{medians[size] / base:.2f}"] for size in sizes]
+    return [
+        {
+            "blocks": kind,
+            "number": str(size),
+            "per block": f"{medians[size] * 1e3:.2f} ms",
+            "to the fewest": f"{medians[size] / base:.2f}",
+        }
+        for size in sizes
+    ]
 
 
 def main() -> None:
-    models = [against_construction(name, 15) for name in ("resnet50", "resnet152")]
-    print(
-        tabulate(
-            models, headers=["model", "construction", "find_sites + apply", "ratio (target <= 0.20 for resnet152)"]
-        )
-    )
-    print()
+    torch.set_num_threads(1)
+    against = [against_construction(name, 15) for name in ("resnet50", "resnet152")]
     growth = [row for kind in list(KINDS)[:3] for row in per_block(kind, (50, 200, 1000), 5)]
     growth += per_block("one in the other", (25, 50, 100), 5)
-    print(tabulate(growth, headers=["blocks", "number", "per block", "ratio to the fewest"]))
+    write(
+        "Surgery",
+        "`python -m benchmarks.surgery`: `find_sites` and `apply`, against building the model, one thread.",
+        against,
+    )
+    write(
+        "Surgery of many blocks",
+        "The same command: `find_sites` and `apply` by block, as blocks grow in number.",
+        growth,
+    )
 
 
 if __name__ == "__main__":

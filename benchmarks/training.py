@@ -1,4 +1,4 @@
-"""Time and memory of a training step, gated against plain: ``python -m benchmarks.training``, five minutes.
+"""Time and memory of a training step, gated against plain: ``python -m benchmarks.training``, ten minutes.
 
 Writes its section of docs/speed.md.
 """
@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import se_inject
 
-from .inference import NETWORKS
+from .inference import NETWORKS, TWINS
 from .measure import ratios, write
 
 
@@ -45,13 +45,15 @@ def row(name: str, memory_format: torch.memory_format) -> dict[str, str]:
     make, size = NETWORKS[name]
     plain = make().train()
     models = {"plain": plain, "gated": se_inject.apply(copy.deepcopy(plain))}
-    if name == "resnet50":
-        models["timm's SE"] = timm.create_model("seresnet50").train()
+    if name == "inception_resnet_v2":  # whose gates follow convolutions without norms
+        models["recomputing"] = se_inject.apply(copy.deepcopy(plain), memory="recompute")
+    if name in TWINS:
+        models["timm's SE"] = timm.create_model(TWINS[name]).train()
     x = torch.randn(4, 3, size, size).contiguous(memory_format=memory_format)
     for model in models.values():
         model.to(memory_format=memory_format)
     layout = "channels_last" if memory_format == torch.channels_last else "contiguous"
-    found = ratios({key: partial(step, model, x) for key, model in models.items()}, 5, name)
+    found = ratios({key: partial(step, model, x) for key, model in models.items()}, 9, name)
     base = kept(plain, x)
     memory = {f"kept, {key}": f"{kept(model, x) / base:.3f}" for key, model in models.items() if key != "plain"}
     return {"network": name, "layout": layout, **found, **memory}
@@ -65,8 +67,8 @@ def main() -> None:
     formats = (torch.contiguous_format, torch.channels_last)
     rows = [row(name, memory_format) for name in flags.networks for memory_format in formats]
     text = (
-        "`python -m benchmarks.training`: forward and backward of 4 images, as ratios to the plain network's time, and"
-        " the bytes of activations that autograd keeps, as ratios to the plain network's."
+        "`python -m benchmarks.training`: forward and backward of 4 images, one thread; processor time, with quartiles,"
+        " and wall time as ratios to the plain network's, and so the bytes of activations that autograd keeps."
     )
     write("Training", text, rows)
 
