@@ -135,7 +135,7 @@ class SqueezeExcitation(nn.Module):
                 self.fc2,
                 2.0 if self.init == "identity" else 1.0,
                 recompute=self.memory == "recompute",
-                keeps_result=self._se_keeps_result,
+                keeps_result=self._se_keeps_result and not self._forward_hooks,  # which may change it
             )
             if output is not None:
                 return output

@@ -205,6 +205,12 @@ def test_a_branch_that_is_scaled_or_changed_in_place_has_its_gradients(way, memo
         torch.testing.assert_close(a, b)
 
 
+def test_a_hook_may_change_the_result_in_place():
+    model = se_inject.apply(Scaled("new"))
+    model.se.register_forward_hook(lambda gate, args, result: result.mul_(2))
+    assert all(g is not None for g in of_parameters(model, nn.Module.__call__, torch.randn(2, 8, 5, 5)))
+
+
 @pytest.mark.parametrize("name", ["convnext_tiny", "timm's convnext", "inception_v3", "inception_resnet_v2"])
 def test_gradients_of_whole_networks(name):
     torch.manual_seed(0)
