@@ -30,7 +30,11 @@ _GATING_NORMS: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm2d: GatingBatchNorm2d,
     nn.BatchNorm3d: GatingBatchNorm3d,
 }
-_MAKES_NEW = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.LayerNorm, nn.GroupNorm, *_GATING_NORMS)
+_MAKES_NEW: tuple[type[nn.Module], ...] = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear),
+    *(nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, *_GATING_NORMS),
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Sigmoid, nn.Tanh),
+)
 
 
 class OptimizedGate(NamedTuple):
@@ -92,15 +96,18 @@ def optimized_gates(model: nn.Module) -> tuple[OptimizedGate, ...]:
 
 def _form(chain: Chain) -> tuple[Form, tuple[nn.Module, ...], str]:
     """The form of a gate, with the layers that change for it."""
-    last, before = (*chain.layers, None, None)[:2]
+    if not chain.ways:
+        return "unchanged", (), chain.why
+    last, before = (*next(iter(chain.ways)), None, None)[:2] if len(chain.ways) == 1 else (None, None)
     if isinstance(last, _BatchNorm) and type(last) in _GATING_NORMS and last.running_mean is not None:
         if type(last) is nn.BatchNorm2d and type(before) is nn.Conv2d:
             return "with the convolution", (before, last), ""
         return "with the norm", (last,), ""
-    made_by = next((layer for layer in chain.layers if layer != "view"), None)
-    if made_by == "concat" or type(made_by) in _MAKES_NEW:
-        return "in place", (), ""
-    return "unchanged", (), chain.why or f"it follows a {type(made_by).__name__}"
+    for layers in chain.ways:
+        made_by = next((layer for layer in layers if layer != "view"), None)
+        if made_by != "operation" and (type(made_by) not in _MAKES_NEW or getattr(made_by, "inplace", False)):
+            return "unchanged", (), f"it follows a {type(made_by).__name__}"
+    return "in place", (), ""
 
 
 def _change(gate: nn.Module, form: Form, layers: tuple[nn.Module, ...]) -> None:

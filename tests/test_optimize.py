@@ -153,6 +153,84 @@ class Asks(Block):
         return self.short(x) + self.norm(y)
 
 
+class Functional(Block):
+    """A branch that ends in operations, not layers."""
+
+    def forward(self, x):
+        y = self.conv2(self.conv1(x).relu())
+        y = nn.functional.batch_norm(y, self.norm.running_mean, self.norm.running_var)
+        return self.short(x) + y
+
+
+class OptionalNorm(nn.Module):
+    """A convolution, and a norm if there is one, after a padding on some ways."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(16, 24, 3), nn.BatchNorm2d(24)
+
+    def forward(self, x):
+        if x.shape[-1] % 2 == 0:
+            x = nn.functional.pad(x, (0, 0, 0, 0))
+        x = nn.functional.pad(x, (1, 1, 1, 1))
+        if self.norm is None:
+            return self.conv(x)
+        return self.norm(self.conv(x))
+
+
+class Within(Block):
+    """A branch whose layers are inside a child."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.short(x) + self.inner(self.conv1(x).relu())
+
+
+class Activated(Block):
+    """A branch that ends in an activation."""
+
+    def __init__(self, activation):
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, x):
+        return self.short(x) + self.activation(self.norm(self.conv2(self.conv1(x).relu())))
+
+
+SEEN = []
+
+
+class Remembers(nn.Module):
+    """What it returns is read again later."""
+
+    def __init__(self, where):
+        super().__init__()
+        self.conv = nn.Conv2d(16, 24, 1)
+        self.where, self.last, self.all = where, None, {"last": None}
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.where == "attribute":
+            self.last = y
+        elif self.where == "dict":
+            self.all["last"] = y
+        else:
+            SEEN.append(y)
+        return y
+
+    def read(self):
+        return {"attribute": self.last, "dict": self.all["last"], "global": SEEN[-1] if SEEN else None}[self.where]
+
+
+class ReadsAgain(Within):
+    def forward(self, x):
+        y = self.short(x) + self.inner(self.conv1(x).relu())
+        return y, self.inner.read()
+
+
 def shared():
     model = nn.Sequential(Block(), nn.Conv2d(24, 8, 1), Block())
     model[2].norm = model[0].norm
@@ -192,6 +270,13 @@ CASES = {
     "asks for a class": (Asks, unchanged, "unchanged"),
     "by the number of samples": (BySize, unchanged, "unchanged"),
     "a layer of a Sequential": (InsideToo, unchanged, "with the norm"),
+    "operations": (Functional, unchanged, "in place"),
+    "several ways inside": (lambda: Within(OptionalNorm()), unchanged, "with the convolution"),
+    "activation": (lambda: Activated(nn.GELU()), unchanged, "in place"),
+    "activation in place": (lambda: Activated(nn.ReLU(inplace=True)), unchanged, "unchanged"),
+    "in an attribute": (lambda: ReadsAgain(Remembers("attribute")), unchanged, "unchanged"),
+    "in a dict": (lambda: ReadsAgain(Remembers("dict")), unchanged, "unchanged"),
+    "in a global": (lambda: ReadsAgain(Remembers("global")), unchanged, "unchanged"),
     "shared norm": (shared, unchanged, "unchanged"),
     "no statistics": (lambda: Block(track_running_stats=False), unchanged, "in place"),
     "hook on the norm": (Block, hooked("norm"), "unchanged"),

@@ -11,23 +11,24 @@ from ..gate.autograd import is_plain_call
 from ..gate.record import Gated
 from ..gate.squeeze_excitation import SqueezeExcitation, is_gate
 from ..graphs.layers import is_sequential
-from ..graphs.operations import is_a
+from ..graphs.operations import is_a, is_in_place
 from ..tracing.capture import Capture, capture
 from ..tracing.errors import UntraceableError
 from .children import has_own_forward
 
-Layer = nn.Module | str  # "concat", or "view" of what the next one makes
+Layer = nn.Module | str  # "operation" that makes a new tensor, or "view" of what the next one makes
+_MAKES_NEW = ("concat", "add", "subtract", "multiply", "divide", "convolution", "linear", "norm", "activation")
 _VIEWS = frozenset({"permute", "transpose", "contiguous", "movedim"})
 _PASSING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # in eval mode
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A gate with the layers before it, the last one first; without any, ``why`` tells."""
+    """A gate with the layers before it, the last one first, on each way; without any, ``why`` tells."""
 
     path: str
     gate: nn.Module
-    layers: tuple[Layer, ...] = ()
+    ways: frozenset[tuple[Layer, ...]] = frozenset()
     why: str = ""
 
 
@@ -68,6 +69,8 @@ class Chains:
         owner, captured = self._owners[gate]
         if self._calls[gate] != 1 or self._places[gate] != 1:
             return Chain(path, gate, why="it is called more than once")
+        if captured.is_partial:
+            return Chain(path, gate, why="not every way through its block is known")
         if captured.asked:
             return Chain(path, gate, why="its block asks for the classes of its layers")
         found: set[tuple[Layer, ...]] = set()
@@ -78,16 +81,17 @@ class Chains:
                 found.add(tuple(self._layers(calls[gate].args[0], owner)))
             else:
                 without.update(layer for module in calls for layer in module.modules())
-        if len(found) != 1 or any(layer in without for layer in next(iter(found))):
-            return Chain(path, gate, why="what is before it depends on the way through its block")
-        [layers] = found
-        return Chain(path, gate, layers, why="" if layers else "what it gates is not made by a known layer alone")
+        if any(layer in without for layers in found for layer in layers):
+            return Chain(path, gate, why="what is before it also runs on ways without it")
+        if not all(found):
+            return Chain(path, gate, why="what it gates is not made by a known layer alone")
+        return Chain(path, gate, frozenset(found))
 
     def _layers(self, node: object, owner: nn.Module) -> Iterator[Layer]:
         """The layers that make a value, the last one first, while each is used by the next one alone."""
-        while isinstance(node, fx.Node) and len(node.users) == 1:
-            if is_a("concat", node):
-                yield "concat"
+        while isinstance(node, fx.Node) and len(node.users) == 1 and "held" not in node.meta:
+            if any(is_a(kind, node) for kind in _MAKES_NEW) and not is_in_place(node):
+                yield "operation"
                 return
             if node.op in ("call_function", "call_method") and _name(node) in _VIEWS:
                 yield "view"
@@ -114,12 +118,12 @@ class Chains:
             return
         elif not has_own_forward(module):
             yield module
-        elif module in self._refusals or len(graphs := self._graphs(module)) != 1:
-            yield "end"
         else:
-            [output] = (node for node in graphs[0].nodes if node.op == "output")
-            yield from self._layers(output.args[0], module)
-            if not self._passes_through(output.args[0]):
+            outputs = [node.args[0] for graph in self._graphs(module) for node in graph.nodes if node.op == "output"]
+            ways = {tuple(self._layers(output, module)) for output in outputs}
+            if len(ways) == 1:
+                yield from next(iter(ways))
+            if len(ways) != 1 or not all(map(self._passes_through, outputs)):
                 yield "end"
 
     @staticmethod

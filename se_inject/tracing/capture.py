@@ -168,6 +168,8 @@ def _run_forward(run: Run, block_class: type[nn.Module], parameters: list[inspec
             run.bind(forward, "forward", False)
         result = perform(run, forward, tuple(args), kwargs)
         run.create_node("output", "output", (run.create_arg(result),), {})
+        del result, args, kwargs
+        run.mark_held()
     except (Exception, SystemExit, GeneratorExit) as error:  # the user's forward runs here
         raise _judged(run, error) from error
     if any(user.target not in _SHAPING for n in run.graph.nodes if "shape_only" in n.meta for user in n.users):

@@ -3,6 +3,7 @@
 import functools
 import sys
 import types
+import weakref
 from typing import Any
 
 import torch
@@ -56,13 +57,21 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         self.silent = 0  # the same in builtins that call back
         self._is_on_block = True
         self._running: list[FunctionText] = []
+        self._values: list[weakref.ref[Value]] = []
         self.package = type(block).__module__.partition(".")[0]
 
     # The graph
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A value of the graph."""
-        return Value(node, self)
+        value = Value(node, self)
+        self._values.append(weakref.ref(value))
+        return value
+
+    def mark_held(self) -> None:
+        """Mark the values that attributes, containers and globals still hold now that the forward has ended."""
+        for value in filter(None, (reference() for reference in self._values)):
+            value.node.meta["held"] = True
 
     def create_arg(self, a: Any) -> Any:
         """What stands in the graph for an argument of a call."""
@@ -107,7 +116,7 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         """What a function of that name makes of its arguments."""
 
         def function() -> None:
-            pass
+            value.node.meta["held"] = True
 
         function.__name__ = function.__qualname__ = name if name.isidentifier() else "call"
         return self.create_proxy("call_function", function, args, kwargs)  # type: ignore[return-value]
