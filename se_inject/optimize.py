@@ -18,9 +18,11 @@ from .gate.inference import (
     PassingGate,
     join,
 )
+from .gate.squeeze_excitation import SqueezeExcitation
 from .graphs.traced import traced_models
 from .sites.chains import Chain, Chains
 from .sites.wrapped import as_module
+from .surgery.frozen_norm import release
 from .training import gates
 
 Form = Literal["with the convolution", "with the norm", "in place", "unchanged"]
@@ -48,14 +50,15 @@ class OptimizedGate(NamedTuple):
 def optimize(model: nn.Module) -> nn.Module:
     """Return a copy of a gated model for inference, in which gates cost next to nothing; ``model`` stays as it is.
 
-    Outputs are within 1e-5 of the model's, relative, in float32. A gate after a batch norm is multiplied into the
+    Outputs are as exact as the model's own: within 1e-5 of them, relative, in float32, where the model's are so of the
+    exact ones. A gate after a batch norm is multiplied into the
     norm's scale and shift, and its mean is taken where that is cheapest; a gate after another layer, or after a concat,
     multiplies in place. Other gates stay as they are, and so do all where the input is of half precision or under
     autocast. ``optimized_gates`` tells which is which.
 
     The copy has the keys of the model, and can be compiled and exported. Weights are folded when it is made, and when
-    it loads a state dict, and the ways through forwards are those that the model's attributes choose then. It runs in
-    eval mode without gradients only, and raises ``InferenceOnlyError`` otherwise.
+    it loads a state dict, and the ways through forwards are those that the model's attributes choose then. Gates that
+    were changed run in eval mode without gradients only, and raise ``InferenceOnlyError`` otherwise.
 
     Raises ``NoGateError`` if there is no gate, ``InvalidArgumentError`` if the model cannot be copied,
     ``NotAModuleError`` or ``WrappedModelError``.
@@ -73,13 +76,18 @@ def optimize(model: nn.Module) -> nn.Module:
         changed = copy.deepcopy(model).eval()
     except (RuntimeError, TypeError, pickle.PicklingError) as error:
         raise InvalidArgumentError(f"the model cannot be copied: {first_line(error)}") from error
+    if not set(changed.modules()).isdisjoint(model.modules()):
+        raise InvalidArgumentError("the model cannot be copied: a module's __deepcopy__ returns the module itself")
+    for module in changed.modules():
+        release(module)  # in eval mode it is held anyway
     found = dict(gates(changed))
     if not found:
         raise NoGateError("the model has no gates; call se_inject.apply(model) first")
     chains = Chains(changed)
     changes = [(path, gate, *_form(chains.before(path, gate))) for path, gate in found.items()]
     for _, gate, form, layers, _ in changes:
-        _change(gate, form, layers)
+        if isinstance(gate, SqueezeExcitation):
+            _change(gate, form, layers)
     vars(changed)["_se_optimized"] = tuple(OptimizedGate(path, form, why) for path, _, form, _, why in changes)
     return changed
 
@@ -104,13 +112,14 @@ def _form(chain: Chain) -> tuple[Form, tuple[nn.Module, ...], str]:
             return "with the convolution", (before, last), ""
         return "with the norm", (last,), ""
     for layers in chain.ways:
-        made_by = next((layer for layer in layers if layer != "view"), None)
-        if made_by != "operation" and (type(made_by) not in _MAKES_NEW or getattr(made_by, "inplace", False)):
-            return "unchanged", (), f"it follows a {type(made_by).__name__}"
+        makers = (layer for layer in layers if layer != "view" and not getattr(layer, "inplace", False))
+        made_by = next(makers, None)
+        if made_by != "operation" and type(made_by) not in _MAKES_NEW:
+            return "unchanged", (), f"it follows a {type(layers[0] if made_by is None else made_by).__name__}"
     return "in place", (), ""
 
 
-def _change(gate: nn.Module, form: Form, layers: tuple[nn.Module, ...]) -> None:
+def _change(gate: SqueezeExcitation, form: Form, layers: tuple[nn.Module, ...]) -> None:
     if form == "unchanged":
         return
     gate.__class__ = PassingGate if layers else InPlaceGate

@@ -12,6 +12,7 @@ from .gate.squeeze_excitation import is_gate
 from .graphs.modes import updates_statistics
 from .graphs.traced import gate_paths, is_program, traced_models
 from .sites.qualified_names import join
+from .sites.wrapped import check_not_optimized
 from .source.subclass import set_class
 from .surgery.frozen_norm import HeldNorm, held_class
 from .surgery.gated_block import held_gated_class
@@ -68,8 +69,8 @@ def freeze_backbone(model: Model) -> Model:
     like follow the model's mode as before. Convert layers (``convert_sync_batchnorm``) before, not after. Returns
     ``model``.
 
-    Raises ``NoGateError`` if there is no gate, ``RewriteError`` if a layer's statistics cannot be frozen, and
-    ``NotAModuleError``.
+    Raises ``NoGateError`` if there is no gate, ``RewriteError`` if a layer's statistics cannot be frozen,
+    ``NotAModuleError``, and ``WrappedModelError`` for a copy that ``optimize`` made.
 
     >>> import se_inject
     >>> model = freeze_backbone(nn.Sequential(nn.BatchNorm2d(8), se_inject.SqueezeExcitation(8))).train()
@@ -79,6 +80,7 @@ def freeze_backbone(model: Model) -> Model:
     ['1.fc1.weight', '1.fc1.bias', '1.fc2.weight', '1.fc2.bias']
     """
     trained = set(gate_parameters(model))
+    check_not_optimized(model)
     in_gates = {module for _, gate in gates(model) for module in gate.modules()}
     held = [
         (module, _class_that_holds(path, module))

@@ -231,6 +231,137 @@ class ReadsAgain(Within):
         return y, self.inner.read()
 
 
+class AsksForNorm(Block):
+    def forward(self, x):
+        y = self.norm(self.conv2(self.conv1(x).relu()))
+        return self.short(x) + (y if type(self.norm) is nn.BatchNorm2d else 2 * y)
+
+
+class AsksForInner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = Block()
+
+    def forward(self, x):
+        return self.block(x) * (
+            1 if type(self.block.norm) is nn.BatchNorm2d and type(self.block.conv2) is nn.Conv2d else 2
+        )
+
+
+class CallsInside(nn.Module):
+    """Calls a block, and its layers in a way that is not followed."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = Block()
+
+    def forward(self, x):
+        y = self.block(x)
+        match x.dim():
+            case 4:
+                h = self.block.conv2(self.block.conv1(x).relu())
+        return y, self.block.norm(h)
+
+
+class CallsBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = Block()
+
+    def forward(self, x):
+        match x.dim():
+            case 4:
+                y = self.block(x)
+        return y
+
+
+class Tripled(nn.BatchNorm2d):
+    def __call__(self, x):
+        return 3 * super().__call__(x)
+
+
+class OwnCall(Block):
+    def __init__(self):
+        super().__init__()
+        self.norm = Tripled(24)
+
+
+class Keywords(Block):
+    def forward(self, x):
+        return self.short(x) + self.norm(input=self.conv2(input=self.conv1(x).relu()))
+
+
+class Doubles(nn.Dropout):
+    def forward(self, x):
+        return 2 * x.contiguous()
+
+
+class Reversed(nn.Sequential):
+    def __iter__(self):
+        return reversed(list(self._modules.values()))
+
+
+class Pick(nn.Module):
+    def forward(self, a, b):
+        return b.contiguous()
+
+
+class Second(Block):
+    """A branch that is a view of what is returned, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.pick = Pick()
+
+    def forward(self, x):
+        z = self.conv2(self.conv1(x).relu())
+        y = self.short(x) + self.pick(self.norm(z), z)
+        return y, z
+
+
+class Out(Block):
+    def forward(self, x):
+        y = self.norm(self.conv2(self.conv1(x).relu()))
+        memory = torch.empty_like(y)
+        return self.short(x) + torch.add(y, y, out=memory), memory
+
+
+class HeldInTraining(Block):
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.train()
+        return self
+
+
+class Wrapped(nn.Module):
+    """As adapters wrap a layer."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    @property
+    def weight(self):
+        return self.layer.weight
+
+    @property
+    def bias(self):
+        return self.layer.bias
+
+    def forward(self, x):
+        return self.layer(x) + 1
+
+
+def wrapped_fc(model):
+    model.se.fc1 = Wrapped(model.se.fc1)
+    return model
+
+
+def grouped_fc(model):
+    model.se.fc1 = nn.Conv2d(24, 8, 1, groups=4)
+    return model
+
+
 def shared():
     model = nn.Sequential(Block(), nn.Conv2d(24, 8, 1), Block())
     model[2].norm = model[0].norm
@@ -267,13 +398,26 @@ def unchanged(model):
 CASES = {
     "two users of the convolution": (TwoUsers, unchanged, "with the norm"),
     "two readers of the norm": (TwoReaders, unchanged, "unchanged"),
-    "asks for a class": (Asks, unchanged, "unchanged"),
+    "asks for the class of the convolution": (Asks, unchanged, "with the norm"),
+    "asks for the class of the norm": (AsksForNorm, unchanged, "unchanged"),
+    "asks for the class of another's norm": (AsksForInner, unchanged, "unchanged"),
+    "called by another that cannot be followed": (CallsInside, unchanged, "unchanged"),
+    "beside what cannot be followed": (CallsBlock, unchanged, "with the convolution"),
+    "own call": (OwnCall, unchanged, "unchanged"),
+    "keywords": (Keywords, unchanged, "unchanged"),
+    "own dropout": (lambda: Within(nn.Sequential(nn.Conv2d(16, 24, 1), Doubles())), unchanged, "in place"),
+    "own way through a Sequential": (lambda: Within(Reversed(nn.Conv2d(16, 24, 1), nn.Tanh())), unchanged, "unchanged"),
+    "view of another argument": (Second, unchanged, "unchanged"),
+    "written elsewhere": (Out, unchanged, "unchanged"),
+    "wrapped layer of the gate": (Block, wrapped_fc, "unchanged"),
+    "grouped layer of the gate": (Block, grouped_fc, "unchanged"),
+    "held in training mode": (HeldInTraining, unchanged, "unchanged"),
     "by the number of samples": (BySize, unchanged, "unchanged"),
     "a layer of a Sequential": (InsideToo, unchanged, "with the norm"),
     "operations": (Functional, unchanged, "in place"),
     "several ways inside": (lambda: Within(OptionalNorm()), unchanged, "with the convolution"),
     "activation": (lambda: Activated(nn.GELU()), unchanged, "in place"),
-    "activation in place": (lambda: Activated(nn.ReLU(inplace=True)), unchanged, "unchanged"),
+    "activation in place": (lambda: Activated(nn.ReLU(inplace=True)), unchanged, "in place"),
     "in an attribute": (lambda: ReadsAgain(Remembers("attribute")), unchanged, "unchanged"),
     "in a dict": (lambda: ReadsAgain(Remembers("dict")), unchanged, "unchanged"),
     "in a global": (lambda: ReadsAgain(Remembers("global")), unchanged, "unchanged"),
@@ -306,7 +450,7 @@ def test_what_cannot_be_proven_keeps_its_outputs(case):
         assert_equal_outputs(fast, model, torch.randn(samples, 8, 6, 6))
 
 
-@pytest.mark.parametrize("case", ["hook on the norm", "hook on the gate", "asks for a class", "shared norm"])
+@pytest.mark.parametrize("case", ["hook on the norm", "hook on the gate", "own call", "shared norm", "keywords"])
 def test_the_report_says_why(case):
     make, change, _ = CASES[case]
     fast = optimize(change(awake(se_inject.apply(make()))))
@@ -435,6 +579,66 @@ def test_no_sample():
         assert optimize(model)(torch.empty(0, 8, 6, 6)).shape == (0, 24, 6, 6)
 
 
+def test_after_training_the_gates_of_a_frozen_backbone():
+    model = se_inject.freeze_backbone(awake(se_inject.apply(torchvision.models.resnet18())).train())
+    fast = optimize(model)
+    assert forms(fast) == {"with the convolution"}
+    assert_close(fast, model.eval(), torch.randn(2, 3, 64, 64))
+
+
+def test_casts_and_moves_fold_again():
+    model = awake(se_inject.apply(Block()))
+    x = torch.randn(2, 8, 6, 6)
+    halved = copy.deepcopy(model).half()
+    assert_close(optimize(halved).float(), copy.deepcopy(halved).float(), x)
+    assert_close(optimize(model).half().float(), copy.deepcopy(model).half().float(), x)
+    assert_close(optimize(model).double(), copy.deepcopy(model).double(), x.double(), 1e-12)
+    with torch.device("meta"):
+        on_meta = optimize(copy.deepcopy(model).to("meta"))
+    on_meta.load_state_dict(copy.deepcopy(model).state_dict(), assign=True)
+    assert_close(on_meta, model, x)
+
+
+def test_other_weights_for_one_call_and_for_one_layer():
+    model, other = (awake(se_inject.apply(Block())) for _ in range(2))
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.3)
+    fast, x = optimize(model), torch.randn(2, 8, 6, 6)
+    with torch.no_grad():
+        theirs = {key: value.clone() for key, value in other.state_dict().items()}
+        torch.testing.assert_close(torch.func.functional_call(fast, theirs, (x,)), other(x), rtol=1e-4, atol=1e-5)
+    assert_close(fast, model, x)
+    for changed in (fast, model):
+        changed.se.fc1.load_state_dict(other.se.fc1.state_dict())
+    assert_close(fast, model, x)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own use of torch.jit
+def test_vmap_and_features_without_batch():
+    model = awake(se_inject.apply(Block()))
+    fast = optimize(model)
+    x = torch.randn(3, 2, 8, 6, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.func.vmap(fast)(x), torch.func.vmap(model)(x), rtol=1e-4, atol=1e-5)
+        for changed in (fast, model):
+            with pytest.raises(ValueError, match="expected 4D input"):
+                changed(x[0, 0])
+
+
+class CopiesItself(Block):
+    def __deepcopy__(self, memo):
+        return self
+
+
+@pytest.mark.parametrize("part", ["conv2", "norm", "se"])
+def test_a_part_in_training_mode_is_refused(part):
+    fast = optimize(awake(se_inject.apply(Block())))
+    getattr(fast, part).train()
+    with pytest.raises(InferenceOnlyError, match="eval"), torch.no_grad():
+        fast(torch.randn(2, 8, 6, 6))
+
+
 def test_what_is_refused():
     model = se_inject.apply(torchvision.models.resnet18()).eval()
     fast = optimize(model)
@@ -447,6 +651,10 @@ def test_what_is_refused():
     prune.l1_unstructured(pruned.conv2, "weight", 0.5)
     with pytest.raises(InvalidArgumentError, match="cannot be copied"):
         optimize(pruned)
+    with pytest.raises(InvalidArgumentError, match="__deepcopy__"):
+        optimize(se_inject.apply(CopiesItself()))
+    with pytest.raises(WrappedModelError, match="optimize"):
+        se_inject.freeze_backbone(fast)
     with pytest.raises(NotAModuleError):
         optimize(torchvision.models.resnet18)
     with pytest.raises(WrappedModelError, match="before it is traced"):

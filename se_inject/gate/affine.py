@@ -33,4 +33,13 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     if a.is_contiguous() and b.is_contiguous():
         rows = a.shape[0] * a.shape[1]
         return torch.bmm(a.view(rows, 1, -1), b.view(rows, -1, 1)).view(a.shape[:2])
-    return (a * b).flatten(2).sum(2)
+    return (a * b).sum(positions(a))
+
+
+def positions(x: Tensor) -> tuple[int, ...]:
+    """The dimensions of ``x`` of shape ``(N, C, *)`` after the channels.
+
+    >>> positions(torch.ones(1, 8, 4, 4))
+    (2, 3)
+    """
+    return tuple(range(2, x.dim()))

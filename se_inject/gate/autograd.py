@@ -1,12 +1,18 @@
 """The whole gate as one function of autograd, which keeps what is left of a feature, not the feature."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional
-from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 
 from .affine import affine, dot, spread
 from .kept import Kept, kept_of
@@ -55,10 +61,17 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        with torch.autocast(gradient.device.type, enabled=False) if under_autocast(gradient) else nullcontext():
+            return _Gate._gradients(ctx, gradient)
+
+    @staticmethod
+    def _gradients(ctx: Any, gradient: Tensor) -> Any:
         squeezed, hidden, excited, w1, b1, w2, b2, origin, result = ctx.saved_tensors
         if torch.is_grad_enabled():  # it is to be derived again
             if ctx.kept is None:
-                x = origin + (result / spread(ctx.factor * excited, result)).detach()
+                scale = spread(ctx.factor * excited.detach(), result)
+                # Where the scale is 0, nothing but the mean can matter.
+                x = origin + torch.where(scale == 0, spread(squeezed, result), result / scale).detach()
             else:
                 x = torch.cat([part.value() for part in ctx.kept], 1)
             inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (x, w1, b1, w2, b2)]
@@ -70,7 +83,7 @@ class _Gate(torch.autograd.Function):
             parts = torch.split(gradient, [part.channels for part in ctx.kept], 1)
             of_scale = torch.cat([part.dot(g) for part, g in zip(ctx.kept, parts, strict=True)], 1)
             of_fc2 = of_scale * ctx.factor * excited * (1 - excited)
-        of_fc1 = (of_fc2 @ w2) * (hidden > 0)
+        of_fc1 = torch.where(hidden > 0, of_fc2 @ w2, 0)
         of_mean = of_fc1 @ w1 * (gradient.shape[1] / gradient[0].numel())
         of_x = affine(gradient, ctx.factor * excited, of_mean)
         return of_x, of_fc1.T @ squeezed, of_fc1.sum(0), of_fc2.T @ hidden, of_fc2.sum(0), None, None, None
@@ -94,6 +107,9 @@ def _in_operations(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *,
     return x * spread(factor * torch.sigmoid(functional.linear(hidden, w2, b2)), x)
 
 
+_GLOBAL_HOOKS = (_global_forward_hooks, _global_forward_pre_hooks, _global_backward_hooks, _global_backward_pre_hooks)
+
+
 def _is_plain_training(x: Tensor, fc1: nn.Conv2d, fc2: nn.Conv2d) -> bool:
     """Whether backward follows, and nothing watches, moves or transforms what happens in between."""
     return (
@@ -107,8 +123,9 @@ def _is_plain_training(x: Tensor, fc1: nn.Conv2d, fc2: nn.Conv2d) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
         and not under_autocast(x)
-        and not (_global_forward_hooks or _global_forward_pre_hooks)
-        and all(_is_plain_layer(layer, x.dtype) for layer in (fc1, fc2))
+        and not any(_GLOBAL_HOOKS)
+        and x.dtype in (torch.float32, torch.float64)
+        and all(is_plain_layer(layer) and layer.weight.dtype == x.dtype for layer in (fc1, fc2))
     )
 
 
@@ -131,8 +148,15 @@ def is_plain_call(module: nn.Module) -> bool:
     return not any(hooks) and "forward" not in vars(module) and module._compiled_call_impl is None
 
 
-def _is_plain_layer(layer: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether calling a layer is a product with its weight and no more; hooks and parametrizations do more."""
-    if type(layer) is not nn.Conv2d or layer.bias is None or layer.weight.dtype != dtype:
+def is_plain_layer(layer: nn.Module) -> bool:
+    """Whether calling a layer of a gate is a product with its weight and no more; hooks and parametrizations do more.
+
+    >>> is_plain_layer(nn.Conv2d(8, 8, 1)), is_plain_layer(nn.Conv2d(8, 8, 1, groups=2))
+    (True, False)
+    """
+    if type(layer) is not nn.Conv2d or type(layer.weight) not in _PLAIN or type(layer.bias) not in _PLAIN:
         return False
-    return dtype in (torch.float32, torch.float64) and is_plain_call(layer)
+    return layer.groups == 1 and layer.kernel_size == (1, 1) and is_plain_call(layer)
+
+
+_PLAIN = (nn.Parameter, Tensor)

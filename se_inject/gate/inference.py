@@ -7,6 +7,7 @@ the map goes into the gate's first layer.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +22,19 @@ from .squeeze_excitation import SqueezeExcitation
 class ForInference:
     """What the changed layers of such a copy are known by."""
 
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Move or cast, and fold again, as folded weights that were cast before are less exact."""
+        super()._apply(*args, **kwargs)  # type: ignore[misc]
+        _fold_again(self, None)
+        return self
+
 
 class PassingGate(ForInference, SqueezeExcitation):
     """A gate whose work a layer before it does."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Pass on ``x``."""
+        _check(self)
         return x
 
 
@@ -35,6 +43,7 @@ class PassingBatchNorm2d(ForInference, nn.BatchNorm2d):
 
     def forward(self, z: Tensor) -> Tensor:
         """Pass on ``z``."""
+        _check(self)
         return z
 
 
@@ -57,11 +66,17 @@ class _Gating(ForInference):
     _se_norm: _BatchNorm  # not registered as children, which have their places already
     _se_gate: SqueezeExcitation
     _se_scale: Tensor
+    _se_folded: nn.Parameter | None  # the layer's weight then; ``functional_call`` gives it another one
 
     def _se_fold(self) -> None:
         """Compute the folded weights, and again when a state dict was loaded."""
         norm, gate = self._se_norm, self._se_gate
         assert norm.running_mean is not None and norm.running_var is not None
+        own: nn.Parameter | None = self.weight  # type: ignore[attr-defined]
+        vars(self)["_se_folded"] = own  # not as one more parameter
+        tensors = (norm.running_mean, gate.fc1.weight, *([] if own is None else [own]))
+        if len({tensor.device for tensor in tensors}) > 1:
+            return  # not all have been moved, or loaded, yet
         with torch.no_grad():
             scale = torch.rsqrt(norm.running_var.double() + norm.eps)
             if norm.weight is not None:
@@ -104,7 +119,7 @@ class GatingConv2d(_Gating, nn.Conv2d):
         """The convolution of ``x``, normalized and gated."""
         _check(self)
         z: Tensor = self._conv_forward(x, self.weight, self.bias)
-        if not _goes_together(z, self._se_scale):
+        if not _goes_together(z, self._se_scale) or z.dim() != 4 or self.weight is not self._se_folded:
             return self._se_in_two_steps(z)
         told_by = z
         if self._se_is_narrow:
@@ -129,7 +144,7 @@ class _GatingNorm(_Gating, _BatchNorm):
     def forward(self, z: Tensor) -> Tensor:
         """``z`` of shape ``(N, C, *)``, normalized and gated."""
         _check(self)
-        if not _goes_together(z, self._se_scale):
+        if not _goes_together(z, self._se_scale) or self.weight is not self._se_folded:
             return self._se_in_two_steps(z)
         return affine(z, *self._se_scale_and_shift(z))
 
@@ -159,26 +174,30 @@ def _goes_together(x: Tensor, weight: Tensor) -> bool:
     """Whether to compute norm and gate in one.
 
     Not where operations are noted down: compilers fuse the two by themselves, and files for other runtimes are smaller.
-    Nor in half precision, in which the other order of operations would tell.
+    Nor in half precision, in which the other order of operations would tell, nor where ``torch.func`` is at work.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return False
+    if x.dim() < 3 or x.numel() == 0 or torch._C._are_functorch_transforms_active():
         return False
     return x.dtype is weight.dtype and x.dtype in (torch.float32, torch.float64) and not under_autocast(x)
 
 
-def join(first: nn.Module, norm: nn.Module, gate: nn.Module) -> None:
+def join(first: nn.Module, norm: nn.Module, gate: SqueezeExcitation) -> None:
     """Let ``first``, of a class above, do the work of a norm (which may be itself) and of a gate."""
     assert isinstance(first, _Gating)
     vars(first).update(_se_norm=norm, _se_gate=gate)
     first._se_fold()
-    for module in {first, norm, gate}:
+    for module in {first, norm, gate, gate.fc1}:
         vars(module)["_se_first"] = first
         # After each, as any may be the last to be loaded.
         module.register_load_state_dict_post_hook(_fold_again)  # type: ignore[no-untyped-call]
 
 
-def _fold_again(module: nn.Module, _: object) -> None:
-    vars(module)["_se_first"]._se_fold()
+def _fold_again(module: object, _: object) -> None:
+    first = vars(module).get("_se_first")
+    if first is not None:
+        first._se_fold()
 
 
 def _check(layer: nn.Module) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .affine import dot
+from .affine import dot, positions, spread
 from .made_again import (
     Node,
     at_first_position,
@@ -29,6 +29,7 @@ class Kept(Protocol):
     """Some channels of a value, which can be told from what its node keeps."""
 
     channels: int
+    is_unwatched: bool  # whether autograd does not tell if it was changed in place
 
     def dot(self, gradient: Tensor) -> Tensor:
         """The sums over positions of the value times a gradient, ``(N, C)``."""
@@ -55,9 +56,24 @@ def kept_of(x: Tensor, *, recompute: bool = False) -> list[Kept] | None:
         if recompute and _is(node, "Convolution") and _is_there(node._raw_saved_input, x, resized=True):
             return [_Made(x.shape[1], made_by_convolution(node, x))]
         known = list(_of_parts(node, x))
+        if not _are_as_made(x, known):
+            return None
     except (AttributeError, RuntimeError):  # another torch, or changed in place since, which backward will tell
         return None
-    return known if sum(part.channels for part in known) == x.shape[1] else None
+    return known
+
+
+def _are_as_made(x: Tensor, parts: list[Kept]) -> bool:
+    """Whether channels are what poolings made, which nobody tells: a ReLU's node would tell of a change."""
+    if sum(part.channels for part in parts) != x.shape[1]:
+        return False
+    if not any(part.is_unwatched for part in parts):
+        return True
+    if x.device.type != "cpu":  # asking would wait for the device
+        return False
+    with torch.no_grad():
+        own = torch.split(x, [part.channels for part in parts], 1)
+        return all(torch.equal(p.value(), channels) for p, channels in zip(parts, own, strict=True) if p.is_unwatched)
 
 
 def _of_parts(node: Node, like: Tensor) -> Iterator[Kept]:
@@ -67,10 +83,12 @@ def _of_parts(node: Node, like: Tensor) -> Iterator[Kept]:
             yield from _of_parts(part, like)
     elif _is(node, "Relu") and _is_there(node._raw_saved_result, like):
         yield _Made(node._raw_saved_result.data.shape[1], lambda: node._saved_result)
-    elif _is(node, "MaxPool2DWithIndices") and _is_there(node._raw_saved_self, like, resized=True):
-        yield _Made(node._raw_saved_self.data.shape[1], partial(made_by_max_pool, node))
-    elif _is(node, "AvgPool2D") and _is_there(node._raw_saved_self, like, resized=True):
-        yield _Made(node._raw_saved_self.data.shape[1], partial(made_by_average_pool, node))
+    elif type(node).__name__ in _POOLS and like.dim() == 4 and _is_there(node._raw_saved_self, like, resized=True):
+        make = partial(_POOLS[type(node).__name__], node)
+        yield _Made(node._raw_saved_self.data.shape[1], make, is_unwatched=True)
+
+
+_POOLS = {"MaxPool2DWithIndicesBackward0": made_by_max_pool, "AvgPool2DBackward0": made_by_average_pool}
 
 
 def _is(node: Node, operation: str) -> bool:
@@ -80,8 +98,8 @@ def _is(node: Node, operation: str) -> bool:
 class _Made:
     """A value that a function makes again."""
 
-    def __init__(self, channels: int, make: Callable[[], Tensor]) -> None:
-        self.channels = channels
+    def __init__(self, channels: int, make: Callable[[], Tensor], *, is_unwatched: bool = False) -> None:
+        self.channels, self.is_unwatched = channels, is_unwatched
         self.value = make
 
     def dot(self, gradient: Tensor) -> Tensor:
@@ -89,43 +107,52 @@ class _Made:
 
 
 class _Norm:
-    """A batch norm's output, by its input, its statistics and its weights."""
+    """A batch norm's output, by its input, its statistics and its weights.
+
+    As they were: unlike the weight, of which autograd would tell, the others may change before backward.
+    """
+
+    is_unwatched = False
 
     def __init__(self, node: Node, output: Tensor) -> None:
         self.channels = output.shape[1]
         self._node = node
         self._bias = bias_of(node)
-        known = at_first_position(output) if self._bias is None else self._bias
-        self._known = known.detach().clone()  # as it is now: unlike a weight, a bias may change before backward
+        self._known = at_first_position(output) if self._bias is None else self._bias.detach().clone()[None]
+        if not node._saved_training:
+            mean, variance = node._saved_running_mean, node._saved_running_var
+            self._running = mean.clone(), torch.rsqrt(variance + node._saved_eps)
 
     def dot(self, gradient: Tensor) -> Tensor:
-        mean, scale = self._statistics()
-        if self._node._saved_weight is not None:
-            scale = scale * self._node._saved_weight
+        mean, scale = self._mean_and_scale()
         shift = self._bias_then(mean, scale) - mean * scale
-        return scale * dot(gradient, self._node._saved_input) + shift * gradient.flatten(2).sum(2)
+        return scale * dot(gradient, self._node._saved_input) + shift * gradient.sum(positions(gradient))
 
     def value(self) -> Tensor:
-        node, bias = self._node, self._bias
-        mean, scale = self._statistics()
-        weight, training = node._saved_weight, node._saved_training
-        if bias is None:
-            bias = self._bias_then(mean, scale if weight is None else scale * weight).detach()
-        means, variances = (None, None) if training else (node._saved_running_mean, node._saved_running_var)
-        h, eps = node._saved_input, node._saved_eps
-        return functional.batch_norm(h, means, variances, weight, bias, training, eps=eps)
-
-    def _statistics(self) -> tuple[Tensor, Tensor]:
-        """The means and the reciprocals of the standard deviations."""
-        node = self._node
+        node, h = self._node, self._node._saved_input
         if node._saved_training:
-            return node._saved_result1, node._saved_result2
-        return node._saved_running_mean, torch.rsqrt(node._saved_running_var + node._saved_eps)
+            normalized = functional.batch_norm(h, None, None, node._saved_weight, None, True, eps=node._saved_eps)
+        else:
+            mean, scale = self._running
+            normalized = (h - spread(mean[None], h)) * spread(scale[None], h)
+            if node._saved_weight is not None:
+                normalized = normalized * spread(node._saved_weight[None], h)
+        bias = self._bias_then(*self._mean_and_scale())
+        if self._bias is not None:
+            bias = self._bias + (bias - self._bias.detach())
+        return normalized + spread(bias, normalized)
+
+    def _mean_and_scale(self) -> tuple[Tensor, Tensor]:
+        """The means, and what the differences to them are multiplied by."""
+        node = self._node
+        mean, scale = (node._saved_result1, node._saved_result2) if node._saved_training else self._running
+        return mean, scale if node._saved_weight is None else scale * node._saved_weight.detach()
 
     def _bias_then(self, mean: Tensor, scale: Tensor) -> Tensor:
+        """The bias, ``(1, C)`` or ``(N, C)``: if it does not learn, autograd does not have it, and a position tells."""
         if self._bias is not None:
             return self._known
-        return self._known - scale * (at_first_position(self._node._saved_input) - mean)  # any position tells it
+        return self._known - scale * (at_first_position(self._node._saved_input) - mean)
 
 
 def _is_there(saved: Any, like: Tensor, *, resized: bool = False) -> bool:

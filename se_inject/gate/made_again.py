@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .affine import spread
+
 Node = Any  # of autograd's graph; torch makes the class, and with it the attributes, of each operation
 
 
@@ -33,7 +35,8 @@ def made_by_average_pool(node: Node) -> Tensor:
 def made_by_convolution(node: Node, output: Tensor) -> Callable[[], Tensor]:
     """A function that makes what a convolution made."""
     bias = bias_of(node)
-    then = at_first_position(output).clone() if bias is None else bias.detach().clone()
+    has_bias = node._saved_bias_sym_sizes_opt not in (None, (0,))
+    then = at_first_position(output) if bias is None else bias.detach().clone()
 
     def make() -> Tensor:
         made: Tensor = torch.ops.aten.convolution(
@@ -47,9 +50,11 @@ def made_by_convolution(node: Node, output: Tensor) -> Callable[[], Tensor]:
             node._saved_output_padding,
             node._saved_groups,
         )
-        if bias is None:  # there is none, or a frozen one: any position tells it
-            return made + (then - at_first_position(made)).view(-1, *[1] * (made.dim() - 2))
-        return made + (bias + (then - bias.detach())).view(-1, *[1] * (made.dim() - 2))
+        if not has_bias:
+            return made
+        if bias is None:  # a frozen one, which any position tells
+            return made + spread(then - at_first_position(made), made)
+        return made + spread((bias + (then - bias.detach()))[None], made)
 
     return make
 
@@ -65,9 +70,9 @@ def bias_of(node: Node) -> Tensor | None:
 
 
 def at_first_position(x: Tensor) -> Tensor:
-    """The values of all channels at the first position of the first sample of ``x``, without history.
+    """The values of all channels at the first position of each sample of ``x``, a copy without history.
 
     >>> at_first_position(torch.ones(2, 8, 4, 4)).shape
-    torch.Size([8])
+    torch.Size([2, 8])
     """
-    return x.detach()[0].flatten(1)[:, 0]
+    return x.detach().flatten(2)[:, :, 0].clone()

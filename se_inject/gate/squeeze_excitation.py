@@ -129,16 +129,17 @@ class SqueezeExcitation(nn.Module):
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             if isinstance(x, fx.Proxy):  # it does not tell its rank
                 return self._gate_flat(x, None)
-            output = gated(
-                x,
-                self.fc1,
-                self.fc2,
-                2.0 if self.init == "identity" else 1.0,
-                recompute=self.memory == "recompute",
-                keeps_result=self._se_keeps_result and not self._forward_hooks,  # which may change it
-            )
-            if output is not None:
-                return output
+            if type(self) is SqueezeExcitation:  # not of another formula
+                output = gated(
+                    x,
+                    self.fc1,
+                    self.fc2,
+                    2.0 if self.init == "identity" else 1.0,
+                    recompute=self.memory == "recompute",
+                    keeps_result=self._se_keeps_result and not self._forward_hooks,  # which may change it
+                )
+                if output is not None:
+                    return output
         if x.dim() != 4:
             return self._gate_flat(x, self.fc1.weight.dtype)
         # No AdaptiveAvgPool2d: with channels_last under autocast it has produced NaNs in SE blocks.

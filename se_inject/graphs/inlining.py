@@ -60,7 +60,8 @@ def _is_join(graph: fx.Graph) -> bool:
     work = [node for node in graph.nodes if node.op not in ("placeholder", "output")]
     joins = [node for node in work if op_name(node) in ADD | CAT]
     is_returned = graph.output_node().args[0] in joins
-    return is_returned and all(node in joins or op_name(node) == "getitem" for node in work)
+    are_of_several = all(len(node.all_input_nodes) == 2 for node in joins if op_name(node) in ADD)
+    return is_returned and are_of_several and all(node in joins or op_name(node) == "getitem" for node in work)
 
 
 def _join_of(call: fx.Node, owner: nn.Module, graphs_of: GraphsOf) -> fx.Graph | None:

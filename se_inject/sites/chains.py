@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from ..gate.autograd import is_plain_call
+from ..gate.autograd import is_plain_call, is_plain_layer
 from ..gate.record import Gated
 from ..gate.squeeze_excitation import SqueezeExcitation, is_gate
 from ..graphs.layers import is_sequential
@@ -15,11 +15,12 @@ from ..graphs.operations import is_a, is_in_place
 from ..tracing.capture import Capture, capture
 from ..tracing.errors import UntraceableError
 from .children import has_own_forward
+from .nameable import nameable
 
 Layer = nn.Module | str  # "operation" that makes a new tensor, or "view" of what the next one makes
 _MAKES_NEW = ("concat", "add", "subtract", "multiply", "divide", "convolution", "linear", "norm", "activation")
 _VIEWS = frozenset({"permute", "transpose", "contiguous", "movedim"})
-_PASSING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # in eval mode
+_PASSING = frozenset({nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d})  # in eval mode
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,22 @@ class Chains:
         self._owners: dict[nn.Module, tuple[nn.Module, Capture]] = {}
         self._calls: Counter[nn.Module] = Counter()  # in how many forwards a module is called, and how often in each
         self._refusals: dict[nn.Module, str] = {}
+        self._asked: set[nn.Module] = set()  # whose classes make a difference
         for _, module in model.named_modules():
             if (has_own_forward(module) and not is_gate(module)) or isinstance(module, Gated):
                 self._read(module)
 
     def _read(self, module: nn.Module) -> None:
         try:
+            if type(module).__call__ is not nn.Module.__call__:
+                raise UntraceableError("its class has a __call__ of its own")
             captured = capture(type(module), vars(module), module)
         except UntraceableError as error:
-            self._refusals.update(dict.fromkeys(module.children(), f"a forward around it cannot be followed: {error}"))
+            self._refusals.update(dict.fromkeys(nameable(module), f"a forward around it cannot be followed: {error}"))
             return
+        self._asked.update(module.get_submodule(path) for path in captured.asked if path)
+        if "" in captured.asked:
+            self._asked.update((module, *module.children()))
         calls: Counter[nn.Module] = Counter()
         for graph in captured.graphs:
             calls |= Counter(_called(node, module) for node in graph.nodes if node.op == "call_module")
@@ -60,25 +67,25 @@ class Chains:
         """The chain of a gate."""
         if type(gate) is not SqueezeExcitation:
             return Chain(path, gate, why=f"it is a {type(gate).__name__}")
-        if not all(map(_is_plain, gate.modules())):
-            return Chain(path, gate, why="it has hooks or computed weights")
-        if gate.fc1.bias is None or gate.fc2.bias is None:
-            return Chain(path, gate, why="its layers have no bias")
-        if gate not in self._owners:
+        if not _is_plain(gate) or not (is_plain_layer(gate.fc1) and is_plain_layer(gate.fc2)):
+            return Chain(
+                path, gate, why="it has hooks, computed weights, or other layers than 1x1 convolutions with bias"
+            )
+        if gate in self._refusals or gate not in self._owners:
             return Chain(path, gate, why=self._refusals.get(gate, "no forward that can be followed calls it"))
         owner, captured = self._owners[gate]
         if self._calls[gate] != 1 or self._places[gate] != 1:
             return Chain(path, gate, why="it is called more than once")
         if captured.is_partial:
             return Chain(path, gate, why="not every way through its block is known")
-        if captured.asked:
-            return Chain(path, gate, why="its block asks for the classes of its layers")
+        if owner in self._asked or gate in self._asked:
+            return Chain(path, gate, why="a forward asks for its class, or that of its block")
         found: set[tuple[Layer, ...]] = set()
         without: set[nn.Module] = set()  # what runs on ways without the gate
         for graph in captured.graphs:
             calls = {_called(node, owner): node for node in graph.nodes if node.op == "call_module"}
             if gate in calls:
-                found.add(tuple(self._layers(calls[gate].args[0], owner)))
+                found.add(tuple(self._layers(_only_argument(calls[gate]), owner)))
             else:
                 without.update(layer for module in calls for layer in module.modules())
         if any(layer in without for layers in found for layer in layers):
@@ -90,12 +97,12 @@ class Chains:
     def _layers(self, node: object, owner: nn.Module) -> Iterator[Layer]:
         """The layers that make a value, the last one first, while each is used by the next one alone."""
         while isinstance(node, fx.Node) and len(node.users) == 1 and "held" not in node.meta:
-            if any(is_a(kind, node) for kind in _MAKES_NEW) and not is_in_place(node):
+            if any(is_a(kind, node) for kind in _MAKES_NEW) and not is_in_place(node) and "out" not in node.kwargs:
                 yield "operation"
                 return
             if node.op in ("call_function", "call_method") and _name(node) in _VIEWS:
                 yield "view"
-            elif node.op == "call_module":
+            elif node.op == "call_module" and _only_argument(node) is not None:
                 module = _called(node, owner)
                 inside = list(self._inside(module))
                 yield from (layer for layer in inside if layer != "end")
@@ -103,18 +110,18 @@ class Chains:
                     return
             else:
                 return
-            node = node.args[0] if len(node.args) > 0 else None
+            node = node.args[0]
 
     def _inside(self, module: nn.Module, calls: int = 1) -> Iterator[Layer]:
         """The layers of a module, the last one first; "end" where it is not a chain of layers."""
         if not self._is_alone(module, calls):
             yield "end"
-        elif is_sequential(module):
+        elif is_sequential(module) and vars(nn.Sequential)["__iter__"] is getattr(type(module), "__iter__", None):
             for child in reversed(list(module.children())):
                 yield from (inside := list(self._inside(child, calls=0)))  # but for the Sequential, nobody calls it
                 if "end" in inside:
                     return
-        elif isinstance(module, _PASSING):
+        elif type(module) in _PASSING:
             return
         elif not has_own_forward(module):
             yield module
@@ -140,7 +147,9 @@ class Chains:
             return []
 
     def _is_alone(self, module: nn.Module, calls: int) -> bool:
-        return _is_plain(module) and self._places[module] == 1 and self._calls[module] == calls
+        """Whether a module in eval mode is called from one place, and nothing else has to do with it."""
+        is_apart = self._places[module] == 1 and module not in self._asked and module not in self._refusals
+        return _is_plain(module) and is_apart and not module.training and self._calls[module] == calls
 
 
 def _called(node: fx.Node, owner: nn.Module) -> nn.Module:
@@ -151,5 +160,11 @@ def _name(node: fx.Node) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
+def _only_argument(node: fx.Node) -> object:
+    """What a module is called with, if that is one value, without its name."""
+    return node.args[0] if len(node.args) == 1 and not node.kwargs else None
+
+
 def _is_plain(module: nn.Module) -> bool:
-    return is_plain_call(module) and not torch.nn.utils.parametrize.is_parametrized(module)
+    is_call = type(module).__call__ is nn.Module.__call__ and is_plain_call(module)
+    return is_call and not torch.nn.utils.parametrize.is_parametrized(module)

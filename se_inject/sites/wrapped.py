@@ -31,9 +31,17 @@ def as_module(model: object) -> nn.Module:
             f"the model is already wrapped or compiled ({type(model).__name__}): apply first, then wrap."
             " Call se_inject.apply on the module inside, before DDP, FSDP, DataParallel or torch.compile"
         )
+    check_not_optimized(model)
+    return model
+
+
+def check_not_optimized(model: nn.Module) -> None:
+    """Raise if a model is a copy for inference.
+
+    >>> check_not_optimized(nn.ReLU())
+    """
     if any(isinstance(module, ForInference) for module in model.modules()):
         raise WrappedModelError("the model is a copy that se_inject.optimize made: use the model that it was made from")
-    return model
 
 
 _WRAPPERS = {

@@ -34,6 +34,13 @@ def held_class(original: Any) -> type[nn.Module]:
     return types.new_class(f"Held{original.__name__}", (HeldNorm, original), {}, lambda ns: ns.update(body))
 
 
+def release(module: nn.Module) -> None:
+    """Give a held layer its own class again; other modules stay as they are."""
+    original = type(module).__bases__[-1]
+    if isinstance(module, HeldNorm) and type(module) is held_class(original):
+        module.__class__ = original
+
+
 def _restore(original: type[nn.Module], *arguments: Any, **keywords: Any) -> nn.Module:
     cls = held_class(original)  # type: ignore[arg-type]
     return cls.__new__(cls, *arguments, **keywords)

@@ -70,8 +70,9 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
 
     def mark_held(self) -> None:
         """Mark the values that attributes, containers and globals still hold now that the forward has ended."""
-        for value in filter(None, (reference() for reference in self._values)):
-            value.node.meta["held"] = True
+        for reference in self._values:
+            if (value := reference()) is not None:
+                value.node.meta["held"] = True
 
     def create_arg(self, a: Any) -> Any:
         """What stands in the graph for an argument of a call."""
@@ -116,7 +117,7 @@ class Run(Questions, Methods, Environment, Loops, fx.Tracer):
         """What a function of that name makes of its arguments."""
 
         def function() -> None:
-            value.node.meta["held"] = True
+            pass
 
         function.__name__ = function.__qualname__ = name if name.isidentifier() else "call"
         return self.create_proxy("call_function", function, args, kwargs)  # type: ignore[return-value]
