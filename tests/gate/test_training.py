@@ -388,3 +388,184 @@ def test_on_the_meta_device():
     model(x).sum().backward()
     with torch.inference_mode():
         assert se_inject.optimize(model)(x).is_meta
+
+
+def both(run):
+    """What a function makes of the gate, and of the formula."""
+    found = []
+    for apply in (SqueezeExcitation.__call__, formula):
+        torch.manual_seed(0)
+        gate = SqueezeExcitation(16, memory="recompute").double()
+        nn.init.normal_(gate.fc2.weight)
+        found.append(run(gate, partial(apply, gate), torch.randn(3, 16, 4, 4, dtype=torch.double)))
+    return found
+
+
+def assert_same(run):
+    for ours, expected in zip(*both(run), strict=True):
+        torch.testing.assert_close(ours, expected, equal_nan=True)
+
+
+def of_gate(gate, y):
+    return torch.autograd.grad(y.pow(3).sum(), list(gate.parameters()))
+
+
+def test_statistics_that_change_between_forward_and_backward():
+    def run(gate, apply, x):
+        norm = nn.BatchNorm2d(16).double().eval()
+        y = apply(norm(x))
+        norm.train()(x)
+        return of_gate(gate, y)
+
+    assert_same(run)
+
+
+@pytest.mark.parametrize("make", [nn.BatchNorm2d, partial(nn.Conv2d, out_channels=16, kernel_size=1)])
+def test_a_bias_that_changes_before_a_second_derivative(make):
+    def run(gate, apply, x):
+        layer = make(16).double()
+        y = apply(layer(x))
+        with torch.no_grad():
+            layer.bias += 1
+        first = torch.autograd.grad(y.pow(3).sum(), list(gate.parameters()), create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in first), list(gate.parameters()))
+
+    assert_same(run)
+
+
+@pytest.mark.parametrize("pool", ["max_pool2d", "avg_pool2d"])
+def test_a_pooled_part_that_was_changed(pool):
+    def run(gate, apply, x):
+        x.requires_grad_()
+        pooled = getattr(nn.functional, pool)(x[:, :8], 3, 1, 1)
+        with torch.no_grad():
+            pooled.clamp_(max=0.1)
+        return of_gate(gate, apply(torch.cat([pooled, x[:, 8:].relu()], 1)))
+
+    assert_same(run)
+
+
+def test_a_pool_over_channels():
+    def run(gate, apply, x):
+        pooled = nn.functional.max_pool2d(x.flatten(2).requires_grad_(), (1, 2))
+        return of_gate(gate, apply(torch.cat([pooled, pooled.relu()], 2)))
+
+    assert_same(run)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_backward_under_autocast_is_exact(keeps):
+    def run(gate, apply, x):
+        if keeps:
+            mark_result_kept(gate)
+        float_x = x.float().requires_grad_()
+        feature = float_x * 1.5 if keeps else nn.functional.batch_norm(float_x, None, None, training=True)
+        gate.float()
+        y = apply(feature)
+        with torch.autocast("cpu", torch.bfloat16, enabled=apply.func is SqueezeExcitation.__call__):
+            return of_gate(gate, y)
+
+    for ours, expected in zip(*both(run), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_global_backward_hooks_run():
+    seen = []
+    handle = nn.modules.module.register_module_full_backward_hook(lambda module, *_: seen.append(type(module)))
+    try:
+        model = gated()
+        mark_result_kept(model[2])
+        model(X.clone().requires_grad_()).square().sum().backward()
+    finally:
+        handle.remove()
+    assert SqueezeExcitation in seen and seen.count(nn.Conv2d) == 4
+
+
+def test_a_saturated_gate_is_derived_twice():
+    def run(gate, apply, x):
+        mark_result_kept(gate)
+        gate.float()
+        with torch.no_grad():
+            gate.fc2.bias[0] = -120
+        y = apply(x.float().requires_grad_() * 1.5)
+        first = torch.autograd.grad(y.pow(3).sum(), list(gate.parameters()), create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in first), list(gate.parameters()))
+
+    for ours, expected in zip(*both(run), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("make", [nn.BatchNorm2d, partial(nn.Conv2d, out_channels=16, kernel_size=1)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_infinite_feature_stays_in_its_sample(make, bias):
+    def run(gate, apply, x):
+        layer = make(16).double().eval()
+        layer.bias.requires_grad_(False)
+        if not bias and isinstance(layer, nn.Conv2d):
+            layer.bias = None
+        with torch.no_grad():
+            x[0, 2, 0, 0] = float("inf")
+        x.requires_grad_()
+        return [torch.autograd.grad(apply(layer(x))[1].square().sum(), x)[0][1]]
+
+    assert_same(run)
+
+
+def test_batches_of_gradients():
+    def run(gate, apply, x):
+        y = apply(nn.BatchNorm2d(16).double()(x))
+        basis = torch.eye(y.numel(), dtype=torch.double)[:5].view(5, *y.shape)
+        return torch.autograd.grad(y, list(gate.parameters()), basis, is_grads_batched=True)
+
+    assert_same(run)
+
+
+def test_another_formula_or_layer_is_taken_as_it_is():
+    class Hard(SqueezeExcitation):
+        def _excite(self, squeezed):
+            return nn.functional.hardsigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
+
+    gates = [Hard(16), SqueezeExcitation(16)]
+    gates[1].fc1 = nn.Conv2d(16, 8, 1, groups=4)
+    for gate in gates:
+        nn.init.normal_(gate.fc2.weight)
+        feature = nn.BatchNorm2d(16)(torch.randn(2, 16, 4, 4))
+        output = gate(feature)
+        with torch.no_grad():
+            assert torch.equal(output, gate(feature.detach()))
+
+
+class ScalesInPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.rand(8, 1, 1))
+
+    def forward(self, x):
+        x *= self.gamma
+        return x
+
+
+class MaybeScales(ScalesInPlace):
+    on = True
+
+    def forward(self, x):
+        return x * self.gamma if self.on else x
+
+
+@pytest.mark.parametrize(("scale", "on"), [(ScalesInPlace, True), (MaybeScales, True), (MaybeScales, False)])
+def test_a_module_that_scales_may_change_its_input(scale, on):
+    class ScaledByModule(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.scale = nn.Conv2d(8, 8, 3, padding=1), scale()
+
+        def forward(self, x):
+            y = self.scale(self.conv(x))
+            y += x
+            return y
+
+    model = ScaledByModule()
+    model.scale.on = on
+    model = se_inject.apply(model)
+    model(torch.randn(2, 8, 5, 5)).square().sum().backward()
+    assert all(p.grad is not None for p in model.se.parameters())
