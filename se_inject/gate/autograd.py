@@ -31,8 +31,7 @@ def gated(
     if kept is None and not keeps_result:
         return None
     origin = _Origin.apply(x) if kept is None else None
-    weights = (fc1.weight.flatten(1), fc1.bias, fc2.weight.flatten(1), fc2.bias)
-    result: Tensor = _Gate.apply(x, *weights, factor, kept, origin)
+    result: Tensor = _Gate.apply(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, factor, kept, origin)
     return result
 
 
@@ -49,11 +48,11 @@ class _Gate(torch.autograd.Function):
         kept: list[Kept] | None,
         origin: Tensor | None,
     ) -> Tensor:
-        # As convolutions, like the layers themselves, so that outputs are the same to the bit as without gradients.
-        squeezed = x.flatten(2).mean(2)
-        hidden = torch.relu(functional.conv2d(squeezed[:, :, None, None], w1[:, :, None, None], b1))
-        excited = torch.sigmoid(functional.conv2d(hidden, w2[:, :, None, None], b2)).flatten(1)
-        hidden = hidden.flatten(1)
+        # As the gate itself does it, so that outputs are the same to the bit as without gradients.
+        squeezed = x.mean((2, 3), keepdim=True) if x.dim() == 4 else x.flatten(2).mean(2)[:, :, None, None]
+        hidden = torch.relu(functional.conv2d(squeezed, w1, b1))
+        excited = torch.sigmoid(functional.conv2d(hidden, w2, b2)).flatten(1)
+        squeezed, hidden = squeezed.flatten(1), hidden.flatten(1)
         result = x * spread(factor * excited, x)
         ctx.save_for_backward(squeezed, hidden, excited, w1, b1, w2, b2, origin, result if kept is None else None)
         ctx.factor, ctx.kept = factor, kept
@@ -83,10 +82,11 @@ class _Gate(torch.autograd.Function):
             parts = torch.split(gradient, [part.channels for part in ctx.kept], 1)
             of_scale = torch.cat([part.dot(g) for part, g in zip(ctx.kept, parts, strict=True)], 1)
             of_fc2 = of_scale * ctx.factor * excited * (1 - excited)
-        of_fc1 = torch.where(hidden > 0, of_fc2 @ w2, 0)
-        of_mean = of_fc1 @ w1 * (gradient.shape[1] / gradient[0].numel())
+        of_fc1 = torch.where(hidden > 0, of_fc2 @ w2.flatten(1), 0)
+        of_mean = of_fc1 @ w1.flatten(1) * (gradient.shape[1] / gradient[0].numel())
         of_x = affine(gradient, ctx.factor * excited, of_mean)
-        return of_x, of_fc1.T @ squeezed, of_fc1.sum(0), of_fc2.T @ hidden, of_fc2.sum(0), None, None, None
+        of_w1, of_w2 = (of_fc1.T @ squeezed).view(w1.shape), (of_fc2.T @ hidden).view(w2.shape)
+        return of_x, of_w1, of_fc1.sum(0), of_w2, of_fc2.sum(0), None, None, None
 
 
 class _Origin(torch.autograd.Function):
@@ -103,8 +103,8 @@ class _Origin(torch.autograd.Function):
 
 def _in_operations(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, factor: float) -> Tensor:
     """The gate in operations that autograd knows."""
-    hidden = torch.relu(functional.linear(x.flatten(2).mean(2), w1, b1))
-    return x * spread(factor * torch.sigmoid(functional.linear(hidden, w2, b2)), x)
+    hidden = torch.relu(functional.linear(x.flatten(2).mean(2), w1.flatten(1), b1))
+    return x * spread(factor * torch.sigmoid(functional.linear(hidden, w2.flatten(1), b2)), x)
 
 
 _GLOBAL_HOOKS = (_global_forward_hooks, _global_forward_pre_hooks, _global_backward_hooks, _global_backward_pre_hooks)

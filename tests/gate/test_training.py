@@ -211,7 +211,7 @@ def test_a_hook_may_change_the_result_in_place():
     assert all(g is not None for g in of_parameters(model, nn.Module.__call__, torch.randn(2, 8, 5, 5)))
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", "timm's convnext", "inception_v3", "inception_resnet_v2"])
+@pytest.mark.parametrize("name", ["timm's convnext", "inception_v3", "inception_resnet_v2"])
 def test_gradients_of_whole_networks(name):
     torch.manual_seed(0)
     plain = WITHOUT_MORE[name]() if name in WITHOUT_MORE else timm.create_model(name)
@@ -222,7 +222,7 @@ def test_gradients_of_whole_networks(name):
     for _ in range(2):
         model.zero_grad()
         torch.manual_seed(0)  # of dropout and stochastic depth
-        model(torch.ones(2, 3, 160, 160, dtype=torch.double).cumsum(2).sin()).square().sum().backward()
+        model(torch.ones(2, 3, 128, 128, dtype=torch.double).cumsum(2).sin()).square().sum().backward()
         found.append([p.grad for p in model.parameters()])
         for _, gate in se_inject.gates(model):
             gate.fc1.register_forward_hook(lambda *_: None)  # then autograd's own way is taken
@@ -346,8 +346,11 @@ def test_hooks_and_parametrizations_of_a_gates_layers_run():
     assert seen == ["fc1"] and all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("mode", [True, False])
-def test_outputs_are_the_same_with_and_without_gradients(mode):
+def test_outputs_are_the_same_with_and_without_gradients(mode, threads, request):
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(threads)
     for model in (gated(), gated().to(memory_format=torch.channels_last)):
         model[1].momentum = 0.0  # statistics stay, so that both runs have the same
         model.train(mode)
