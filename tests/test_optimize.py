@@ -46,7 +46,6 @@ def forms(fast):
 
 NETWORKS = {
     "resnet18": "with the convolution",
-    "resnext50_32x4d": "with the convolution",
     "mobilenet_v2": "with the convolution",
     "googlenet": "in place",
     "convnext_tiny": "in place",

@@ -22,7 +22,7 @@ RUN = """
         from torch.distributed import device_mesh, fsdp
         mesh = device_mesh.init_device_mesh("cpu", (2,))
         layers = [layer for block in model[1:] for layer in block.children()]
-        for module in (*layers, *model) if wrapper == "FSDP2 of layers" else model:
+        for module in (*layers, *model):
             fsdp.fully_shard(module, mesh=mesh)
         wrapped = fsdp.fully_shard(model, mesh=mesh)
     found = gradients(wrapped, inputs[rank::2])  # two steps, accumulated
@@ -77,18 +77,10 @@ def gradients(model, inputs):
 
 
 CANNOT_SHARD = not hasattr(torch.cpu.Stream, "record_event")
+needs_sharding = pytest.mark.skipif(CANNOT_SHARD, reason="this torch cannot shard on a CPU")
 
 
-@pytest.mark.parametrize(
-    "wrapper",
-    [
-        "DDP",
-        *(
-            pytest.param(name, marks=pytest.mark.skipif(CANNOT_SHARD, reason="this torch cannot shard on a CPU"))
-            for name in ("FSDP2 of blocks", "FSDP2 of layers")
-        ),
-    ],
-)
+@pytest.mark.parametrize("wrapper", ["DDP", pytest.param("FSDP2", marks=needs_sharding)])
 def test_gradients_over_two_processes(wrapper, tmp_path, pytestconfig):
     code = textwrap.dedent(RUN.format(root=str(pytestconfig.rootpath)))
     command = [sys.executable, "-W", "ignore", "-c", code]

@@ -132,9 +132,7 @@ def kept(model, x):
 
 WITHOUT_MORE = {
     "resnet50": torchvision.models.resnet50,
-    "resnext50": torchvision.models.resnext50_32x4d,
     "mobilenet_v2": torchvision.models.mobilenet_v2,
-    "googlenet": partial(torchvision.models.googlenet, aux_logits=False, init_weights=False),
     "inception_v3": partial(torchvision.models.inception_v3, aux_logits=False, init_weights=False),
     "convnext_tiny": torchvision.models.convnext_tiny,
     "timm's convnext": partial(timm.create_model, "convnext_atto"),
