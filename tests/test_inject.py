@@ -770,3 +770,22 @@ def test_gates_on_outputs_inside_a_branch_do_not_count_as_its_own():
     assert names(se_inject.apply(module))
     with pytest.raises(errors.AllGatedError):
         se_inject.apply(module)
+
+
+class Shift(nn.Identity):
+    def forward(self, x):
+        return x + 1
+
+
+def test_a_child_that_adds_a_number_is_no_join():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.shift = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), Shift()
+
+        def forward(self, x):
+            return x + self.shift(self.norm(self.conv(x)))
+
+    model, x = Block(), torch.randn(2, 8, 5, 5)
+    expected = model(x)
+    assert torch.equal(se_inject.apply(model)(x), expected)
