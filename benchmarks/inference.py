@@ -37,6 +37,7 @@ def run(model: nn.Module, x: Tensor) -> None:
 
 
 def row(name: str, batch: int, memory_format: torch.memory_format, rounds: int, compiled: bool) -> dict[str, str]:
+    torch.compiler.reset()  # or dynamo takes models of the same code for one that is compiled too often
     make, size = NETWORKS[name]
     plain = make().eval()
     models = {"plain": plain, "gated": se_inject.apply(copy.deepcopy(plain))}
