@@ -50,15 +50,16 @@ class OptimizedGate(NamedTuple):
 def optimize(model: nn.Module) -> nn.Module:
     """Return a copy of a gated model for inference, in which gates cost next to nothing; ``model`` stays as it is.
 
-    Outputs are as exact as the model's own: within 1e-5 of them, relative, in float32, where the model's are so of the
-    exact ones. A gate after a batch norm is multiplied into the
-    norm's scale and shift, and its mean is taken where that is cheapest; a gate after another layer, or after a concat,
-    multiplies in place. Other gates stay as they are, and so do all where the input is of half precision or under
-    autocast. ``optimized_gates`` tells which is which.
+    Outputs are within 1e-5 of the model's, relative, in float32; where the model's own rounding errors are larger, the
+    difference may be so, too. A gate after a batch norm is multiplied into the norm's scale and shift, and its mean is
+    taken where that is cheapest; a gate after another layer or operation that makes a new tensor multiplies in place.
+    Other gates stay as they are, and so do all where the input is of half precision or under autocast.
+    ``optimized_gates`` tells which is which.
 
-    The copy has the keys of the model, and can be compiled and exported. Weights are folded when it is made, and when
-    it loads a state dict, and the ways through forwards are those that the model's attributes choose then. Gates that
-    were changed run in eval mode without gradients only, and raise ``InferenceOnlyError`` otherwise.
+    The copy has the keys of the model, and can be compiled and exported. Weights are folded when it is made, cast or
+    moved, and when it loads a state dict, and the ways through forwards are those that the model's attributes choose
+    when it is made. Gates that were changed run in eval mode without gradients only, and raise ``InferenceOnlyError``
+    otherwise.
 
     Raises ``NoGateError`` if there is no gate, ``InvalidArgumentError`` if the model cannot be copied,
     ``NotAModuleError`` or ``WrappedModelError``.
@@ -84,7 +85,7 @@ def optimize(model: nn.Module) -> nn.Module:
     if not found:
         raise NoGateError("the model has no gates; call se_inject.apply(model) first")
     chains = Chains(changed)
-    changes = [(path, gate, *_form(chains.before(path, gate))) for path, gate in found.items()]
+    changes = [(path, gate, *_form(chains.before(gate))) for path, gate in found.items()]
     for _, gate, form, layers, _ in changes:
         if isinstance(gate, SqueezeExcitation):
             _change(gate, form, layers)

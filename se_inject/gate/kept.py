@@ -2,8 +2,8 @@
 
 A gate that multiplies its input would keep it for the gradient of the scale, which makes SE-ResNet-50 keep a quarter
 more than ResNet-50 does. But that gradient needs only the sum of the value times a gradient, by sample and channel; and
-the value is mostly a batch norm's output, an affine map of the norm's input, or a concat of what ReLUs return, and
-those are kept by the norm and the ReLUs for themselves.
+the value is mostly a batch norm's output, an affine map of the norm's input, or a concat of what ReLUs and poolings
+return, and those are kept, or can be made of what is kept, by the norm, the ReLUs and the poolings for themselves.
 """
 
 from collections.abc import Callable, Iterator

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import fx, nn
@@ -23,12 +23,9 @@ _VIEWS = frozenset({"permute", "transpose", "contiguous", "movedim"})
 _PASSING = frozenset({nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d})  # in eval mode
 
 
-@dataclass(frozen=True)
-class Chain:
-    """A gate with the layers before it, the last one first, on each way; without any, ``why`` tells."""
+class Chain(NamedTuple):
+    """The layers before a gate, the last one first, on each way; without any, ``why`` tells."""
 
-    path: str
-    gate: nn.Module
     ways: frozenset[tuple[Layer, ...]] = frozenset()
     why: str = ""
 
@@ -63,23 +60,21 @@ class Chains:
         self._calls += calls
         self._owners.update(dict.fromkeys(calls, (module, captured)))
 
-    def before(self, path: str, gate: nn.Module) -> Chain:
+    def before(self, gate: nn.Module) -> Chain:
         """The chain of a gate."""
         if type(gate) is not SqueezeExcitation:
-            return Chain(path, gate, why=f"it is a {type(gate).__name__}")
+            return Chain(why=f"it is a {type(gate).__name__}")
         if not _is_plain(gate) or not (is_plain_layer(gate.fc1) and is_plain_layer(gate.fc2)):
-            return Chain(
-                path, gate, why="it has hooks, computed weights, or other layers than 1x1 convolutions with bias"
-            )
+            return Chain(why="it has hooks, computed weights, or other layers than 1x1 convolutions with bias")
         if gate in self._refusals or gate not in self._owners:
-            return Chain(path, gate, why=self._refusals.get(gate, "no forward that can be followed calls it"))
+            return Chain(why=self._refusals.get(gate, "no forward that can be followed calls it"))
         owner, captured = self._owners[gate]
         if self._calls[gate] != 1 or self._places[gate] != 1:
-            return Chain(path, gate, why="it is called more than once")
+            return Chain(why="it is called more than once")
         if captured.is_partial:
-            return Chain(path, gate, why="not every way through its block is known")
+            return Chain(why="not every way through its block is known")
         if owner in self._asked or gate in self._asked:
-            return Chain(path, gate, why="a forward asks for its class, or that of its block")
+            return Chain(why="a forward asks for its class, or that of its block")
         found: set[tuple[Layer, ...]] = set()
         without: set[nn.Module] = set()  # what runs on ways without the gate
         for graph in captured.graphs:
@@ -89,10 +84,10 @@ class Chains:
             else:
                 without.update(layer for module in calls for layer in module.modules())
         if any(layer in without for layers in found for layer in layers):
-            return Chain(path, gate, why="what is before it also runs on ways without it")
+            return Chain(why="what is before it also runs on ways without it")
         if not all(found):
-            return Chain(path, gate, why="what it gates is not made by a known layer alone")
-        return Chain(path, gate, frozenset(found))
+            return Chain(why="what it gates is not made by a known layer alone")
+        return Chain(frozenset(found))
 
     def _layers(self, node: object, owner: nn.Module) -> Iterator[Layer]:
         """The layers that make a value, the last one first, while each is used by the next one alone."""
