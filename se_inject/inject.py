@@ -10,8 +10,9 @@ from torch import nn
 from .errors import InvalidArgumentError, NoGateError, RewriteError, WrappedModelError
 from .find import targets_to_gate
 from .gate.factory import Gate, GateMaker
+from .gate.marks import Injection, mark_injected, mark_result_kept
 from .gate.record import Gated, is_gated, originally
-from .gate.squeeze_excitation import Form, Memory, check_form, check_reduction, mark_injected, mark_result_kept
+from .gate.squeeze_excitation import Form, Memory, check_form, check_reduction
 from .graphs.modes import trains
 from .graphs.traced import Program, gate_paths, is_traced, traced_models
 from .sites.selection import Selection, Where
@@ -90,9 +91,13 @@ def apply(
     for target in targets_to_gate(changed, selection, position, example_inputs):
         planned.setdefault(target.block, []).append(target)
     changes: list[Callable[[], None]] = []
+    asked = (position, gate if isinstance(gate, str) else "", init, memory)
     for block, targets in planned.items():
         training = trains(block) if is_traced(block) else block.training
         gates = [(target.finding, _make_gate(target, reduction, maker).train(training)) for target in targets]
+        for target, (_, made) in zip(targets, gates, strict=True):
+            site = target.site
+            mark_injected(made, Injection(site.path, site.kind, site.node, site.channels, *asked))
         try:
             changes.append(plan(block, gates))
         except RewriteError as error:
@@ -181,7 +186,6 @@ def _make_gate(target: Target, reduction: int | Callable[[Site], int], maker: Ga
         like = torch.empty(0, device=like.device)
     with torch.inference_mode(False):  # parameters made in inference mode could never be trained
         gate = maker.make(target.site.channels, width, like=like, rank=target.finding.rank)
-    mark_injected(gate, target.site.channels)
     if target.finding.keeps_result:
         mark_result_kept(gate)
     return gate

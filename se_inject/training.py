@@ -7,8 +7,8 @@ from typing import TypeVar
 from torch import nn
 
 from .errors import NoGateError, NotAModuleError, RewriteError
+from .gate.marks import is_gate
 from .gate.record import Gated
-from .gate.squeeze_excitation import is_gate
 from .graphs.modes import updates_statistics
 from .graphs.traced import gate_paths, is_program, traced_models
 from .sites.qualified_names import join

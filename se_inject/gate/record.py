@@ -7,7 +7,7 @@ from torch import nn
 
 from ..source.edits import Edit
 from ..source.subclass import QuietSubclass
-from .squeeze_excitation import injected_channels
+from .marks import injection_of
 
 
 @dataclass(frozen=True)
@@ -85,4 +85,4 @@ def is_in_slot(gate: nn.Module) -> bool:
     >>> is_in_slot(nn.ReLU())
     False
     """
-    return injected_channels(gate) is not None and vars(gate).get("_se_in_slot", False)
+    return injection_of(gate) is not None and vars(gate).get("_se_in_slot", False)

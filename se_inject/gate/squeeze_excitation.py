@@ -3,9 +3,8 @@
 Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018, sections 3.1 (squeeze) and 3.2 (excitation).
 """
 
-from collections.abc import Iterator
 from numbers import Integral
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -72,7 +71,8 @@ class SqueezeExcitation(nn.Module):
     ``max(channels // reduction, 8)``. ``init="identity"`` has gate values ``2 * sigmoid(z)`` with ``fc2`` zero: exactly
     1.0 until trained. ``init="standard"`` has the paper's ``sigmoid(z)`` (section 3.2, equation 3). ``fc1`` and
     ``fc2`` are 1x1 convolutions with bias, as in timm's ``SEModule`` and ``torchvision.ops.SqueezeExcitation``, so
-    their keys and shapes agree.
+    their keys and shapes agree. A gate of the identity form has the buffer ``identity_form``, too, and neither form
+    loads the other's state dict.
 
     In training, what autograd keeps anyway replaces ``x`` in backward, where that is enough. ``memory="recompute"``
     makes ``x`` again where a convolution made it, which costs the time of the convolution.
@@ -113,12 +113,27 @@ class SqueezeExcitation(nn.Module):
         check_reduction(reduction)
         check_form(init)
         check_memory(memory)
-        self.init: Form = init
         self.memory = memory
         squeezed = squeezed_channels(channels, int(reduction))
         self.fc1 = nn.Conv2d(channels, squeezed, 1, device=device, dtype=dtype)
         self.fc2 = (nn.Conv2d if init == "standard" else _ZeroConv2d)(squeezed, channels, 1, device=device, dtype=dtype)
         self.fc2.__class__ = nn.Conv2d
+        self.set_form(init)
+
+    def set_form(self, form: Form) -> None:
+        """Make the gate one of that form; its weights stay as they are, so its values change.
+
+        >>> gate = SqueezeExcitation(8, init="standard")
+        >>> gate.set_form("identity")
+        >>> [key for key in gate.state_dict() if not key.startswith("fc")]
+        ['identity_form']
+        """
+        check_form(form)
+        self.init: Form = form
+        self._buffers.pop("identity_form", None)
+        if form == "identity":  # a key that tells; the standard form has exactly timm's
+            device = self.fc1.weight.device
+            self.register_buffer("identity_form", torch.ones((), dtype=torch.int64, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate ``x`` of shape ``(N, C, *)``; shape, dtype and memory format stay the same.
@@ -158,6 +173,19 @@ class SqueezeExcitation(nn.Module):
         scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
         return 2 * scale if self.init == "identity" else scale
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if f"{prefix}fc1.weight" in state_dict:
+            form = "identity" if f"{prefix}identity_form" in state_dict else "standard"
+            if form != self.init:
+                errors: list[str] = args[-1]
+                errors.append(
+                    f"{prefix.removesuffix('.') or 'the gate'} is of the {self.init} form, and the weights are of the"
+                    f" {form} form: load them into a model with gates of that form (se_inject.apply(model,"
+                    f" init={form!r})), and se_inject.convert that model"
+                )
+                return
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def extra_repr(self) -> str:
         """Channels and form, for ``print(model)``.
 
@@ -166,42 +194,3 @@ class SqueezeExcitation(nn.Module):
         """
         memory = ", memory=recompute" if self.memory == "recompute" else ""
         return f"{self.fc1.in_channels}, init={self.init}{memory}"
-
-
-def mark_injected(gate: nn.Module, channels: int) -> None:
-    """Note on a gate that ``se_inject.apply`` put it in, so that ``remove`` takes it out, and for how many channels."""
-    vars(gate)["_se_channels"] = channels
-
-
-def mark_result_kept(gate: nn.Module) -> None:
-    """Note on a gate that autograd keeps its result for what follows, which leaves it as it is."""
-    vars(gate)["_se_keeps_result"] = True
-
-
-def injected_channels(module: nn.Module | None) -> int | None:
-    """The channels of a gate that ``se_inject.apply`` put in, None for any other module.
-
-    >>> injected_channels(SqueezeExcitation(8))
-    """
-    return None if module is None else vars(module).get("_se_channels")
-
-
-def own_modules(module: nn.Module) -> Iterator[nn.Module]:
-    """A module and all below, without the gates that ``se_inject.apply`` put in: they must not change what is found.
-
-    >>> len(list(own_modules(nn.Sequential(nn.ReLU()))))
-    2
-    """
-    if injected_channels(module) is None:
-        yield module
-        for child in module.children():
-            yield from own_modules(child)
-
-
-def is_gate(module: nn.Module) -> bool:
-    """Whether a module is a gate: an injected one of any kind, or a ``SqueezeExcitation``.
-
-    >>> is_gate(SqueezeExcitation(8)), is_gate(nn.ReLU())
-    (True, False)
-    """
-    return isinstance(module, SqueezeExcitation) or injected_channels(module) is not None

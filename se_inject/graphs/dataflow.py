@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from ..gate.squeeze_excitation import own_modules
+from ..gate.marks import own_modules
 from .folded import Folded
 from .layers import GLOBAL_POOLS, flatten, is_conv, is_one, is_upsampling_layer, reduces
 from .operations import (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, fx, nn
 
-from ..gate.squeeze_excitation import injected_channels
+from ..gate.marks import injection_of
 from .flat import Constants, FlatGraph, attribute, flattened, is_interpreter
 from .folded import Folded
 from .operations import argument, is_a, op_name
@@ -157,7 +157,7 @@ def gate_of(node: fx.Node, owner: nn.Module) -> str | None:
     if is_interpreter(child):  # of a gate that was written out, when it was unflattened
         inside = [gate_of(n, child) for n in getattr(child, "graph", fx.Graph()).nodes if n.op == "call_function"]
         return inside[0] if inside and len(set(inside)) == 1 else None
-    return str(node.target) if injected_channels(child) is not None else None
+    return str(node.target) if injection_of(child) is not None else None
 
 
 def gate_nodes(traced: TracedGraph) -> Iterator[tuple[fx.Node, str]]:

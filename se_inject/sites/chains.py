@@ -8,8 +8,9 @@ import torch
 from torch import fx, nn
 
 from ..gate.autograd import is_plain_call, is_plain_layer
+from ..gate.marks import is_gate
 from ..gate.record import Gated
-from ..gate.squeeze_excitation import SqueezeExcitation, is_gate
+from ..gate.squeeze_excitation import SqueezeExcitation
 from ..graphs.layers import is_sequential
 from ..graphs.operations import is_a, is_in_place
 from ..tracing.capture import Capture, capture

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from torch import fx, nn
 
+from ..gate.marks import is_gate, own_modules
 from ..gate.record import originally
-from ..gate.squeeze_excitation import is_gate, own_modules
 from ..graphs.dataflow import Flow
 from ..graphs.inlining import expanded
 from ..graphs.layers import is_conv, is_sequential

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from ..gate.marks import own_modules
 from ..gate.names import numbered
-from ..gate.squeeze_excitation import own_modules
 from ..graphs.channels import Feature
 from ..graphs.dataflow import Flow
 from ..graphs.layers import is_conv

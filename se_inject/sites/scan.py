@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from ..gate.marks import injection_of, is_gate
 from ..gate.record import originally
-from ..gate.squeeze_excitation import injected_channels, is_gate
 from ..graphs.inlining import joins_its_inputs
 from ..graphs.layers import is_conv, is_sequential, rank
 from ..graphs.modes import quantization
@@ -70,7 +70,7 @@ class ModelScan:
             return target.site.channels
         there, above = self._modules.get(gate_path), self._modules.get(gate_path.rpartition(".")[0])
         several = there.children() if there is not None and type(there) in (nn.Module, nn.ModuleDict) else ()
-        return next((n for gate in (there, above, *several) if (n := injected_channels(gate)) is not None), None)
+        return next((known.channels for gate in (there, above, *several) if (known := injection_of(gate))), None)
 
     def _in_graphs(self, traced: nn.Module) -> set[str]:
         """The paths of the gates in a traced model."""

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import se_inject
 from se_inject import SqueezeExcitation
-from se_inject.gate.squeeze_excitation import mark_result_kept
+from se_inject.gate.marks import mark_result_kept
 
 needs_data = pytest.mark.skipif(
     not hasattr(torch._C._autograd.SavedTensor, "data"), reason="this torch does not tell what autograd keeps"

@@ -1,0 +1,61 @@
+"""Notes on gates: which of them ``se_inject.apply`` put in, and on which sites."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from .squeeze_excitation import SqueezeExcitation
+
+
+@dataclass(frozen=True)
+class Injection:
+    """What ``se_inject.apply`` was asked for when it put a gate in, as far as it tells that gate from others."""
+
+    block: str  # its path when the gate came
+    kind: str
+    node: str
+    channels: int
+    position: str
+    gate: str  # the name that was asked for, "" for a function of the user's
+    init: str
+    memory: str
+
+
+def mark_injected(gate: nn.Module, injection: Injection) -> None:
+    """Note on a gate that ``se_inject.apply`` put it in, so that ``remove`` takes it out."""
+    vars(gate)["_se_injection"] = injection
+
+
+def mark_result_kept(gate: nn.Module) -> None:
+    """Note on a gate that autograd keeps its result for what follows, which leaves it as it is."""
+    vars(gate)["_se_keeps_result"] = True
+
+
+def injection_of(module: nn.Module | None) -> Injection | None:
+    """What is noted on a gate that ``se_inject.apply`` put in, None for any other module.
+
+    >>> injection_of(SqueezeExcitation(8))
+    """
+    return None if module is None else vars(module).get("_se_injection")
+
+
+def own_modules(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and all below, without the gates that ``se_inject.apply`` put in: they must not change what is found.
+
+    >>> len(list(own_modules(nn.Sequential(nn.ReLU()))))
+    2
+    """
+    if injection_of(module) is None:
+        yield module
+        for child in module.children():
+            yield from own_modules(child)
+
+
+def is_gate(module: nn.Module) -> bool:
+    """Whether a module is a gate: an injected one of any kind, or a ``SqueezeExcitation``.
+
+    >>> is_gate(SqueezeExcitation(8)), is_gate(nn.ReLU())
+    (True, False)
+    """
+    return isinstance(module, SqueezeExcitation) or injection_of(module) is not None
