@@ -263,6 +263,13 @@ def test_a_network_of_equal_shapes_without_that_site(tmp_path):
         se_inject.load_gates(model, tmp_path / "gates.safetensors")
 
 
+def test_new_gates_do_not_come_behind_a_wrapper(tmp_path):
+    se_inject.save_gates(se_inject.apply(network()), tmp_path / "gates.safetensors")
+    model = nn.DataParallel(network())
+    with untouched(model), pytest.raises(WrappedModelError, match="apply first, then wrap"):
+        se_inject.load_gates(model, tmp_path / "gates.safetensors")
+
+
 def test_half_precision(tmp_path):
     model = trained(se_inject.apply(network()))
     se_inject.save_gates(model, tmp_path / "gates.safetensors")
