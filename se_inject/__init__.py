@@ -1,6 +1,7 @@
 """Squeeze-and-Excitation gates for any PyTorch network that has residual or Inception blocks."""
 
 from . import errors
+from .convert import convert
 from .find import find_sites
 from .gate.squeeze_excitation import SqueezeExcitation
 from .inject import apply, diff, remove
@@ -15,6 +16,7 @@ __all__ = [
     "Skipped",
     "SqueezeExcitation",
     "apply",
+    "convert",
     "diff",
     "errors",
     "find_sites",
