@@ -1,20 +1,21 @@
 """Which forward of a model calls which module, read once for the whole model."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import fx, nn
 
 from ..gate.autograd import is_plain_call, is_plain_layer
-from ..gate.marks import is_gate
 from ..gate.record import Gated
 from ..gate.squeeze_excitation import SqueezeExcitation
-from ..graphs.layers import is_sequential
+from ..graphs.layers import flatten, is_sequential
 from ..graphs.operations import SHAPE_ATTRIBUTES, is_a, op_name
 from ..tracing.cache import Fingerprints
 from ..tracing.capture import Capture, capture
 from ..tracing.errors import UntraceableError
+from ..tracing.module_proxies import MODULE_INTERNALS
 from .children import has_own_forward
 from .nameable import nameable
 
@@ -49,7 +50,8 @@ class Callers:
         for _, module in model.named_modules():
             # Forwards that iterate over a Sequential do not call it.
             is_run = is_sequential(module) and (module is model or self._calls[module] > 0)
-            if is_run or (has_own_forward(module) and not is_gate(module)) or isinstance(module, Gated):
+            is_authors = has_own_forward(module) and not isinstance(module, SqueezeExcitation)
+            if is_run or is_authors or isinstance(module, Gated):
                 self._read(module)
 
     def _read(self, module: nn.Module) -> None:
@@ -58,7 +60,8 @@ class Callers:
                 raise UntraceableError("its class has a __call__ of its own")
             captured = capture(type(module), vars(module), module)
         except UntraceableError as error:
-            self._refusals.update(dict.fromkeys(nameable(module), f"a forward around it cannot be followed: {error}"))
+            why = f"a forward around it cannot be followed: {error}"
+            self._refusals.update(dict.fromkeys((*nameable(module), *_unregistered(module)), why))
             return
         self._asked.update(module.get_submodule(path) for path in captured.asked if path)
         if "" in captured.asked:
@@ -76,7 +79,7 @@ class Callers:
     def call_of(self, gate: nn.Module) -> GateCall | str:
         """The only call of a gate, or why nothing can be said about it."""
         if type(gate) is not SqueezeExcitation:
-            return f"it is a {type(gate).__name__}"
+            return f"it is a {type(gate).__name__}, whose formula may be another one"
         if not is_plain(gate) or not (is_plain_layer(gate.fc1) and is_plain_layer(gate.fc2)):
             return "it has hooks, computed weights, or other layers than 1x1 convolutions with bias"
         if gate in self._refusals or gate not in self._owners:
@@ -115,6 +118,14 @@ class Callers:
     def is_asked(self, module: nn.Module) -> bool:
         """Whether the class of a module makes a difference to a forward."""
         return module in self._asked
+
+
+def _unregistered(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules that a module holds in attributes, in lists, for one, and that are not its children."""
+    for value in [value for name, value in vars(module).items() if name not in MODULE_INTERNALS]:
+        for held in value.values() if isinstance(value, dict) else flatten(value):
+            if isinstance(held, nn.Module):
+                yield from held.modules()
 
 
 def calls_in(graph: fx.Graph) -> list[fx.Node]:

@@ -19,6 +19,10 @@ Item = TypeVar("Item")
 Preference = Literal["first", "last"]
 
 
+# Their other argument, the size of the output, takes a loop that cannot be followed.
+_TRANSPOSED = (nn.ConvTranspose1d.forward, nn.ConvTranspose2d.forward, nn.ConvTranspose3d.forward)
+
+
 class NoPlaceError(Exception):
     """There is no place for a factor; the text says why."""
 
@@ -68,22 +72,37 @@ class Factors:
             raise NoPlaceError(f"it follows another gate, {self.shown(module)}")
         if not is_plain(module):
             raise NoPlaceError(f"{self.shown(module)} has hooks, a __call__ of its own, or weights that are computed")
+        if type(module).forward in _TRANSPOSED:
+            return self._inside_transposed(module)
         try:
             captured = self.callers.capture(module)
         except UntraceableError as error:
             raise NoPlaceError(f"the forward of {self.shown(module)} cannot be followed: {error}") from error
-        if captured.is_partial and has_own_forward(module):
+        if captured.is_partial:
             raise NoPlaceError(f"not every way through the forward of {self.shown(module)} is known")
         regions = [_Region(graph, module, self, prefer) for graph in captured.graphs]
         for region in regions:
             output = region.graph.output_node()
+            if isinstance(output.args[0], tuple | list | dict):
+                raise NoPlaceError(f"{self.shown(module)} returns several values")
             region.grow(output.args[0], output)
         inside = Inside(_agreed(r.weights for r in regions), _agreed(r.inputs for r in regions))
         for region in regions:
             region.check(inside.weights)
-        if inside.weights and not self.callers.is_alone(module):
-            raise NoPlaceError(f"{self.shown(module)} serves others, too: it is called, or held, in several places")
+        if inside.weights:
+            self._check_alone(module)
         return inside
+
+    def _inside_transposed(self, module: nn.Module) -> Inside:
+        weights = frozenset(Weight(module, name) for name, weight in module._parameters.items() if weight is not None)
+        if any(map(self.callers.readers, weights)):
+            raise NoPlaceError(f"the weights of {self.shown(module)} serve others, too")
+        self._check_alone(module)
+        return Inside(weights, frozenset())
+
+    def _check_alone(self, module: nn.Module) -> None:
+        if not self.callers.is_alone(module):
+            raise NoPlaceError(f"{self.shown(module)} serves others, too: it is called, or held, in several places")
 
     def shown(self, module: nn.Module) -> str:
         """A module's class and its path."""
@@ -179,6 +198,8 @@ class _Region:
     def _shown(self, node: fx.Node) -> str:
         if node.op == "call_module":
             return self._factors.shown(called(node, self._owner))
+        if not has_own_forward(self._owner):
+            return self._factors.shown(self._owner)  # a layer of torch
         places = [where(e.text.filename, e.span[0]) for e in node.meta.get("expressions", ())]
         name = op_name(node) or str(node.target)
         return f"{name} ({places[0]})" if places else f"{name} in {self._factors.shown(self._owner)}"

@@ -95,7 +95,7 @@ class _Memory:
         tensors = (
             tensor
             for _, module in model.named_modules(remove_duplicate=False)
-            for tensor in (*module._parameters.values(), *module._buffers.values())
+            for tensor in (*module._parameters.values(), *module._buffers.values(), *vars(module).values())
         )
         self._extents = [_extent(t) for t in tensors if type(t) in (nn.Parameter, Tensor) and t.layout == torch.strided]
 

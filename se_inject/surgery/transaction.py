@@ -47,6 +47,7 @@ def write(tensor: Tensor, value: Tensor) -> None:
     """
     with torch.inference_mode(tensor.is_inference()), torch.no_grad():
         tensor.copy_(value)
+    torch.clear_autocast_cache()  # which holds casts of what it was
 
 
 class _Snapshot:
