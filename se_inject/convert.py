@@ -6,7 +6,7 @@ from torch import nn
 
 from .errors import NoGateError, WrappedModelError
 from .gate.squeeze_excitation import Form, SqueezeExcitation, check_form
-from .graphs.traced import Program, gate_paths, traced_models
+from .graphs.traced import gate_paths, traced_models
 from .sites.wrapped import as_module
 from .surgery.forms import plan_forms
 from .surgery.transaction import change_all
@@ -39,9 +39,11 @@ def convert(model: Model, form: Form) -> Model:
     """
     check_form(form, "form")
     changed = as_module(model, "convert")
-    if isinstance(changed, Program) or any(map(_holds_gates, traced_models(changed).values())):
+    traced = list(traced_models(changed).values())
+    has_forms = any(isinstance(module, SqueezeExcitation) for module in changed.modules())
+    if traced and (not has_forms or any(map(_holds_gates, traced))):
         raise WrappedModelError("the model, or a part of it, is traced: convert the model before it is traced")
-    if not any(isinstance(module, SqueezeExcitation) for module in changed.modules()):
+    if not has_forms:
         others = {type(gate).__name__ for _, gate in gates(model)}
         what = f"gates that have a form, but {', '.join(sorted(others))}" if others else "gates"
         raise NoGateError(f"the model has no {what}; se_inject.apply(model) puts such gates in")

@@ -11,7 +11,7 @@ from ..gate.autograd import is_plain_call, is_plain_layer
 from ..gate.record import Gated
 from ..gate.squeeze_excitation import SqueezeExcitation
 from ..graphs.layers import flatten, is_sequential
-from ..graphs.operations import SHAPE_ATTRIBUTES, is_a, op_name
+from ..graphs.operations import SHAPE_ATTRIBUTES, argument, is_a, op_name
 from ..tracing.cache import Fingerprints
 from ..tracing.capture import Capture, capture
 from ..tracing.errors import UntraceableError
@@ -140,16 +140,24 @@ def called(node: fx.Node, owner: nn.Module) -> nn.Module:
 
 def weight_of(node: fx.Node, owner: nn.Module) -> Weight | None:
     """The weight whose values a node of its owner's forward reads."""
-    if node.op != "get_attr" or all(map(reads_shape, node.users)):
+    if node.op != "get_attr" or all(reads_shape(user, node) for user in node.users):
         return None
     path, _, name = str(node.target).rpartition(".")
     return Weight(owner.get_submodule(path), name)
 
 
-def reads_shape(node: fx.Node) -> bool:
-    """Whether a node reads the shape or the like of a value, not its numbers."""
-    is_attribute = op_name(node) == "getattr" and node.args[1] in SHAPE_ATTRIBUTES
-    return is_attribute or is_a("shape", node)
+def reads_shape(user: fx.Node, value: fx.Node) -> bool:
+    """Whether a user of a value reads its shape or the like, not its numbers."""
+    is_attribute = op_name(user) == "getattr" and user.args[1] in SHAPE_ATTRIBUTES
+    is_about_shape = is_attribute or op_name(user) == "len" or is_a("shape", user)
+    return is_about_shape and inputs_of(user).count(value) == 1 and argument(user, 0, "input") is value
+
+
+def inputs_of(node: fx.Node) -> list[fx.Node]:
+    """The values that a node uses, as often as it uses them."""
+    found: list[fx.Node] = []
+    fx.node.map_arg((node.args, node.kwargs), found.append)
+    return found
 
 
 def only_argument(node: fx.Node) -> object:

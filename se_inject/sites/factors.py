@@ -12,7 +12,18 @@ from ..graphs.operations import argument, op_name
 from ..graphs.scaling import ways_to_scale
 from ..source.locations import where
 from ..tracing.errors import UntraceableError
-from .callers import Callers, GateCall, Weight, called, calls_in, is_plain, only_argument, reads_shape, weight_of
+from .callers import (
+    Callers,
+    GateCall,
+    Weight,
+    called,
+    calls_in,
+    inputs_of,
+    is_plain,
+    only_argument,
+    reads_shape,
+    weight_of,
+)
 from .children import has_own_forward
 
 Item = TypeVar("Item")
@@ -186,8 +197,9 @@ class _Region:
         modules = {weight.module for weight in weights}
         for node in self.graph.nodes:
             if node in self._sources:
-                for user in node.users:
-                    if not (user in self.ends or reads_shape(user) or node in self._sources.get(user, ())):
+                for user in node.users.keys() - self.ends:
+                    is_accounted_for = inputs_of(user).count(node) == self._sources.get(user, []).count(node)
+                    if not (is_accounted_for or reads_shape(user, node)):
                         raise NoPlaceError(f"what {self._shown(node)} makes is used elsewhere, too")
             elif weight_of(node, self._owner) in weights:
                 raise NoPlaceError(f"{node.target} of {self._factors.shown(self._owner)} is used elsewhere, too")

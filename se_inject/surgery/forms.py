@@ -97,17 +97,21 @@ class _Memory:
             for _, module in model.named_modules(remove_duplicate=False)
             for tensor in (*module._parameters.values(), *module._buffers.values(), *vars(module).values())
         )
-        self._extents = [_extent(t) for t in tensors if type(t) in (nn.Parameter, Tensor) and t.layout == torch.strided]
+        self._extents = [_extent(t) for t in tensors if type(t) in (nn.Parameter, Tensor) and _has_memory(t)]
 
     def is_shared(self, tensor: Tensor) -> bool:
         """Whether more than one parameter or buffer has some of the memory of one, or some numbers have the same."""
+        if not _has_memory(tensor):
+            return False
         device, start, end = _extent(tensor)
         found = sum(place == device and first < end and start < last for place, first, last in self._extents)
         return found > 1 or tensor.numel() * tensor.element_size() > end - start
 
 
+def _has_memory(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_meta and tensor.numel() > 0
+
+
 def _extent(tensor: Tensor) -> tuple[torch.device, int, int]:
-    if tensor.is_meta or tensor.numel() == 0:
-        return tensor.device, 0, tensor.numel() * tensor.element_size()
     last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.device, tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
