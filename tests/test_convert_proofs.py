@@ -35,6 +35,10 @@ class Block(nn.Module):
         return self.short(x) + self.norm(self.before(x))
 
 
+def parameter(*shape):
+    return nn.Parameter(torch.randn(shape))
+
+
 def gated(forward=None, wrap=lambda model: model, **children):
     """A gated block with such a forward, and what ``wrap`` makes of it."""
     cls = Block if forward is None else type("Own", (Block,), {"forward": forward})
@@ -297,6 +301,11 @@ def inception_with_a_pool(self, x):
     return torch.cat([self.conv1(x), F.relu(self.short(x)), self.pool(x)], 1)
 
 
+def weight_by_size(self, x):
+    y = F.conv2d(self.conv1(x), self.weight)
+    return self.short(x) + self.se(y) if len(x) > 1 else y
+
+
 REFUSED = {
     "returned, too": (lambda: gated(returned_too), r"^se cannot .*norm\) makes is used elsewhere"),
     "held in an attribute": (lambda: gated(held), "used elsewhere|kept elsewhere"),
@@ -308,6 +317,10 @@ REFUSED = {
     "its weight is read by another": (lambda: gated(wrap=Reads), r"^block\.se .* serve others|serves others"),
     "called by what cannot be followed": (lambda: gated(wrap=Beside), "serves others|cannot be followed"),
     "called by what holds it in a list": (lambda: gated(wrap=Hidden), "serves others|cannot be followed"),
+    "a weight on a way without the gate": (
+        lambda: own(weight_by_size, weight=parameter(24, 16, 1, 1)),
+        "weight of Own",
+    ),
     "a number is added": (lambda: gated(plus_number), "made with 1"),
     "GELU": (lambda: gated(activated, act=nn.GELU()), r"GELU \(act\) does not pass on a factor of 2"),
     "ReLU6": (lambda: gated(activated, act=nn.ReLU6()), r"ReLU6 \(act\)"),
@@ -328,7 +341,7 @@ REFUSED = {
         "used elsewhere",
     ),
     "no affine norm": (lambda: gated(norm=nn.BatchNorm2d(24, affine=False)), r"BatchNorm2d \(norm\) does not"),
-    "no weights": (lambda: by_hand(nn.MaxPool2d(2)), "nothing in Sequential that has weights"),
+    "no weights": (lambda: by_hand(nn.MaxPool2d(2)), "it gates the input of Sequential"),
     "a computed weight": (lambda: gated(norm=Positive(24)), "does not pass on"),
     "parametrized": (
         lambda: gated(norm=nn.Identity(), wrap=changed(lambda m: parametrizations.weight_norm(m.conv2))),
@@ -351,7 +364,7 @@ REFUSED = {
     "a Sequential's layer": (in_a_sequential_too, "serves others"),
     "a pool in a concat": (
         lambda: gated(inception_with_a_pool, pool=nn.MaxPool2d(3, 1, 1)),
-        "nothing in SEOwn that has weights",
+        "it gates the input of SEOwn",
     ),
     "overflow": (
         lambda: gated(norm=nn.Identity(), wrap=set_weight("conv2", 4e4, torch.float16)),
@@ -492,10 +505,6 @@ class _InLoop(nn.Module):
         for step in self.steps:
             y = step(y)
         return x + y
-
-
-def parameter(*shape):
-    return nn.Parameter(torch.randn(shape))
 
 
 CONVERTED = {

@@ -66,7 +66,9 @@ class Factors:
             if node is not None:
                 region.grow(only_argument(node), node)
             if region.inputs:
-                raise NoPlaceError(f"nothing in {self.shown(call.owner)} that has weights makes what it gates")
+                raise NoPlaceError(
+                    f"it gates the input of {self.shown(call.owner)}, or what is made of it without weights"
+                )
         weights = _agreed(region.weights for region in regions if region.ends)
         for region in regions:
             region.check(weights)
