@@ -207,6 +207,31 @@ class Hidden(nn.Module):
         return y + self.others[0](y)
 
 
+class Holds(nn.Module):
+    """Calls a module that is none of its children."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.others = [other]
+
+    def forward(self, x):
+        return self.others[0](x)
+
+
+class HoldsUnreadable(Holds):
+    """The same in a way that cannot be followed."""
+
+    def forward(self, x):
+        match x.dim():
+            case 4:
+                x = self.others[0](x)
+        return x
+
+
+def beside(block, holds):
+    return nn.Sequential(block, holds(block.norm))
+
+
 class Shift(nn.Module):
     """A norm whose bias is not in the state dict."""
 
@@ -319,8 +344,10 @@ REFUSED = {
     "called by what holds it in a list": (lambda: gated(wrap=Hidden), "serves others|cannot be followed"),
     "a weight on a way without the gate": (
         lambda: own(weight_by_size, weight=parameter(24, 16, 1, 1)),
-        "weight of Own",
+        "weight in Own is used elsewhere|weight of Own is used elsewhere",
     ),
+    "called by what holds it and is beside it": (lambda: beside(gated(), Holds), "serves others"),
+    "called by what holds it and cannot be followed": (lambda: beside(gated(), HoldsUnreadable), "serves others"),
     "a number is added": (lambda: gated(plus_number), "made with 1"),
     "GELU": (lambda: gated(activated, act=nn.GELU()), r"GELU \(act\) does not pass on a factor of 2"),
     "ReLU6": (lambda: gated(activated, act=nn.ReLU6()), r"ReLU6 \(act\)"),
@@ -478,6 +505,17 @@ class Twice(nn.Module):
         return self.se2(self.b(x)) - self.se1(self.a(x))
 
 
+class Again(nn.Module):
+    """Calls a block twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.block, self.back = gated(), nn.Conv2d(24, 8, 1)
+
+    def forward(self, x):
+        return self.block(self.back(self.block(x)))
+
+
 class DropPath(nn.Module):
     def forward(self, x):
         if not self.training:
@@ -523,6 +561,8 @@ CONVERTED = {
     "products of matrices": lambda: own(products, matrix=parameter(24, 16)),
     "a shape that is read": lambda: own(asks_for_type_of_weight),
     "two gates": Twice,
+    "a block that is called twice": Again,
+    "a convolution that is made again": lambda: se_inject.apply(Block(norm=nn.Identity()), memory="recompute"),
     "a norm of buffers": lambda: gated(norm=torchvision.ops.FrozenBatchNorm2d(24)),
     "a norm with a ReLU": lambda: gated(norm=timm.layers.BatchNormAct2d(24)),
     "a norm over the last dimension": lambda: gated(norm=timm.layers.LayerNorm2d(24)),

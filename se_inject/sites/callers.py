@@ -72,6 +72,9 @@ class Callers:
         self._calls += calls
         self._owners.update(dict.fromkeys(calls, module))
         self._captures[module] = captured
+        names = {op_name(node) for graph in captured.graphs for node in graph.nodes}
+        strangers = [other for other in self._places if type(other).__name__ in names]
+        self._refusals.update(dict.fromkeys(strangers, f"a {type(module).__name__} may call it, and is not around it"))
         for graph in captured.graphs:
             for weight in filter(None, (weight_of(node, module) for node in graph.nodes)):
                 self._readers.setdefault(weight, set()).add(module)
