@@ -184,6 +184,17 @@ class Beside(nn.Module):
         return y, y
 
 
+class CallsToo(nn.Module):
+    """Calls a block, and a layer of it."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.block = inner
+
+    def forward(self, x):
+        return self.block(x), self.block.conv2(self.block.conv1(x))
+
+
 class Reads(nn.Module):
     """Calls a block, and reads a weight of it."""
 
@@ -326,6 +337,10 @@ def inception_with_a_pool(self, x):
     return torch.cat([self.conv1(x), F.relu(self.short(x)), self.pool(x)], 1)
 
 
+def functional_child(self, x):
+    return self.short(x) + self.se(F.conv2d(self.conv1(x).relu(), self.conv2.weight))
+
+
 def weight_by_size(self, x):
     y = F.conv2d(self.conv1(x), self.weight)
     return self.short(x) + self.se(y) if len(x) > 1 else y
@@ -348,6 +363,7 @@ REFUSED = {
     ),
     "called by what holds it and is beside it": (lambda: beside(gated(), Holds), "serves others"),
     "called by what holds it and cannot be followed": (lambda: beside(gated(), HoldsUnreadable), "serves others"),
+    "its weight is read, and another calls it": (lambda: CallsToo(own(functional_child)), "serves others"),
     "a number is added": (lambda: gated(plus_number), "made with 1"),
     "GELU": (lambda: gated(activated, act=nn.GELU()), r"GELU \(act\) does not pass on a factor of 2"),
     "ReLU6": (lambda: gated(activated, act=nn.ReLU6()), r"ReLU6 \(act\)"),
@@ -561,6 +577,7 @@ CONVERTED = {
     "products of matrices": lambda: own(products, matrix=parameter(24, 16)),
     "a shape that is read": lambda: own(asks_for_type_of_weight),
     "two gates": Twice,
+    "a weight of a layer that is not called": lambda: own(functional_child),
     "a block that is called twice": Again,
     "a convolution that is made again": lambda: se_inject.apply(Block(norm=nn.Identity()), memory="recompute"),
     "a norm of buffers": lambda: gated(norm=torchvision.ops.FrozenBatchNorm2d(24)),
