@@ -144,6 +144,10 @@ def gated_by_itself(self, x):
     return self.short(x) + y * torch.sigmoid(y)
 
 
+def rounded(self, x):
+    return self.short(x) + self.se(torch.div(self.norm(self.before(x)), 0.5, rounding_mode="floor"))
+
+
 def as_integers(self, x):
     return self.short(x) + self.norm(self.before(x)).to(torch.int32).float()
 
@@ -374,6 +378,7 @@ REFUSED = {
     "by its value": (lambda: gated(by_value), "used elsewhere"),
     "one of two": (lambda: gated(one_of_two, pair=Pair()), "Pair .pair. returns several values"),
     "sigmoid of itself": (lambda: gated(gated_by_itself), "used elsewhere|does not"),
+    "rounded": (lambda: own(rounded), "div .*does not pass on"),
     "as integers": (lambda: gated(as_integers), "to .*does not pass on"),
     "in place, and read": (
         lambda: own(in_place_and_read, scale=nn.Parameter(torch.ones(24, 1, 1))),
@@ -480,7 +485,8 @@ def by_keyword(self, x):
 
 
 def joined_and_split(self, x):
-    a, b = torch.cat([self.norm(self.before(x)), self.other(x)], 1).chunk(2, 1)
+    parts = torch.cat([self.norm(self.before(x)), self.other(x)], 1).chunk(2, 1)
+    a, b = torch.cat(parts, 1).chunk(2, 1)
     return self.short(x) + self.se(torch.cat([b, a[:, :8], a[:, 8:]], dim=1)[:, :24])
 
 

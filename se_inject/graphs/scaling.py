@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from .operations import argument, is_in_place, op_name
 
-_ALL = frozenset("cat concat concatenate stack add iadd add_ sub isub sub_ maximum minimum".split())
+_JOINS = frozenset("cat concat concatenate stack".split())
+_SUMS = frozenset("add iadd add_ sub isub sub_ maximum minimum".split())
 _PRODUCTS = frozenset("mul imul mul_ multiply multiply_ matmul bmm".split())
 _QUOTIENTS = frozenset("div div_ truediv itruediv divide".split())
 _FIRST = frozenset(
@@ -46,7 +47,7 @@ def ways_to_scale(node: fx.Node) -> list[list[Any]]:
     >>> ways_to_scale(graph.call_function(torch.sigmoid, (x,)))
     []
     """
-    if "out" in node.kwargs or not (node.op == "call_method" or is_known(node)):
+    if "out" in node.kwargs or not (node.op == "call_method" or _is_known(node)):
         return []
     name = op_name(node)
     if node.op == "call_function" and node.target in _WEIGHTS:
@@ -54,19 +55,21 @@ def ways_to_scale(node: fx.Node) -> list[list[Any]]:
         weight, bias = argument(node, at[0], "weight"), argument(node, at[1], "bias")
         return [] if weight is None else [[weight] if bias is None else [weight, bias]]
     first = argument(node, 0, "input", "tensors", "self")
-    if name in _ALL:
-        return [list(first)] if isinstance(first, list | tuple) else [[first, argument(node, 1, "other")]]
+    if name in _JOINS:
+        return [list(first) if isinstance(first, list | tuple) else [first]]
+    if name in _SUMS:
+        return [[first, argument(node, 1, "other")]]
     if name in _PRODUCTS:
         if is_in_place(node):  # what is changed is seen by all that hold it
             return [[first]]
         operands = [x for x in (first, argument(node, 1, "other", "mat2")) if isinstance(x, fx.Node)]
         return [[x] for x in sorted(operands, key=_is_of_inputs)]
     if name in _QUOTIENTS:
-        return [[first]]
+        return [] if "rounding_mode" in node.kwargs else [[first]]
     return [[first]] if name in _FIRST and _is_linear(node) else []
 
 
-def is_known(node: fx.Node) -> bool:
+def _is_known(node: fx.Node) -> bool:
     """Whether a function is torch's or Python's, or a pattern of einops, and not another one of the same name."""
     module = getattr(node.target, "__module__", None) or "torch"
     return module.partition(".")[0] in ("torch", "_operator") or (
