@@ -1,6 +1,7 @@
 """Squeeze-and-Excitation gates for any PyTorch network that has residual or Inception blocks."""
 
 from . import errors
+from .convert import convert
 from .files.hub import push_gates
 from .files.load import load_gates
 from .files.save import save_gates
@@ -19,6 +20,7 @@ __all__ = [
     "Skipped",
     "SqueezeExcitation",
     "apply",
+    "convert",
     "diff",
     "errors",
     "find_sites",

@@ -55,6 +55,10 @@ class RewriteError(SEInjectError, ValueError):
     """A block's forward cannot be rewritten with a gate in it."""
 
 
+class ConversionError(SEInjectError, ValueError):
+    """A gate cannot take the other form with outputs that are equal to the bit."""
+
+
 class InferenceOnlyError(SEInjectError, RuntimeError):
     """A copy that ``optimize`` made was called in training mode, or with gradients."""
 

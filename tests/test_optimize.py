@@ -407,7 +407,7 @@ CASES = {
     "own call": (OwnCall, unchanged, "unchanged"),
     "keywords": (Keywords, unchanged, "unchanged"),
     "own dropout": (lambda: Within(nn.Sequential(nn.Conv2d(16, 24, 1), Doubles())), unchanged, "in place"),
-    "own way through a Sequential": (lambda: Within(Reversed(nn.Conv2d(16, 24, 1), nn.Tanh())), unchanged, "unchanged"),
+    "own way through a Sequential": (lambda: Within(Reversed(nn.Conv2d(16, 24, 1), nn.Tanh())), unchanged, "in place"),
     "view of another argument": (Second, unchanged, "unchanged"),
     "written elsewhere": (Out, unchanged, "unchanged"),
     "wrapped layer of the gate": (Block, wrapped_fc, "unchanged"),

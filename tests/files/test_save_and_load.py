@@ -56,6 +56,11 @@ def scripted(module):
         return torch.jit.script(module)
 
 
+def two_blocks():
+    """Gated, and without the concat whose pool takes no factor."""
+    return se_inject.apply(nn.Sequential(*network()[:3]))
+
+
 @contextlib.contextmanager
 def untouched(model):
     state, values = exact_state(model), {key: value.clone() for key, value in model.state_dict().items()}
@@ -340,6 +345,7 @@ def test_resnet50_takes_ten_megabytes(tmp_path):
         (lambda m, p: se_inject.save_gates(torch.export.export(m, (torch.ones(1, 3, 8, 8),)), p), NotAModuleError),
         (lambda m, p: se_inject.save_gates(m, 3), ArgumentTypeError),
         (lambda m, p: se_inject.save_gates(m, p, include="nothing.*"), InvalidArgumentError),
+        (lambda m, p: se_inject.save_gates(se_inject.convert(two_blocks(), "standard"), p), InvalidArgumentError),
         (lambda m, p: se_inject.save_gates(m, p, include=[3]), ArgumentTypeError),
         (lambda m, p: se_inject.save_gates(m, p, metrics={"a": object()}), ArgumentTypeError),
         (lambda m, p: se_inject.save_gates(m.to("meta"), p), InvalidArgumentError),
