@@ -4,6 +4,7 @@ from . import errors
 from .find import find_sites
 from .gate.squeeze_excitation import SqueezeExcitation
 from .inject import apply, diff, remove
+from .layouts import load_se_weights, to_layout
 from .optimize import OptimizedGate, optimize, optimized_gates
 from .sites.site import Site, Sites, Skipped
 from .training import freeze_backbone, gate_parameters, gates
@@ -21,8 +22,10 @@ __all__ = [
     "freeze_backbone",
     "gate_parameters",
     "gates",
+    "load_se_weights",
     "optimize",
     "optimized_gates",
     "remove",
+    "to_layout",
 ]
 __version__ = "0.1.0"
