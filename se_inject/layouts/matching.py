@@ -23,9 +23,9 @@ def match(theirs: Collection[Layer], ours: Collection[Layer], gates: Collection[
     >>> from torch import nn
     >>> from .layers import layers_of
     >>> ours = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)).state_dict()
-    >>> theirs = {key.replace("0.", "conv1.").replace("1.", "conv2."): ours[key] for key in reversed(ours)}
+    >>> theirs = {f"conv{key}": ours[key] for key in reversed(ours)}
     >>> [(a.path, b.path) for a, b in match(layers_of(theirs), layers_of(ours), ())]
-    [('conv1', '0'), ('conv2', '1')]
+    [('conv0', '0'), ('conv1', '1')]
     """
     by_path = {layer.path: layer for layer in ours}
     if {layer.path for layer in theirs} == by_path.keys():
@@ -75,7 +75,7 @@ class _Matching:
         return bool(pairs)
 
     def _alone(self, tie: _Tie) -> Pairs:
-        return [(*tie.theirs, *tie.ours)] if len(tie.theirs) == 1 else []
+        return list(zip(tie.theirs, tie.ours, strict=True)) if len(tie.theirs) == 1 else []
 
     def _same_names(self, tie: _Tie) -> Pairs:
         return [(name, name) for name in tie.theirs] if tie.theirs == tie.ours else []

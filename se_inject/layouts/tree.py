@@ -48,8 +48,8 @@ def pools(theirs: Collection[Layer], ours: Collection[Layer], gates: Collection[
     >>> from .layers import layers_of
     >>> sides = [nn.ModuleDict({name: nn.Linear(3, 8), "gate": nn.Linear(8, 2)}) for name in ("stage1", "layer1")]
     >>> [pool] = pools(*(layers_of(side.state_dict()) for side in sides), ["gate"])
-    >>> pool.theirs.keys(), pool.ours.keys()
-    (dict_keys([('gate',), ('stage1',)]), dict_keys([('gate',), ('layer1',)]))
+    >>> list(pool.theirs), list(pool.ours)
+    ([('stage1',), ('gate',)], [('layer1',), ('gate',)])
     """
     yield from _pools(_whole(theirs), _whole(ours), gates)
 

@@ -54,7 +54,9 @@ def load_se_weights(model: Model, state_dict: Mapping[str, Tensor]) -> Model:
     own, in_gates = _own(model)
     check_state_dict(state_dict)
     found: dict[str, Any] = {**own}
-    for theirs, ours in _matched(state_dict, own, in_gates):
+    pairs = _matched(state_dict, own, in_gates)
+    _check_places(model, [theirs.path for theirs, ours in pairs if ours.path in in_gates])
+    for theirs, ours in pairs:
         for name, key in ours.keys.items():
             if name in theirs.keys:
                 found[key] = as_value(state_dict[theirs.keys[name]], own[key], theirs.keys[name])
@@ -90,8 +92,10 @@ def to_layout(model: nn.Module, layout: str | Mapping[str, Tensor]) -> dict[str,
     if isinstance(layout, str):
         return renamed(own, [path for path, _ in gates(model)], layout)
     check_state_dict(layout)
+    pairs = _matched(layout, own, in_gates)
+    _check_places(model, [theirs.path for theirs, ours in pairs if ours.path in in_gates])
     found = {key: torch.zeros((), dtype=torch.int64) for key in layout}  # of counters that ours does not have
-    for theirs, ours in _matched(layout, own, in_gates):
+    for theirs, ours in pairs:
         for name, key in ours.keys.items():
             if name in theirs.keys:
                 found[theirs.keys[name]] = own[key].reshape(layout[theirs.keys[name]].shape)
@@ -127,3 +131,15 @@ def _matched(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], in_gates: 
             return match(layers, ours, in_gates)
         problems.append(problem)
     raise LayoutError(problems[0])
+
+
+def _check_places(model: nn.Module, paths: list[str]) -> None:
+    """Raise if layers of published gates are where the model has a place for a gate of its author's, without ours."""
+    places = {path for path, module in model.named_modules() if path and isinstance(module, nn.Identity)}
+    for path in paths:
+        place = path.rpartition(".")[0]
+        if place in places:
+            raise LayoutError(
+                f"{place}: the published gate is in this place of its author's, where the model has nn.Identity and"
+                " se_inject.apply puts none: it scales another value there"
+            )
