@@ -42,7 +42,9 @@ def mismatch(theirs: Collection[Layer], ours: Collection[Layer], gates: Collecti
         made = _widths(layer for layer in ours if layer.path in gates)
         if of_gates and made and of_gates != made and of_gates.keys() == made.keys():
             return _other_widths(of_gates, made)
-    what = "all but its gates fits; those are elsewhere, or of another kind" if but_gates else "it does not fit"
+    what = "it does not fit"
+    if but_gates and missing:
+        what = "all but its gates fits; those are elsewhere, or of another kind"
     return "; ".join([f"the state dict is of another network: {what}", *_differences(left, missing)])
 
 

@@ -1,8 +1,10 @@
 """Two state dicts as trees of names: the parts with gates that look alike are paired, from the largest down."""
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..errors import LayoutError
 from .layers import Layer
@@ -22,20 +24,24 @@ class Pool:
 class _Part:
     """All layers below one name."""
 
-    prefix: Tokens
     layers: dict[Tokens, Layer]
+
+    @cached_property
+    def prefix(self) -> Tokens:
+        """The names that all have in common."""
+        first, last = min(self.layers), max(self.layers)
+        return tuple(a for a, b in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
 
     @property
     def looks(self) -> object:
         return frozenset(Counter(layer.look for layer in self.layers.values()).items())
 
     def split(self) -> list["_Part"]:
-        """The parts below, of which there are two or more; this part itself, where it is one layer."""
+        """The parts below, of which there are several; this part itself, where it is one layer."""
         below: dict[Tokens, dict[Tokens, Layer]] = defaultdict(dict)
         for path, layer in self.layers.items():
             below[path[: len(self.prefix) + 1]][path] = layer
-        parts = [_Part(prefix, layers) for prefix, layers in below.items()]
-        return parts if len(parts) != 1 or len(self.layers) == 1 else parts[0].split()
+        return [_Part(layers) for layers in below.values()]
 
 
 def pools(theirs: Collection[Layer], ours: Collection[Layer], gates: Collection[str]) -> Iterator[Pool]:
@@ -51,16 +57,16 @@ def pools(theirs: Collection[Layer], ours: Collection[Layer], gates: Collection[
     >>> list(pool.theirs), list(pool.ours)
     ([('stage1',), ('gate',)], [('layer1',), ('gate',)])
     """
-    yield from _pools(_whole(theirs), _whole(ours), gates)
+    yield from _pools(_Part(_by_tokens(theirs)), _Part(_by_tokens(ours)), gates)
 
 
-def _whole(layers: Collection[Layer]) -> _Part:
+def _by_tokens(layers: Collection[Layer]) -> dict[Tokens, Layer]:
     whole: dict[Tokens, Layer] = {}
     for layer in layers:
         other = whole.setdefault(tokens(layer.path), layer)
         if other is not layer:
             raise LayoutError(f"{other.path} and {layer.path} differ in dots, underscores and slashes only: rename one")
-    return _Part((), whole)
+    return whole
 
 
 def _pools(theirs: _Part, ours: _Part, gates: Collection[str]) -> Iterator[Pool]:

@@ -136,7 +136,7 @@ def _matched(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], in_gates: 
 def _check_places(model: nn.Module, paths: list[str]) -> None:
     """Raise if layers of published gates are where the model has a place for a gate of its author's, without ours."""
     places = {path for path, module in model.named_modules() if path and isinstance(module, nn.Identity)}
-    for path in paths:
+    for path in sorted(paths):
         place = path.rpartition(".")[0]
         if place in places:
             raise LayoutError(

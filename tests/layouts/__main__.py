@@ -22,9 +22,9 @@ gates. Each SE network had random weights and statistics; its state dict, the ke
 
 **difference** is the largest difference of the two networks' outputs for one small image, as a share of the largest
 output; **exchanged** is that of the SE network itself with two layers of equal shapes exchanged, which is what a wrong
-assignment would do.
+assignment would do. **by name**: whether the library's name is enough for `to_layout`, too.
 """
-FIGURES = ["difference", "exchanged"]
+FIGURES = ["difference", "exchanged", "by name"]
 # Why outputs differ though the weights fit: it is not in a state dict.
 DIFFER = {
     "nf_seresnet": "their forward doubles the gate (`attn_gain`), as the identity form does: after loading,"
@@ -71,7 +71,8 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _figures(row: dict[str, Any]) -> list[str]:
-    return [f"{row['difference']:.1e}", f"{row['exchanged']:.1e}"]
+    by_name = {True: "yes", False: "no"}.get(row.get("named"), "")
+    return [f"{row['difference']:.1e}", f"{row['exchanged']:.1e}", by_name]
 
 
 def _why(row: dict[str, Any]) -> str:

@@ -60,27 +60,33 @@ def _plain_names(gated: str) -> Iterator[str]:
         yield gated.replace("regnety", "regnetx").replace("regnet_y", "regnet_x")
 
 
-def randomize(network: nn.Module) -> nn.Module:
-    """Affine parts and statistics that are not those of a new network, so that every tensor counts."""
+def randomize(network: nn.Module, x: Tensor) -> nn.Module:
+    """Affine parts that are not those of a new network, and statistics of ``x``, so that every tensor counts."""
     for key, tensor in network.state_dict().items():
         if tensor.is_floating_point() and tensor.numel() in (1, len(tensor) if tensor.ndim else 1):
-            low, high = (-0.2, 0.2) if key.endswith(("bias", "running_mean")) else (0.7, 1.3)
+            low, high = (-0.2, 0.2) if key.endswith("bias") else (0.7, 1.3)
             tensor.uniform_(low, high)
+    momenta = {module: module.momentum for module in network.modules() if isinstance(module, nn.BatchNorm2d)}
+    for module in momenta:
+        module.momentum = 1.0  # statistics of this batch: without them, a deep network overflows
+    with torch.no_grad():
+        network.train()(x)
+    for module, momentum in momenta.items():
+        module.momentum = momentum
     return network.eval()
 
 
-def gated_base(pair: Pair, state: Mapping[str, Tensor]) -> tuple[nn.Module, str]:
+def gated_base(plain: nn.Module, state: Mapping[str, Tensor]) -> tuple[nn.Module, str]:
     """The plain network with the twin's weights, and what was asked of ``apply`` besides ``init="standard"``."""
+    model = se_inject.apply(plain, init="standard")
     try:
-        return se_inject.load_se_weights(se_inject.apply(_plain(pair), init="standard"), state), "reduction=16"
+        return se_inject.load_se_weights(model, state), "reduction=16"
     except LayoutError as error:
-        advice = re.search(
-            r"reduction=(\d+$|lambda site: {.*)|gate=lambda channels: torchvision.*channels // 16\)", str(error)
-        )
+        advice = re.search(r"reduction=(\d+$|lambda.*)|gate=lambda.*channels // 16\)", str(error))
         if advice is None:
             raise
         options: dict[str, Any] = eval(f"dict({advice[0]})", {"torchvision": torchvision})
-        model = se_inject.apply(_plain(pair), init="standard", **options)
+        model = se_inject.apply(se_inject.remove(model), init="standard", **options)
         return se_inject.load_se_weights(model, state), advice[0]
 
 
@@ -89,27 +95,31 @@ def _plain(pair: Pair) -> nn.Module:
     if pair.plain is None:
         for name, module in list(plain.named_modules()):
             if type(module).__name__ in ("SEModule", "SEBlock"):
-                plain.set_submodule(name, nn.Identity())
+                plain.set_submodule(name, nn.Sequential())  # nn.Identity is an author's place for a gate
     return plain
 
 
 def compare(pair: Pair) -> dict[str, Any]:
     """A row of the table: the difference of outputs, as a share of the largest, or the reason for none."""
     torch.manual_seed(0)
-    twin = randomize(build(pair.library, pair.gated))
+    twin, plain = build(pair.library, pair.gated), _plain(pair)
+    x = torch.randn(2, 3, *getattr(plain, "in_size", getattr(twin, "in_size", (64, 96))))
+    randomize(twin, x)
     row: dict[str, Any] = {"pair": str(pair)}
     try:
-        model, gates = gated_base(pair, shuffled(twin.state_dict()))
+        model, gates = gated_base(plain, shuffled(twin.state_dict()))
     except (LayoutError, NoSiteError) as error:
         return {**row, "refused": str(error)}
     state = se_inject.to_layout(model, twin.state_dict())
     assert state.keys() == twin.state_dict().keys()
     assert all(torch.equal(value, state[key]) for key, value in twin.state_dict().items())
-    x = torch.randn(1, 3, *getattr(model, "in_size", getattr(twin, "in_size", (64, 96))))
     with torch.no_grad():
         expected = twin(x)
         wrong = difference(exchanged(twin)(x), expected)
-        return {**row, "gates": gates, "difference": difference(model(x), expected), "exchanged": wrong}
+        row |= {"gates": gates, "difference": difference(model(x), expected), "exchanged": wrong}
+    if pair.plain and not pair.plain_library:
+        row["named"] = se_inject.to_layout(model, pair.library).keys() == state.keys()
+    return row
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
