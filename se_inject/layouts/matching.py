@@ -47,7 +47,7 @@ class _Matching:
     pools: list[Pool]
     ties: list[_Tie] = field(init=False)
     found: list[dict[Tokens, Tokens]] = field(init=False)  # of each pool, theirs to ours
-    # what a name was found to be in all pools of one context, and the reverse
+    # what a name was found to be in all pools of one scope, and the reverse
     roles: dict[object, set[Tokens]] = field(default_factory=lambda: defaultdict(set))
 
     def __post_init__(self) -> None:
@@ -68,9 +68,9 @@ class _Matching:
             tie.theirs.remove(a)
             tie.ours.remove(b)
             self.found[tie.pool][a] = b
-            context = self.pools[tie.pool].context
-            self.roles["theirs", context, a].add(b)
-            self.roles["ours", context, b].add(a)
+            for scope in self.pools[tie.pool].scopes:
+                self.roles["theirs", scope, a].add(b)
+                self.roles["ours", scope, b].add(a)
         self.ties = [tie for tie in self.ties if tie.theirs]
         return bool(pairs)
 
@@ -82,13 +82,16 @@ class _Matching:
 
     def _same_role(self, tie: _Tie) -> Pairs:
         """As in other blocks, where shapes tell: ``increase`` is ``conv3`` where there is no projection."""
-        context = self.pools[tie.pool].context
-        pairs = [(a, b) for a in tie.theirs for b in self.roles["theirs", context, a] & tie.ours]
-        return [
-            (a, b)
-            for a, b in pairs
-            if len(self.roles["theirs", context, a]) == len(self.roles["ours", context, b]) == 1
-        ]
+        for scope in self.pools[tie.pool].scopes:
+            pairs = [(a, b) for a in tie.theirs for b in self.roles["theirs", scope, a] & tie.ours]
+            told = [
+                (a, b)
+                for a, b in pairs
+                if len(self.roles["theirs", scope, a]) == len(self.roles["ours", scope, b]) == 1
+            ]
+            if told:
+                return told
+        return []
 
     def _same_company(self, tie: _Tie) -> Pairs:
         """A norm goes with its convolution."""
@@ -107,7 +110,7 @@ class _Matching:
         ours = sorted(pool.ours[name].path for name in tie.ours)
         raise LayoutError(
             f"{_some(theirs)} have the shapes of the model's {_some(ours)}, and names do not tell which is which:"
-            " rename those keys as the model calls them"
+            " name or number those keys as the model does"
         )
 
 

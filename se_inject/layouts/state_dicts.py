@@ -31,6 +31,11 @@ def check_state_dict(state_dict: object) -> None:
             raise ArgumentTypeError(f"the names in a state dict are strings, got {key!r}")
         if not isinstance(value, Tensor):
             raise ArgumentTypeError(f"{key} is no tensor, but {type(value).__name__}: leave it out, or make it one")
+        if key.rpartition(".")[2] == "identity_form":
+            raise InvalidArgumentError(
+                f"{key}: these gates are se_inject's of the identity form, not published ones: load_state_dict loads"
+                " them into a model of that form"
+            )
 
 
 def check_own(own: Mapping[str, Tensor]) -> None:

@@ -19,6 +19,11 @@ class Pool:
     theirs: dict[Tokens, Layer]
     ours: dict[Tokens, Layer]
 
+    @cached_property
+    def scopes(self) -> tuple[object, object]:
+        """What pools have in common whose names mean the same: all names, or at least those of the parts."""
+        return (self.context, frozenset(self.theirs), frozenset(self.ours)), self.context
+
 
 @dataclass(frozen=True)
 class _Part:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import InvalidArgumentError, LayoutError, NoGateError
 from ..gate.factory import Blend
-from ..sites.qualified_names import is_at_or_below
+from ..sites.qualified_names import with_parents
 from ..sites.wrapped import check_not_optimized
 from ..training import gates
 from .layers import COUNTER, Layer, layers_of
@@ -106,21 +106,21 @@ def to_layout(model: nn.Module, layout: str | Mapping[str, Tensor]) -> dict[str,
 
 def _own(model: nn.Module) -> tuple[dict[str, Tensor], set[str]]:
     """The tensors of a gated model and the paths of the layers in its gates, which are of the standard form."""
-    paths = []
+    paths = set()
     for path, gate in gates(model):
         if isinstance(gate, Blend) or getattr(gate, "init", "standard") == "identity":
             raise InvalidArgumentError(
                 f"{path}: published gates are of the standard form, and this one is not: se_inject.apply(model,"
                 ' init="standard"), or se_inject.convert(model, "standard")'
             )
-        paths.append(path)
+        paths.add(path)
     if not paths:
         raise NoGateError('the model has no gates; call se_inject.apply(model, init="standard") first')
     check_not_optimized(model)
     own = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
     check_own(own)
-    parents = {key.rpartition(".")[0] for key in own}
-    return own, {parent for parent in parents if any(is_at_or_below(parent, path) for path in paths)}
+    layers = {key.rpartition(".")[0] for key in own}
+    return own, {layer for layer in layers if not paths.isdisjoint(with_parents(layer))}
 
 
 def _matched(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], in_gates: set[str]) -> list[tuple[Layer, Layer]]:

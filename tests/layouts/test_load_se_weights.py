@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import recipes
 import se_inject
 from se_inject.errors import (
     ArgumentTypeError,
@@ -116,6 +117,7 @@ LAYOUTS = {
     "caffe": caffe,
     "caffe, dots": lambda state: caffe(state, "."),
     "caffe, slashes, two layers a norm": lambda state: caffe(state, "/", two_layers=True),
+    "linear": lambda state: {k: v.flatten(1) if re.search(r"se\.fc\d\.w", k) else v for k, v in state.items()},
     # MMPretrain's
     "nested": lambda state: renamed(state, (r"^", "backbone."), (r"se\.fc(\d)", r"se_layer.conv\1.conv")),
 }
@@ -126,6 +128,34 @@ def test_layouts(layout):
     model, state = gated(), published()
     assert se_inject.load_se_weights(model, shuffled(LAYOUTS[layout](state))) is model
     assert_loaded(model, state)
+
+
+def caffe_inception(state):
+    """SE-BN-Inception with the names of the authors' published model."""
+    paths = [["1x1"], ["3x3_reduce", "3x3"], ["double_3x3_reduce", "double_3x3_1", "double_3x3_2"], ["", "pool_proj"]]
+    stem = {"conv1": "conv1_7x7_s2", "conv2_reduce": "conv2_3x3_reduce", "conv2": "conv2_3x3"}
+    result = {}
+    for key, value in state.items():
+        block, *path, kind, name = key.split(".")
+        if path[:1] == ["paths"]:
+            _, number, *layer = path
+            halves = f"{block}.paths.3.1.conv.weight" not in state
+            block += "_" + paths[int(number) + halves][int(layer[0]) if layer else 0]
+        elif path == ["se"]:
+            block += "_1x1_down" if kind == "fc1" else "_1x1_up"
+        result[f"{stem.get(block, block)}{'_bn' if kind == 'bn' else ''}.{name}"] = value
+    return result
+
+
+def test_inception():
+    """Paths of which the convolutions look alike; two of the modules have no path 0, so that numbers shift."""
+    network = recipes.get("se_bn_inception").build(num_classes=5)
+    state = {key: torch.rand(value.shape) for key, value in network.state_dict().items() if "batches" not in key}
+    theirs = caffe_inception({key: value for key, value in state.items() if not key.startswith("fc.")})
+    theirs |= {"classifier.weight": state["fc.weight"], "classifier.bias": state["fc.bias"]}
+    assert len(theirs) == len(state) and "inception_3a_double_3x3_2_bn.bias" in theirs
+    se_inject.load_se_weights(network, shuffled(theirs))
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
 
 
 @settings(max_examples=10, deadline=None)
@@ -146,10 +176,9 @@ NARROW = "gate=lambda channels: torchvision.ops.SqueezeExcitation(channels, chan
         (Pair("timm", "seresnext50_32x4d", "resnext50_32x4d", "torchvision"), "reduction=16"),
         (Pair("timm", "seresnet50t", "resnet50t"), "reduction=16"),
         (Pair("timm", "legacy_seresnet18", "resnet18"), None),
-        (Pair("pytorchcv", "seresnet18", "resnet18", "torchvision"), None),
+        (Pair("pytorchcv", "seresnet10", "resnet10"), None),
         (Pair("pytorchcv", "sepreresnet10", "preresnet10"), None),
         (Pair("pytorchcv", "seresnet20_cifar10", "resnet20_cifar10"), None),
-        (Pair("pytorchcv", "seresnext50_32x4d", "resnext50_32x4d"), "reduction=16"),
     ],
     ids=str,
 )
@@ -308,6 +337,11 @@ def test_gates_of_another_kind():
     [
         (lambda state: {"epoch": 3, "state_dict": state}, InvalidArgumentError, r'its part \["state_dict"\]'),
         (lambda state: {"model": state, "model_ema": state}, InvalidArgumentError, r'its part \["model"\]'),
+        (
+            lambda state: se_inject.apply(network()).state_dict(),
+            InvalidArgumentError,
+            "gates are se_inject's of the id",
+        ),
         (lambda state: "weights.pth", ArgumentTypeError, "got str: read the file first"),
         (lambda state: list(state.items()), ArgumentTypeError, "got list"),
         (lambda state: network(), ArgumentTypeError, r"got ResNet: pass its state_dict\(\)"),
@@ -361,9 +395,9 @@ def test_stages_of_equal_shapes():
     assert_refused(LayoutError, "names do not tell which is which", blocks("early", "late"), state)
     assert_refused(LayoutError, "names do not tell", model, blocks("early", "late").state_dict())
     model, source = blocks("early", "late"), blocks("late", "early")
-    state = {f"net.{key}": value for key, value in source.state_dict().items()}
-    se_inject.load_se_weights(model, state)
-    assert torch.equal(model.early.conv1.weight, source.early.conv1.weight)
+    rules = (("^", "net."), ("conv1", "conv.0"), ("conv2", "conv.1"))
+    se_inject.load_se_weights(model, renamed(source.state_dict(), *rules))
+    assert_loaded(model, source.state_dict())
 
 
 def test_layers_of_equal_shapes():
@@ -374,6 +408,22 @@ def test_layers_of_equal_shapes():
     assert torch.equal(model[0].conv2.weight, state["0.conv2.weight"])
     alike = renamed(state, ("conv1", "conv_1"), ("conv2", "conv.1"))
     assert_refused(LayoutError, r"differ in dots, underscores and slashes", model, alike)
+
+
+class Named(Block):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = self.conv1, self.conv2
+        del self.conv1, self.conv2
+
+    def forward(self, x):
+        return x + self.second(self.first(x))
+
+
+def test_equal_names_without_numbers():
+    model, source = (se_inject.apply(nn.Sequential(Named()), init="standard") for _ in range(2))
+    se_inject.load_se_weights(model, shuffled(renamed(source.state_dict(), ("^", "net."))))
+    assert_loaded(model, source.state_dict())
 
 
 class TwoPlaces(Block):
@@ -421,3 +471,20 @@ def test_branch_and_shortcut_of_equal_shapes():
     model, source = network(), network()
     se_inject.load_se_weights(model, renamed(source.state_dict(), *unlike))
     assert_loaded(model, source.state_dict())
+
+
+class Normed(Projected):
+    def __init__(self):
+        super().__init__()
+        self.norm2 = nn.BatchNorm2d(16)
+        self.shortcut = nn.Sequential(self.shortcut, nn.BatchNorm2d(16))
+
+    def forward(self, x):
+        return self.shortcut(x) + self.norm2(self.conv2(self.conv1(x)))
+
+
+def test_a_convolution_with_its_norm_is_not_told_by_being_together():
+    """Here they are together in the shortcut, there at the end of the branch."""
+    model = se_inject.apply(nn.Sequential(Normed()), init="standard")
+    rules = (("conv2", "last.conv"), ("norm2", "last.bn"), (r"shortcut\.0", "side"), (r"shortcut\.1", "sidenorm"))
+    assert_refused(LayoutError, r"0\.last\.\w+, 0\.side\w* have the shapes", model, renamed(model.state_dict(), *rules))
