@@ -21,6 +21,7 @@ _CADENE = _Layout(
     ((r"^(conv1|bn1)\.", r"layer0.\1."), (r"\.se\.(?=fc[12]\.)", ".se_module."), (r"^fc\.", "last_linear.")),
     r"(layer\d|last_linear)\.",
 )
+_WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")  # DataParallel, DDP; torch.compile
 _LAYOUTS = {
     "timm": _Layout(),
     "torchvision": _Layout(),
@@ -49,7 +50,7 @@ def renamed(state: Mapping[str, Tensor], gates: Collection[str], layout: str) ->
             raise LayoutError(f"{gate} is not called as an SE module of {layout}: {like}")
     result = {}
     for key, value in state.items():
-        name = key
+        name = _WRAPPERS.sub("", key)
         for pattern, replacement in _LAYOUTS[layout].rules:
             name = re.sub(pattern, replacement, name)
         if not re.match(_LAYOUTS[layout].keys, name):

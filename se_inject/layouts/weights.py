@@ -138,7 +138,7 @@ def _check_places(model: nn.Module, paths: list[str]) -> None:
     places = {path for path, module in model.named_modules() if path and isinstance(module, nn.Identity)}
     for path in sorted(paths):
         place = path.rpartition(".")[0]
-        if place in places:
+        if any(place == known or place.endswith(f".{known}") for known in places):  # behind module., too
             raise LayoutError(
                 f"{place}: the published gate is in this place of its author's, where the model has nn.Identity and"
                 " se_inject.apply puts none: it scales another value there"

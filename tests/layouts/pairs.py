@@ -87,7 +87,7 @@ def gated_base(plain: nn.Module, state: Mapping[str, Tensor]) -> tuple[nn.Module
             raise
         options: dict[str, Any] = eval(f"dict({advice[0]})", {"torchvision": torchvision})
         model = se_inject.apply(se_inject.remove(model), init="standard", **options)
-        return se_inject.load_se_weights(model, state), advice[0]
+        return se_inject.load_se_weights(model, state), advice[0].removeprefix("gate=lambda channels: ")
 
 
 def _plain(pair: Pair) -> nn.Module:

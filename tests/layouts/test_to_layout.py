@@ -36,6 +36,11 @@ def test_by_name(layout, twin):
     assert_loaded(se_inject.load_se_weights(model, published.state_dict()), model.state_dict())
 
 
+def test_wrapped():
+    for wrapped in (nn.DataParallel(gated()), torch.compile(gated(), backend="eager")):
+        assert se_inject.to_layout(wrapped, "cadene").keys() == se_inject.to_layout(gated(), "cadene").keys()
+
+
 def test_pytorchcv_by_name():
     provider = pytest.importorskip("pytorchcv.model_provider", reason="needs the extra zoo")
     model = se_inject.apply(provider.get_model("resnetbc14b_cub", num_classes=7), init="standard")
