@@ -51,6 +51,10 @@ class NoGateError(SEInjectError, ValueError):
     """The model has no gate to remove, train or list."""
 
 
+class LayoutError(SEInjectError, ValueError):
+    """A state dict is not of the network that the model is, or may be read in several ways."""
+
+
 class RewriteError(SEInjectError, ValueError):
     """A block's forward cannot be rewritten with a gate in it."""
 
