@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -158,13 +158,39 @@ def test_inception():
     assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.randoms(use_true_random=False), st.sampled_from([name for name in LAYOUTS if name != "own"]))
 def test_order_of_keys_plays_no_role(random, layout):
     state = published()
     keys = list(LAYOUTS[layout](state).items())
     random.shuffle(keys)
     assert_loaded(se_inject.load_se_weights(gated(), dict(keys)), state)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.randoms(use_true_random=False), st.booleans())
+def test_other_words_are_never_taken_for_others(random, by_node):
+    """Whatever the words are, alike in all blocks or in none: the right assignment or an error."""
+    state, words = published(), {}
+
+    def word(*key):
+        return words.setdefault(key, "".join(random.choices("abcdefgh", k=5)))
+
+    def rename(key):
+        *path, name = key.split(".")
+        for depth, part in enumerate(path):
+            above = path[:depth] if by_node else ()
+            path[depth] = re.sub("[a-z]+", lambda found, above=above: word(*above, found[0]), part)
+        return ".".join([*path, name])
+
+    theirs, model = {rename(key): value for key, value in state.items()}, gated()
+    assume(len(theirs) == len(state))
+    try:
+        se_inject.load_se_weights(model, theirs)
+    except LayoutError as error:
+        assert by_node and "names do not tell" in str(error)
+    else:
+        assert_loaded(model, state)
 
 
 NARROW = "torchvision.ops.SqueezeExcitation(channels, channels // 16)"
