@@ -237,6 +237,14 @@ def test_linear_gates_without_biases():
     assert_loaded(model, {key: theirs.get(key, torch.zeros_like(value)).view_as(value) for key, value in state.items()})
 
 
+def test_one_gate():
+    """With the words of timm's EfficientNets, which are no numbers."""
+    gate, theirs = se_inject.SqueezeExcitation(64, init="standard"), torchvision.ops.SqueezeExcitation(64, 8)
+    state = {"conv_reduce.weight": theirs.fc1.weight.detach(), "conv_expand.weight": theirs.fc2.weight.detach()}
+    se_inject.load_se_weights(gate, state)
+    assert torch.equal(gate.fc2.weight, theirs.fc2.weight) and not gate.fc1.bias.any() and not gate.fc2.bias.any()
+
+
 def test_counters_may_be_missing():
     model, state = gated(), published()
     model.bn1.num_batches_tracked.fill_(7)
