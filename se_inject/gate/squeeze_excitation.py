@@ -56,6 +56,16 @@ def check_memory(memory: object) -> None:
         raise InvalidArgumentError(f"memory must be one of {', '.join(map(repr, get_args(Memory)))}, got {memory!r}")
 
 
+def channels_of(gate: "SqueezeExcitation") -> int:
+    """The channels of the features that a gate takes now: pruning changes them, and adapters stand around its layers.
+
+    >>> channels_of(SqueezeExcitation(64))
+    64
+    """
+    channels: int = getattr(gate.fc1, "base_layer", gate.fc1).in_channels
+    return channels
+
+
 class _ZeroConv2d(nn.Conv2d):
     """Starts as zeros; random values that zeros then overwrite would cost half the time of surgery."""
 
@@ -155,6 +165,8 @@ class SqueezeExcitation(nn.Module):
                 )
                 if output is not None:
                     return output
+        if x.is_quantized:
+            return self._gate_quantized(x)
         if x.dim() != 4:
             return self._gate_flat(x, self.fc1.weight.dtype)
         # No AdaptiveAvgPool2d: with channels_last under autocast it has produced NaNs in SE blocks.
@@ -168,6 +180,14 @@ class SqueezeExcitation(nn.Module):
         scale = self._excite(squeezed if dtype is None else squeezed.to(dtype))
         # The scale is the view, not the result: an in-place add on the result would cost a copy in backward.
         return x * scale.flatten(2).to(x.dtype).expand_as(flat).view_as(x)
+
+    def _gate_quantized(self, x: Tensor) -> Tensor:
+        """The way of eager quantization, whose layers take quantized values; no observer tells the result's range."""
+        flat = x.flatten(2)
+        scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(flat.mean(2)[:, :, None, None])))).dequantize()
+        scale = 2 * scale if self.init == "identity" else scale
+        result = x.dequantize() * scale.flatten(2).expand_as(flat).view_as(x)
+        return torch.quantize_per_tensor_dynamic(result, x.dtype, False)
 
     def _excite(self, squeezed: Tensor) -> Tensor:
         scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
@@ -193,4 +213,4 @@ class SqueezeExcitation(nn.Module):
         '64, init=standard'
         """
         memory = ", memory=recompute" if self.memory == "recompute" else ""
-        return f"{self.fc1.in_channels}, init={self.init}{memory}"
+        return f"{channels_of(self)}, init={self.init}{memory}"
