@@ -145,6 +145,26 @@ class SqueezeExcitation(nn.Module):
             device = self.fc1.weight.device
             self.register_buffer("identity_form", torch.ones((), dtype=torch.int64, device=device))
 
+    def reset_parameters(self) -> None:
+        """Make the gate one that has not learned yet: the identity, or random values of the standard form.
+
+        Loaders that make models on the meta device call it for what a file does not have.
+
+        >>> gate = SqueezeExcitation(8)
+        >>> nn.init.ones_(gate.fc2.bias).requires_grad
+        True
+        >>> gate.reset_parameters()
+        >>> torch.equal(gate(torch.ones(1, 8, 5)), torch.ones(1, 8, 5))
+        True
+        """
+        # By torch's functions, which others guard: transformers lets them write what is not loaded only.
+        self.fc1.reset_parameters()
+        self.fc2.reset_parameters()
+        if self.init == "identity":
+            for zero in self.fc2.parameters():
+                nn.init.zeros_(zero)
+            nn.init.ones_(self.get_buffer("identity_form"))
+
     def forward(self, x: Tensor) -> Tensor:
         """Gate ``x`` of shape ``(N, C, *)``; shape, dtype and memory format stay the same.
 

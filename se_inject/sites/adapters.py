@@ -1,6 +1,7 @@
 """PEFT's adapters: modules that stand around others, or around copies of them, until they are merged or unloaded."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -24,12 +25,13 @@ def idle_copies(module: nn.Module) -> Iterator[nn.Module]:
     >>> list(idle_copies(nn.ReLU()))
     []
     """
+    adapter: Any = module
     original = adapted(module)
     copies = module._modules.get("modules_to_save", module._modules.get("ln_tuning_layers"))
     if original is None or copies is None:
         return
     by_adapter = dict(copies.named_children())
-    is_off = module.disable_adapters or getattr(module, "merged", False)
-    active = [] if is_off else [by_adapter[name] for name in module.active_adapters if name in by_adapter]
+    is_off = adapter.disable_adapters or getattr(adapter, "merged", False)
+    active = [] if is_off else [by_adapter[name] for name in adapter.active_adapters if name in by_adapter]
     called = active[0] if active else original
     yield from (copy for copy in (original, *by_adapter.values()) if copy is not called)
