@@ -1,11 +1,14 @@
 """Loading gates into a plain network, or other gates into a gated one."""
 
+import re
+from pathlib import Path
 from typing import Any, TypeVar
 
+import safetensors
 import torch
 from torch import Tensor, nn
 
-from ..errors import GateFileError, GateMismatchError, InvalidArgumentError, NoSiteError
+from ..errors import GateFileError, GateFileNotFoundError, GateMismatchError, InvalidArgumentError, NoSiteError
 from ..gate.factory import Gate, GateMaker
 from ..gate.marks import injection_of
 from ..gate.squeeze_excitation import SqueezeExcitation
@@ -18,6 +21,7 @@ from .inside import Inside, digest, inside, tensors_of
 from .save import GATES, Path_, checked_path
 
 Model = TypeVar("Model", bound=nn.Module)
+_OF_GATE = re.compile(r"(^|\.)se(_gate|_out)?(_\d+)?(\.\d+)?\.(fc1|fc2|gate)\.")
 
 
 def load_gates(model: Model, path: Path_, *, gate: Gate | None = None, example_inputs: Any = None) -> Model:
@@ -42,7 +46,7 @@ def load_gates(model: Model, path: Path_, *, gate: Gate | None = None, example_i
     """
     found = inside(model)
     file = local_file(path) if is_on_hub(path) else checked_path(path)
-    file = file / GATES if file.is_dir() else file
+    file = _in_folder(file) if file.is_dir() else file
     tensors, about = unpacked(file)
     try:
         description = described(about)
@@ -62,6 +66,28 @@ def load_gates(model: Model, path: Path_, *, gate: Gate | None = None, example_i
             remove(found.model)
         raise
     return model
+
+
+def _in_folder(folder: Path) -> Path:
+    """The file of gates in a folder.
+
+    Raises ``GateFileNotFoundError`` where there are gates in a checkpoint instead, which loaders that know classes only
+    leave out: this is the first place where that can be noticed.
+    """
+    file, checkpoint = folder / GATES, folder / "model.safetensors"
+    if file.exists() or not checkpoint.exists():
+        return file
+    try:
+        with safetensors.safe_open(checkpoint, "pt") as opened:
+            of_gate = next((key for key in opened.keys() if _OF_GATE.search(key)), None)  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError):
+        return file
+    if of_gate is None:
+        return file
+    raise GateFileNotFoundError(
+        f"{folder}: has gates in {checkpoint.name} ({of_gate}), for a model whose class applies gates itself"
+        f" (docs/deployment.md), and no {GATES}, which save_gates(model, folder / {GATES!r}) writes beside it"
+    )
 
 
 def _check_tensors(tensors: dict[str, Tensor], description: Description) -> None:
@@ -125,11 +151,17 @@ def _put_in(model: nn.Module, entries: list[GateEntry], gate: Gate | None, examp
     for entry in entries:
         if entry.path not in there:
             raise _no_site(entry, file)
+        made = there[entry.path]
+        width = next(iter(entry.tensors.get("fc1.weight", ())), 0)
+        if isinstance(made, SqueezeExcitation) and width not in (0, made.fc1.out_channels):  # of a gate that was pruned
+            made.set_width(width)
 
 
 def _is_wanted(site: Site, wanted: dict[str, GateEntry]) -> bool:
     entry = wanted.get(site.gate_path)
-    return entry is not None and (entry.kind, entry.channels) == (site.kind, site.channels)
+    if entry is None or entry.kind != site.kind:
+        return False
+    return not entry.width or entry.channels == site.channels  # of other gates, pruning leaves the number as it was
 
 
 def _no_site(entry: GateEntry, file: str) -> GateMismatchError:

@@ -145,6 +145,19 @@ class SqueezeExcitation(nn.Module):
             device = self.fc1.weight.device
             self.register_buffer("identity_form", torch.ones((), dtype=torch.int64, device=device))
 
+    def set_width(self, width: int) -> None:
+        """Make the gate one of another width, which has not learned yet.
+
+        >>> gate = SqueezeExcitation(64)
+        >>> gate.set_width(4)
+        >>> gate.fc1.out_channels
+        4
+        """
+        device, dtype, channels = self.fc1.weight.device, self.fc1.weight.dtype, channels_of(self)
+        self.fc1 = nn.Conv2d(channels, width, 1, device=device, dtype=dtype)
+        self.fc2 = nn.Conv2d(width, channels, 1, device=device, dtype=dtype)
+        self.train(self.training).reset_parameters()
+
     def reset_parameters(self) -> None:
         """Make the gate one that has not learned yet: the identity, or random values of the standard form.
 

@@ -7,6 +7,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
 import se_inject
+from se_inject import errors
 
 from ..support.promises import assert_same
 from .networks import awake, images, names
@@ -37,6 +38,8 @@ def test_a_plain_class_drops_them_and_can_be_told_to_raise(tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(RuntimeError, match=r"Unexpected key\(s\).*body.se.fc1"):
         Net.from_pretrained(tmp_path, strict=True)
+    with pytest.raises(errors.GateFileNotFoundError, match=r"has gates in model.safetensors \(body.se.fc1"):
+        se_inject.load_gates(Net(), tmp_path)
     se_inject.save_gates(model, tmp_path / "gates.safetensors")
     loaded = Net.from_pretrained(tmp_path).eval()
     assert not names(loaded)

@@ -51,6 +51,8 @@ def test_gates_in_a_file_of_their_own(tmp_path):
     assert_same(out(model), before)
     awake(model)
     model.save_pretrained(tmp_path)
+    with pytest.raises(errors.GateFileNotFoundError, match=r"has gates in model.safetensors \(resnet.*se.fc1"):
+        se_inject.load_gates(plain(), tmp_path)
     se_inject.save_gates(model, tmp_path / "gates.safetensors")
     loaded = transformers.ResNetForImageClassification.from_pretrained(tmp_path)
     assert not names(loaded) and (out(loaded) - out(model)).abs().max() > 1e-2  # what transformers does by itself
