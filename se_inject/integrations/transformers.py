@@ -6,9 +6,9 @@ This module needs transformers (``pip install 'se-inject[integrations]'``).
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..errors import GateFileError, GateMismatchError
+from ..errors import ArgumentTypeError, GateFileError, GateMismatchError
 from ..files.save import save_gates
 from ..gate.squeeze_excitation import SqueezeExcitation
 from ..inject import apply
@@ -23,7 +23,8 @@ class GatedModel:
     ``from_pretrained`` loads gates that ``save_pretrained`` saved; from a checkpoint without gates, they are the
     identity. The arguments of ``apply`` are those in ``config.se_inject``, if it is there, and are saved with it.
 
-    ``from_pretrained`` raises ``GateMismatchError`` for a checkpoint that has a part of a gate.
+    ``from_pretrained`` raises ``GateMismatchError`` for a checkpoint that has a part of a gate; ``ArgumentTypeError``
+    comes where this class stands behind another.
 
     >>> from transformers import ResNetConfig, ResNetForImageClassification
     >>> class SEResNet(GatedModel, ResNetForImageClassification):
@@ -33,6 +34,13 @@ class GatedModel:
     >>> [name for name, _ in gates(SEResNet(config))]
     ['resnet.encoder.stages.0.layers.0.se']
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if PreTrainedModel in cls.__mro__[: cls.__mro__.index(GatedModel)]:
+            raise ArgumentTypeError(
+                f"GatedModel must stand first, or it is not asked: class {cls.__name__}(GatedModel, ...)"
+            )
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]

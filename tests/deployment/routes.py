@@ -20,15 +20,20 @@ def onnx_program(model, x, sizes=(0, 2, 3)):
         )
 
 
-def onnx(model, x):
+def onnx_session(program):
+    """A function that runs a program of the exporter in onnxruntime."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
-        onnx_program(model, x).save(path)
+        program.save(path)
         session = onnxruntime.InferenceSession(path)
     [entry] = session.get_inputs()
     return lambda x: torch.from_numpy(session.run(None, {entry.name: x.numpy()})[0])
+
+
+def onnx(model, x):
+    return onnx_session(onnx_program(model, x))
 
 
 def export(model, x, strict=False):

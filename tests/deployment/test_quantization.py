@@ -24,8 +24,10 @@ def error(quantized, model):
         return float((quantized(X) - model(X)).norm() / model(X).norm())
 
 
-@pytest.mark.parametrize("name", ["torchvision", "convnext2"])
-@pytest.mark.parametrize("way", routes.ROUNDED, ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    ("way", "name"),
+    [(routes.pt2e_int8, "torchvision"), (routes.fx_int8, "convnext2"), (routes.torchao_int8, "convnext2")],
+)
 def test_a_gated_network_loses_no_more_than_the_plain_one(name, way, request):
     if way is routes.pt2e_int8:
         request.getfixturevalue("pt2e")  # skips where torchao does not go with torch
@@ -54,8 +56,7 @@ def test_training_that_knows_of_quantization():
     assert error(convert_fx(prepared.eval()), trained) < 0.4
 
 
-@pytest.mark.parametrize("fused_first", [False, True])
-@pytest.mark.parametrize("form", ["identity", "standard"])
+@pytest.mark.parametrize(("form", "fused_first"), [("identity", True), ("standard", False)])
 def test_eager_mode(form, fused_first):
     model = torchvision.models.quantization.resnet18(quantize=False, num_classes=10).eval()
     if fused_first:

@@ -93,6 +93,13 @@ def test_a_part_of_a_gate_is_an_error(tmp_path):
         gated_class().from_pretrained(tmp_path)
 
 
+def test_the_other_order_of_classes_is_an_error():
+    from se_inject.integrations.transformers import GatedModel
+
+    with pytest.raises(errors.ArgumentTypeError, match=r"class SEResNet\(GatedModel, ...\)"):
+        type("SEResNet", (transformers.ResNetForImageClassification, GatedModel), {})
+
+
 class Images(torch.utils.data.Dataset):
     def __len__(self):
         return 8
