@@ -25,22 +25,12 @@ def resnet():
     return model, routes.onnx_program(model, images())
 
 
-def assert_close(program, model):
+def test_other_batches_and_sizes(resnet):
+    model, program = resnet
     session = routes.onnx_session(program)
     for x in (images(1, 3, 64, 64), images(3, 3, 96, 128)):
         with torch.no_grad():
             torch.testing.assert_close(session(x), model(x), rtol=1e-4, atol=1e-4)
-
-
-def test_other_batches_and_sizes(resnet):
-    model, program = resnet
-    assert_close(program, model)
-
-
-def test_another_form_and_place():
-    """Before layer scale, on channels last."""
-    model = gated("convnext2")
-    assert_close(routes.onnx_program(model, images()), model)
 
 
 def test_a_gate_has_no_more_nodes_than_one_of_timm(resnet):
