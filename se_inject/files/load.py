@@ -1,27 +1,25 @@
 """Loading gates into a plain network, or other gates into a gated one."""
 
-import re
-from pathlib import Path
 from typing import Any, TypeVar
 
-import safetensors
 import torch
 from torch import Tensor, nn
 
-from ..errors import GateFileError, GateFileNotFoundError, GateMismatchError, InvalidArgumentError, NoSiteError
+from ..errors import GateFileError, GateMismatchError, InvalidArgumentError, NoSiteError
 from ..gate.factory import Gate, GateMaker
 from ..gate.marks import injection_of
 from ..gate.squeeze_excitation import SqueezeExcitation
 from ..inject import apply, remove
 from ..sites.site import Site
+from ..sites.wrapped import as_module
 from .container import unpacked
 from .description import Description, GateEntry, described
+from .folder import in_folder
 from .hub import is_on_hub, local_file
 from .inside import Inside, digest, inside, tensors_of
-from .save import GATES, Path_, checked_path
+from .save import Path_, checked_path
 
 Model = TypeVar("Model", bound=nn.Module)
-_OF_GATE = re.compile(r"(^|\.)se(_gate|_out)?(_\d+)?(\.\d+)?\.(fc1|fc2|gate)\.")
 
 
 def load_gates(model: Model, path: Path_, *, gate: Gate | None = None, example_inputs: Any = None) -> Model:
@@ -46,7 +44,7 @@ def load_gates(model: Model, path: Path_, *, gate: Gate | None = None, example_i
     """
     found = inside(model)
     file = local_file(path) if is_on_hub(path) else checked_path(path)
-    file = _in_folder(file) if file.is_dir() else file
+    file = in_folder(file) if file.is_dir() else file
     tensors, about = unpacked(file)
     try:
         description = described(about)
@@ -58,6 +56,7 @@ def load_gates(model: Model, path: Path_, *, gate: Gate | None = None, example_i
     if any(injection_of(there) for there in found.gates.values()) or not injected:
         _write(found, description, tensors, str(file))
         return model
+    as_module(model)  # which refuses wrappers, as they would not see new gates
     try:
         _put_in(found.model, injected, gate, example_inputs, str(file))
         _write(inside(model), description, tensors, str(file))
@@ -66,28 +65,6 @@ def load_gates(model: Model, path: Path_, *, gate: Gate | None = None, example_i
             remove(found.model)
         raise
     return model
-
-
-def _in_folder(folder: Path) -> Path:
-    """The file of gates in a folder.
-
-    Raises ``GateFileNotFoundError`` where there are gates in a checkpoint instead, which loaders that know classes only
-    leave out: this is the first place where that can be noticed.
-    """
-    file, checkpoint = folder / GATES, folder / "model.safetensors"
-    if file.exists() or not checkpoint.exists():
-        return file
-    try:
-        with safetensors.safe_open(checkpoint, "pt") as opened:
-            of_gate = next((key for key in opened.keys() if _OF_GATE.search(key)), None)  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError):
-        return file
-    if of_gate is None:
-        return file
-    raise GateFileNotFoundError(
-        f"{folder}: has gates in {checkpoint.name} ({of_gate}), for a model whose class applies gates itself"
-        f" (docs/deployment.md), and no {GATES}, which save_gates(model, folder / {GATES!r}) writes beside it"
-    )
 
 
 def _check_tensors(tensors: dict[str, Tensor], description: Description) -> None:

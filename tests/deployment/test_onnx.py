@@ -1,5 +1,7 @@
 """ONNX: a gated network in onnxruntime, for any number and size of images, with no more nodes than timm's."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -20,9 +22,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def resnet():
-    """A gated network of the standard form, and what the exporter makes of it."""
-    model = gated("resnet", init="standard")
-    return model, routes.onnx_program(model, images())
+    """A gated network, and what the exporter makes of it in the standard form."""
+    model = gated("resnet")
+    return model, routes.onnx_program(se_inject.convert(copy.deepcopy(model), "standard"), images())
 
 
 def test_other_batches_and_sizes(resnet):
