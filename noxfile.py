@@ -89,6 +89,13 @@ def pythons(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def integrations(session: nox.Session) -> None:
+    """What docs/deployment.md says of libraries that the tests do without otherwise."""
+    session.install("-e", ".[test,integrations]")
+    session.run("pytest", "tests/deployment", "se_inject/integrations")
+
+
+@nox.session(default=False)
 def zoo(session: nox.Session) -> None:
     """Every model of torchvision, timm and pytorchcv; writes docs/zoo.md."""
     session.install("-e", ".[zoo]")
