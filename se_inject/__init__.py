@@ -5,15 +5,26 @@ from .find import find_sites
 from .gate.squeeze_excitation import SqueezeExcitation
 from .inject import apply, diff, remove
 from .optimize import OptimizedGate, optimize, optimized_gates
+from .reports.activations import activations
+from .reports.costs import Cost, Spread
+from .reports.gate_values import Activations
+from .reports.measure import report
+from .reports.page import write_page
+from .reports.table import Report
 from .sites.site import Site, Sites, Skipped
-from .training import freeze_backbone, gate_parameters, gates
+from .training import freeze_backbone, gate_parameters, gates, param_groups
 
 __all__ = [
+    "Activations",
+    "Cost",
     "OptimizedGate",
+    "Report",
     "Site",
     "Sites",
     "Skipped",
+    "Spread",
     "SqueezeExcitation",
+    "activations",
     "apply",
     "diff",
     "errors",
@@ -23,6 +34,9 @@ __all__ = [
     "gates",
     "optimize",
     "optimized_gates",
+    "param_groups",
     "remove",
+    "report",
+    "write_page",
 ]
 __version__ = "0.1.0"

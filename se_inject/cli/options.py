@@ -1,0 +1,46 @@
+"""The arguments and options that commands share."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from ..sites.site import Kind, Position
+from .models import Named
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="torchvision/NAME, timm/NAME, or package.module:function, which returns a model, or a model with its"
+        " example inputs",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else on standard output.")]
+Input = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="SHAPE", help="Shape of an example input, such as 1,3,224,224; one for each."),
+]
+Kinds = Annotated[
+    list[Kind] | None, typer.Option("--kind", help="Kind of sites, several times for several (default: the paper's).")
+]
+Where = Annotated[
+    list[str] | None, typer.Option("--where", metavar="PATTERN", help="Pattern of block paths, such as 'layer[34].*'.")
+]
+At = Annotated[Position | None, typer.Option("--position", help="Place of gates in residual blocks.")]
+Reduction = Annotated[int | None, typer.Option("--reduction", min=1, help="Reduction of new gates (default: 16).")]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given.
+
+    >>> given(where=["layer4.*"], kinds=[], position=None)
+    {'where': ['layer4.*']}
+    """
+    return {name: value for name, value in options.items() if value not in (None, [])}
+
+
+def example(network: Named, shapes: Sequence[str] | None) -> Any:
+    """Inputs for what the code does not tell: those that were asked for, or those that the model came with."""
+    return network.inputs(shapes) if shapes else network.example
