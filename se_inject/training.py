@@ -114,7 +114,7 @@ def param_groups(
 def _check_number(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ArgumentTypeError(f"{name} must be a number >= 0, got {value!r}")
-    if not 0 <= value < math.inf:
+    if not 0 <= float(value) < math.inf:
         raise InvalidArgumentError(f"{name} must be a number >= 0, got {value!r}")
 
 

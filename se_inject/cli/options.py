@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..sites.site import Kind, Position
+from ..sites.selection import KINDS
+from ..sites.site import Position
 from .models import Named
 
 Model = Annotated[
@@ -22,8 +23,23 @@ Input = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="SHAPE", help="Shape of an example input, such as 1,3,224,224; one for each."),
 ]
+
+
+def _check_kinds(kinds: list[str] | None) -> list[str] | None:
+    for kind in kinds or ():
+        if kind not in KINDS:
+            raise typer.BadParameter(f"{kind!r} is not one of {', '.join(KINDS)}")
+    return kinds
+
+
 Kinds = Annotated[
-    list[Kind] | None, typer.Option("--kind", help="Kind of sites, several times for several (default: the paper's).")
+    list[str] | None,
+    typer.Option(
+        "--kind",
+        metavar="KIND",
+        callback=_check_kinds,
+        help=f"Kind of sites, once for each: {', '.join(KINDS)} (default: the first two).",
+    ),
 ]
 Where = Annotated[
     list[str] | None, typer.Option("--where", metavar="PATTERN", help="Pattern of block paths, such as 'layer[34].*'.")

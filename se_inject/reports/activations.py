@@ -112,7 +112,7 @@ class _Mean:
                 " whose they are"
             )
         there = ~values.isnan()
-        for label in self.labels.unique().tolist():
+        for label in set(self.labels.tolist()):
             rows = self.labels == label
             sums, counts = values[rows].nansum(0), there[rows].sum(0)
             self.sums[label] = self.sums.get(label, 0) + sums

@@ -76,19 +76,19 @@ def peak_memory(run: Run, known: list[Tensor]) -> int:
     if not devices:
         with _Allocated(known) as allocated:
             run()
-        return allocated.peak
+        return int(allocated.peak)
     for device in devices:
         torch.cuda.reset_peak_memory_stats(device)
     before = {device: torch.cuda.memory_allocated(device) for device in devices}
     run()
-    return sum(torch.cuda.max_memory_allocated(device) - before[device] for device in devices)
+    return int(sum(torch.cuda.max_memory_allocated(device) - before[device] for device in devices))
 
 
-class _Allocated(TorchDispatchMode):
+class _Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of storages from the operation that makes them until they are freed."""
 
     def __init__(self, known: list[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._seen = WeakIdKeyDictionary()
         for tensor in known:

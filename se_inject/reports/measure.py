@@ -21,6 +21,7 @@ from ..probe import copied
 from ..sites.site import PAPERS_KINDS, Kind, Position, Sites
 from ..sites.wrapped import as_module
 from ..source.diff import Diff
+from ..tracing.randomness import no_randomness
 from ..training import gates
 from .costs import Cost, Run, Spread, count_multiply_adds, count_parameters, peak_memory, spread, time_interleaved
 from .evaluation import evaluating
@@ -58,7 +59,8 @@ def report(model: nn.Module, example_inputs: Any, *, rounds: int = 20, **options
     try:
         remove(plain)
     except NoGateError:
-        apply(gated, example_inputs=example_inputs, **options)
+        with no_randomness():  # gates draw their weights
+            apply(gated, example_inputs=example_inputs, **options)
         chosen = {name: options[name] for name in ("kinds", "where", "position") if name in options}
         found = [chosen | {"example_inputs": example_inputs}]
     else:
@@ -101,12 +103,13 @@ def _check_rounds(rounds: object) -> None:
 
 def _choices(gated: nn.Module) -> list[dict[str, Any]]:
     """What ``find_sites`` must be asked for to list the sites of the gates that are there, each position by itself."""
-    kinds: dict[Position, set[Kind]] = {}
+    kinds: dict[Position, Iterable[Kind]] = {}
     there = dict(gates(gated))
     for gate in there.values():
         injection = injection_of(gate)
         if injection is not None:
-            kinds.setdefault(injection.position, set()).add(injection.kind)  # type: ignore[arg-type]
+            position: Position = injection.position  # type: ignore[assignment]
+            kinds[position] = {*kinds.get(position, ()), injection.kind}  # type: ignore[arg-type]
     return [
         {"kinds": of_position, "position": position, "where": lambda site: site.gate_path in there}
         for position, of_position in (kinds or {"standard": PAPERS_KINDS}).items()  # a traced gate has no note
