@@ -8,7 +8,8 @@ def main() -> None:
     try:
         from .app import app
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich", "click"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("typer", "rich"):
             raise
-        sys.exit(f"error: se-inject needs {error.name}: pip install 'se-inject[cli]'")
+        sys.exit(f"error: se-inject needs {missing}: pip install 'se-inject[cli]'")
     app(prog_name="se-inject")

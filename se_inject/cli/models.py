@@ -119,10 +119,10 @@ def _takes(function: Any, argument: str) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    """The file and the line where the user's code failed."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-    last = frames[-1] if frames else None
-    return "" if last is None or last.filename == __file__ else f" ({last.filename}:{last.lineno})"
+    """The last file and line of the user's own code, in the current folder, that an error went through."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(Path.cwd())]
+    own = [frame for frame in frames if frame.filename != __file__]
+    return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
 def _shape(text: str) -> tuple[int, ...]:

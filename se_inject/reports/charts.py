@@ -54,7 +54,7 @@ def _bars(report: Report) -> list[tuple[str, float, float, float]]:
 def values_chart(found: Activations, gate: str, classes: list[int]) -> str:
     """A gate's values by channel: a line a class, and a dashed one for the mean of all classes."""
     values = found.values[gate]
-    lines = [*values[classes].tolist(), values.nanmean(0).tolist()]
+    lines = [values.nanmean(0).tolist(), *values[classes].tolist()]
     shown = [_thinned(line) for line in lines]
     known = [value for line in shown for value in line if not math.isnan(value)] or [0.0, 1.0]
     low, high = min(known), max(known)
@@ -66,7 +66,7 @@ def values_chart(found: Activations, gate: str, classes: list[int]) -> str:
         places = ((left + i * step, 8 + (high - v) / (high - low) * (height - 32)) for i, v in enumerate(line))
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in places if not math.isnan(y))
 
-    names = [*(f"line c{number}" for number in range(len(classes))), "line mean"]
+    names = ["line mean", *(f"line c{number}" for number in range(len(classes)))]
     parts = [f'<polyline class="{name}" points="{points(line)}"/>' for name, line in zip(names, shown, strict=True)]
     parts += [
         f'<path class="axis" d="M{left} 8V{height - 24}H{width - 8}"/>',
