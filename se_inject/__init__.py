@@ -1,6 +1,9 @@
 """Squeeze-and-Excitation gates for any PyTorch network that has residual or Inception blocks."""
 
 from . import errors
+from .files.hub import push_gates
+from .files.load import load_gates
+from .files.save import save_gates
 from .find import find_sites
 from .gate.squeeze_excitation import SqueezeExcitation
 from .inject import apply, diff, remove
@@ -13,6 +16,7 @@ from .reports.page import write_page
 from .reports.table import Report
 from .sites.site import Site, Sites, Skipped
 from .training import freeze_backbone, gate_parameters, gates, param_groups
+from .version import __version__ as __version__
 
 __all__ = [
     "Activations",
@@ -32,11 +36,13 @@ __all__ = [
     "freeze_backbone",
     "gate_parameters",
     "gates",
+    "load_gates",
     "optimize",
     "optimized_gates",
     "param_groups",
+    "push_gates",
     "remove",
     "report",
+    "save_gates",
     "write_page",
 ]
-__version__ = "0.1.0"

@@ -57,3 +57,15 @@ class RewriteError(SEInjectError, ValueError):
 
 class InferenceOnlyError(SEInjectError, RuntimeError):
     """A copy that ``optimize`` made was called in training mode, or with gradients."""
+
+
+class GateFileError(SEInjectError, ValueError):
+    """A file of gates is damaged, of another format, or none."""
+
+
+class GateFileNotFoundError(GateFileError, FileNotFoundError):
+    """There is no such file of gates."""
+
+
+class GateMismatchError(SEInjectError, ValueError):
+    """Gates, or their weights, are of another model."""

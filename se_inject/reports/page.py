@@ -7,6 +7,7 @@ import torch
 
 from ..errors import ArgumentTypeError, InvalidArgumentError
 from ..files.atomic import write
+from ..version import __version__
 from .gate_values import Activations
 from .table import Report
 from .tree import tree
@@ -56,7 +57,6 @@ def page(report: Report, activations: Activations | None = None) -> str:
         from .highlight import highlighted, styles
     except ImportError as error:
         raise InvalidArgumentError("pages need jinja2 and pygments: pip install 'se-inject[cli]'") from error
-    from .. import __version__
     from .charts import added_chart
 
     environment = jinja2.Environment(
