@@ -9,6 +9,7 @@ from .gate.squeeze_excitation import SqueezeExcitation
 from .inject import apply, diff, remove
 from .optimize import OptimizedGate, optimize, optimized_gates
 from .reports.activations import activations
+from .reports.compare import Comparison, compare
 from .reports.costs import Cost, Spread
 from .reports.gate_values import Activations
 from .reports.measure import report
@@ -20,6 +21,7 @@ from .version import __version__ as __version__
 
 __all__ = [
     "Activations",
+    "Comparison",
     "Cost",
     "OptimizedGate",
     "Report",
@@ -30,6 +32,7 @@ __all__ = [
     "SqueezeExcitation",
     "activations",
     "apply",
+    "compare",
     "diff",
     "errors",
     "find_sites",

@@ -7,7 +7,10 @@ import typer
 
 import se_inject
 
+from .commands.apply import apply
+from .commands.compare import compare
 from .commands.diff import diff
+from .commands.export import export
 from .commands.report import report
 from .commands.sites import sites
 
@@ -31,5 +34,5 @@ def _start(version: Annotated[bool, typer.Option("--version", help="Print the ve
         raise typer.Exit()
 
 
-for command in (sites, diff, report):
+for command in (sites, diff, apply, compare, export, report):
     app.command()(command)

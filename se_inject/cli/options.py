@@ -1,10 +1,12 @@
 """The arguments and options that commands share."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..gate.squeeze_excitation import Form as GateForm
 from ..sites.selection import KINDS
 from ..sites.site import Position
 from .models import Named
@@ -46,6 +48,23 @@ Where = Annotated[
 ]
 At = Annotated[Position | None, typer.Option("--position", help="Place of gates in residual blocks.")]
 Reduction = Annotated[int | None, typer.Option("--reduction", min=1, help="Reduction of new gates (default: 16).")]
+
+
+Form = Annotated[GateForm | None, typer.Option("--init", help="Form of new gates (default: identity).")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Weights of the model, with gates or without: safetensors.",
+        show_default=False,
+    ),
+]
+Gates = Annotated[
+    Path | None,
+    typer.Option("--gates", metavar="FILE", help="Gates that save_gates or se-inject apply wrote.", show_default=False),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write.", show_default=False)]
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def diff(
     shape: Input = None,
     as_json: Json = False,
 ) -> None:
-    """Show the change that gates would be to the text of the model's classes, as a patch.
+    """Show what gates change in the source, as a patch.
 
     \b
     Examples:

@@ -16,7 +16,8 @@ from ..answer import answering, working
 from ..as_json import of_activations, of_report
 from ..images import labelled
 from ..models import Named, named
-from ..options import At, Input, Json, Kinds, Model, Reduction, Where, given
+from ..options import At, Gates, Input, Json, Kinds, Model, Reduction, Weights, Where, given
+from ..weights import with_weights
 
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page to send to a colleague.")]
 Data = Annotated[
@@ -39,24 +40,29 @@ def report(
     shape: Input = None,
     rounds: Rounds = 20,
     device: Device = "cpu",
+    weights: Weights = None,
+    gates: Gates = None,
     reduction: Reduction = None,
     kind: Kinds = None,
     where: Where = None,
     position: At = None,
     as_json: Json = False,
 ) -> None:
-    """Measure what gates cost: parameters, multiply-adds, latency and peak memory, with gates and without.
+    """Measure what gates cost, with gates and without.
 
-    A model that has gates already is measured beside a copy without them.
+    Parameters, multiply-adds, latency and peak memory. A model that has gates already is measured beside a copy without
+    them.
 
     \b
     Examples:
       se-inject report torchvision/resnet50
       se-inject report timm/resnet18 --input 8,3,224,224 --rounds 50 --json
       se-inject report mypackage.networks:trained --html page.html --activations images/val
+      se-inject report torchvision/resnet50 --weights plain.safetensors --gates gates.safetensors --html page.html
     """  # noqa: D301
     with answering(as_json) as answer:
         network = named(model)
+        with_weights(network, weights, gates)
         inputs = _moved(network, network.inputs(shape or ()), device)
         values = None if activations is None else _values(network, activations, inputs)
         with working("measuring"):

@@ -16,7 +16,7 @@ def sites(
     shape: Input = None,
     as_json: Json = False,
 ) -> None:
-    """List the sites that would get a gate, and why the other candidates would not.
+    """List the sites, and why other blocks are none.
 
     \b
     Examples:
