@@ -1,5 +1,6 @@
 """A diff with its Python in colours, for a page."""
 
+import html
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -25,15 +26,13 @@ def highlighted(diff: str) -> Iterator[Line]:
     >>> list(highlighted("@@ -1 +1 @@ f\n-x = a\n"))[1]
     Line(kind='removed', mark='-', html='<span class="n">x</span> <span class="o">=</span> <span class="n">a</span>')
     """
-    hunk: list[str] = []
-    for line in diff.splitlines():
-        if hunk and line[:1] in _KINDS and not line.startswith(("+++ ", "--- ")):
-            hunk.append(line)
-            continue
-        yield from _hunk(hunk[1:])
-        hunk = [line] if line.startswith("@@") else []
-        yield Line("place" if hunk else "about", "", _escaped(line))
-    yield from _hunk(hunk[1:])
+    lines = iter(diff.removesuffix("\n").split("\n"))
+    for line in lines:
+        header = re.match(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@", line)
+        yield Line("place" if header else "about", "", html.escape(line, quote=False))
+        if header:
+            old, new = (1 if number is None else int(number) for number in header.groups())
+            yield from _coloured_hunk(list(_hunk(lines, old, new)))
 
 
 def styles(selector: str, style: str) -> str:
@@ -46,21 +45,33 @@ def styles(selector: str, style: str) -> str:
     return "\n".join(rule for rule in rules.splitlines() if re.match(rf"{re.escape(selector)} \.", rule))
 
 
-def _hunk(lines: list[str]) -> Iterator[Line]:
+def _hunk(lines: Iterator[str], old: int, new: int) -> Iterator[str]:
+    """The lines of a hunk, of which as many are old and new as its header says."""
+    while old > 0 or new > 0:
+        line = next(lines, None)
+        if line is None:
+            return
+        old -= line[:1] in (" ", "-")
+        new -= line[:1] in (" ", "+")
+        yield line
+
+
+def _coloured_hunk(lines: list[str]) -> Iterator[Line]:
     """The lines of a hunk, each coloured as a part of the text that it belongs to: the old or the new."""
-    old = iter(_coloured(line[1:] for line in lines if line[:1] != "+"))
-    new = iter(_coloured(line[1:] for line in lines if line[:1] != "-"))
+    old = iter(_coloured(line[1:] for line in lines if line[:1] in (" ", "-")))
+    new = iter(_coloured(line[1:] for line in lines if line[:1] in (" ", "+")))
     for line in lines:
         mark = line[:1]
-        if mark == " ":
-            next(old)
-        yield Line(_KINDS[mark], mark, next(old if mark == "-" else new))
+        if mark not in _KINDS:  # that the file has no newline at its end
+            yield Line("about", "", html.escape(line, quote=False))
+            continue
+        text = next(old) if mark != "+" else ""
+        yield Line(_KINDS[mark], mark, next(new) if mark != "-" else text)
 
 
 def _coloured(lines: Iterator[str]) -> list[str]:
-    text: str = highlight("\n".join(lines), PythonLexer(stripnl=False), HtmlFormatter(nowrap=True))
-    return text.removesuffix("\n").split("\n")
+    text: str = highlight("".join(f"{line}\n" for line in lines), PythonLexer(stripnl=False), _FORMAT)
+    return text.split("\n")
 
 
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+_FORMAT = HtmlFormatter(nowrap=True)

@@ -77,7 +77,7 @@ def report(model: nn.Module, example_inputs: Any, *, rounds: int = 20, **options
     with evaluating(plain), evaluating(gated):
         costs, ratio = _measured(plain, gated, arguments, rounds)
     modules = dict(plain.named_modules())
-    paths = [*(site.path for site in sites), *(skipped.path for skipped in sites.skipped)]
+    paths = {*(site.path for site in sites), *(skipped.path for skipped in sites.skipped)}
     return Report(
         model=type(plain).__name__,
         inputs=tuple(_described(leaf) for leaf in tree_leaves(arguments)),
@@ -89,7 +89,7 @@ def report(model: nn.Module, example_inputs: Any, *, rounds: int = 20, **options
         ratio=ratio,
         sites=sites,
         diff=patch,
-        classes={path: type(modules[path]).__name__ for path in paths if path in modules},
+        classes={path: type(module).__name__ for path, module in modules.items() if path in paths},
         gates={path: _gate(gate) for path, gate in gates(gated) if path not in modules},
     )
 

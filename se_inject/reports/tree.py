@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ..sites.qualified_names import with_parents
 from ..source.locations import where
 from .table import Report
 
@@ -23,40 +24,48 @@ class Block(NamedTuple):
 
 @dataclass
 class Stage:
-    """The blocks at and below a path."""
+    """The blocks below a path, and the stages among them, in the model's order."""
 
     path: str
-    blocks: list[Block] = field(default_factory=list)
-    stages: dict[str, "Stage"] = field(default_factory=dict)
+    items: list["Block | Stage"] = field(default_factory=list)
 
     @property
-    def all_blocks(self) -> list[Block]:
-        """The blocks at and below the path."""
-        return self.blocks + [block for stage in self.stages.values() for block in stage.all_blocks]
+    def blocks(self) -> list[Block]:
+        """The blocks at any depth."""
+        return [b for item in self.items for b in (item.blocks if isinstance(item, Stage) else [item])]
 
     @property
     def gated(self) -> int:
         """How many of them are gated."""
-        return sum(not block.reason for block in self.all_blocks)
+        return sum(not block.reason for block in self.blocks)
 
 
 def tree(report: Report) -> Stage:
-    """All blocks of a report, in stages; a stage holds the blocks of one parent."""
+    """All blocks of a report, in stages: the modules that they are in."""
     root = Stage("")
-    for block in _blocks(report):
-        stage, names = root, block.path.split(".")
-        for depth in range(1, len(names)):
-            path = ".".join(names[:depth])
-            stage = stage.stages.setdefault(path, Stage(path))
-        stage.blocks.append(block)
+    stages = {"": root}
+    order = {path: number for number, path in enumerate(report.classes)}
+    for block in sorted(_blocks(report), key=lambda block: order.get(block.path, len(order))):
+        stage = root
+        for path in reversed(list(with_parents(block.path.rpartition(".")[0]))):
+            if path not in stages:
+                stages[path] = Stage(path)
+                stage.items.append(stages[path])
+            stage = stages[path]
+        stage.items.append(block)
     return _compressed(root)
 
 
 def _compressed(stage: Stage) -> Stage:
     """The same without stages that hold nothing but one other stage."""
-    stages = [_compressed(below) for below in stage.stages.values()]
-    stages = [next(iter(s.stages.values())) if len(s.stages) == 1 and not s.blocks else s for s in stages]
-    return Stage(stage.path, stage.blocks, {below.path: below for below in stages})
+    items = [_compressed(item) if isinstance(item, Stage) else item for item in stage.items]
+    return Stage(stage.path, [_only_stage(item) or item for item in items])
+
+
+def _only_stage(item: Block | Stage) -> Stage | None:
+    if isinstance(item, Stage) and len(item.items) == 1 and isinstance(item.items[0], Stage):
+        return item.items[0]
+    return None
 
 
 def _blocks(report: Report) -> Iterator[Block]:

@@ -94,7 +94,7 @@ def test_sites(run):
 
 
 def test_sites_of_other_libraries(run):
-    assert "16 sites" in run("sites torchvision/resnet50").stdout
+    assert "8 sites" in run("sites torchvision/resnet18").stdout
     assert json.loads(run("sites timm/resnet10t --position pre --json").stdout)["sites"][0]["path"] == "layer1.0"
 
 

@@ -1,15 +1,21 @@
 """The page as text: complete, self-contained, escaped, and written whole or not at all."""
 
+import difflib
 import html
 import re
 from html.parser import HTMLParser
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 
 import se_inject
 from se_inject.reports.highlight import highlighted
 from se_inject.reports.tree import tree
 
+from ..support.blocks import Residual, network
 from . import pages
 
 VOID = {"meta", "input", "link", "img", "br"}
@@ -108,7 +114,7 @@ def _no_space(_):
 
 
 def test_highlighted_lines_are_those_of_the_diff():
-    diff = pages.ordinary()[0].diff + '@@ -1,4 +1,4 @@ f\n """A text\n-that goes on <b>\n+that goes on & on\n """\n'
+    diff = pages.ordinary()[0].diff + '@@ -1,3 +1,3 @@ f\n """A text\n-that goes on <b>\n+that goes on & on\n """\n'
     lines = list(highlighted(diff))
     plain = [line.mark + html.unescape(re.sub("<[^>]+>", "", line.html)) for line in lines]
     assert plain == diff.splitlines()
@@ -116,9 +122,30 @@ def test_highlighted_lines_are_those_of_the_diff():
     assert {line.kind for line in lines} == {"about", "place", "context", "added", "removed"}
 
 
+@given(st.data())
+def test_any_diff_keeps_its_lines(data):
+    text = st.lists(
+        st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=9), max_size=12
+    )
+    before, after = data.draw(text), data.draw(text)
+    diff = list(difflib.unified_diff(before, after, "a", "b", lineterm=""))
+    lines = list(highlighted("\n".join(diff)))
+    plain = [line.mark + html.unescape(re.sub("<[^>]+>", "", line.html)) for line in lines]
+    assert plain == (diff or [""])
+
+
 def test_stages_hold_each_block_once():
     report, _ = pages.ordinary()
     root = tree(report)
-    assert list(root.stages) == ["layer1", "layer2", "layer3", "layer4"]
-    assert [block.path for block in root.stages["layer4"].blocks] == ["layer4.0", "layer4.1"]
-    assert (root.gated, len(root.all_blocks)) == (7, 8)
+    assert [stage.path for stage in root.items] == ["layer1", "layer2", "layer3", "layer4"]
+    assert [block.path for block in root.items[3].items] == ["layer4.0", "layer4.1"]
+    assert (root.gated, len(root.blocks)) == (7, 8)
+
+
+def test_stages_are_in_the_models_order():
+    body = nn.Sequential(Residual(), nn.Sequential(network()[1:3]), Residual())
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 16, 1), body))
+    found = se_inject.report(model, torch.randn(1, 3, 8, 8), rounds=2, where="*.1.0.1")
+    [stage] = tree(found).items
+    assert stage.path == "0.1" and [item.path for item in stage.items] == ["0.1.0", "0.1.1.0", "0.1.2"]
+    assert [block.path for block in stage.blocks] == ["0.1.0", "0.1.1.0.1", "0.1.1.0.2", "0.1.2"]
