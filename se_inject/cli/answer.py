@@ -3,14 +3,16 @@
 import contextlib
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 
-from ..errors import SEInjectError
+from ..errors import InvalidArgumentError, SEInjectError
 
 Answer = Callable[[dict[str, Any], Any], None]
 
@@ -45,6 +47,17 @@ def working(what: str) -> Iterator[None]:
     """Show on a terminal that something is being done."""
     with Console(stderr=True).status(what):
         yield
+
+
+def check_writable(path: Path) -> None:
+    """Raise ``InvalidArgumentError`` where a file cannot be written, before what takes long.
+
+    >>> check_writable(Path("page.html"))
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        what = "it is a folder" if path.is_dir() else f"no file can be made in {folder}"
+        raise InvalidArgumentError(f"{path}: cannot be written: {what}")
 
 
 def _json(data: Any) -> str:

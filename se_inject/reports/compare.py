@@ -93,11 +93,11 @@ def compare(a: Any, b: Any, *, example_inputs: Any = None) -> Comparison:
     ...     model = torchvision.models.resnet18()
     ...     gated = se_inject.apply(torchvision.models.resnet18(), where="layer4.1")
     >>> compare(model, gated)
-                                     A           B
-    -------------------------------  ----------  ----------------------------------------------
-    parameters                       11,689,512  11,706,472...
-    layer4.1.se                      no gate     SqueezeExcitation
-    layer4.1.se.fc1.bias                         (32,)
+                               A           B
+    -------------------------  ----------  -----------------
+    parameters                 11,689,512  11,722,824
+    layer4.1.se                no gate     SqueezeExcitation
+    layer4.1.se.identity_form              ()
     ...
     different
     """

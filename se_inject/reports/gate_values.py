@@ -70,7 +70,8 @@ class Activations:
 
         ``classes`` are the names of those to draw, by default the four with the most images. Needs matplotlib.
 
-        Raises ``InvalidArgumentError`` for a class that was not seen, and where matplotlib is not installed.
+        Raises ``InvalidArgumentError`` for a class that was not seen, for no panels, and where matplotlib is not
+        installed.
         """
         from .plot import draw
 

@@ -7,6 +7,7 @@ import torch
 
 from ..errors import ArgumentTypeError, InvalidArgumentError
 from ..files.atomic import write
+from ..files.save import Path_, checked_path
 from ..version import __version__
 from .gate_values import Activations
 from .table import Report
@@ -16,7 +17,7 @@ _TEMPLATE = Path(__file__).parent / "template"
 _COLUMNS, _LINES = 10, 6  # classes in the table of gate values, and in each chart
 
 
-def write_page(report: Report, path: str | Path, *, activations: Activations | None = None) -> None:
+def write_page(report: Report, path: Path_, *, activations: Activations | None = None) -> None:
     """Write a report as one HTML page: costs with a chart, blocks to fold and search, the diff, gate values by class.
 
     The page has no links to other files, shows dark colours where the reader's system does, and everything in it that
@@ -35,9 +36,10 @@ def write_page(report: Report, path: str | Path, *, activations: Activations | N
     ...     "layer4.1.se" in Path(folder, "page.html").read_text()
     True
     """
+    file = checked_path(path)
     text = page(report, activations)
     try:
-        write(Path(path), text.encode())
+        write(file, text.encode())
     except OSError as error:
         raise InvalidArgumentError(f"{path}: cannot be written: {error.strerror or error}") from error
 

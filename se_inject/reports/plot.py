@@ -20,6 +20,8 @@ def draw(found: "Activations", classes: Sequence[str] | None, panels: int) -> "F
         from matplotlib.figure import Figure  # an extra
     except ImportError as error:
         raise InvalidArgumentError("plots need matplotlib: pip install 'se-inject[plot]'") from error
+    if panels < 1:
+        raise InvalidArgumentError(f"panels must be >= 1, got {panels}")
     picked = _picked(found, classes)
     paths = spaced(list(found.values), panels)
     columns = min(3, len(paths))

@@ -170,7 +170,7 @@ def refused(result, code=1):
         ("report cli_models:plain --activations cli_models:batches", "the model has no gates"),
         ("report cli_models:gated --activations nosuch", "nosuch: is no folder of images"),
         ("report cli_models:gated --activations cli_models:no_model", "batches|no batch"),
-        ("report cli_models:gated --rounds 2 --html cli_models.py/page.html", "cannot be written"),
+        ("report cli_models:no_model --rounds 2 --html cli_models.py/page.html", "cannot be written"),
     ],
 )
 def test_refusals(run, line, says):

@@ -99,6 +99,7 @@ def test_export(shell):
         ("report cli_models:plain --gates weights.pth", "weights.pth"),
         ("report cli_models:plain --gates g.safetensors", "there is no such file"),
         ("compare no.safetensors no2.safetensors", "there is no such file"),
+        ("export cli_models:no_model --onnx .", "cannot be written: it is a folder"),
         ("export cli_models:plain --input 1,4,16,16 --onnx m.onnx", "the model cannot be exported"),
     ],
 )

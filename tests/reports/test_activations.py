@@ -180,6 +180,8 @@ def test_the_picture_has_a_line_for_each_class():
     assert len(found.plot(panels=2).axes) == 2
     with pytest.raises(se_inject.errors.InvalidArgumentError, match="'dog' was not seen"):
         found.plot(["dog"])
+    with pytest.raises(se_inject.errors.InvalidArgumentError, match="panels must be >= 1"):
+        found.plot(panels=0)
 
 
 def test_table_shows_the_largest_classes():

@@ -100,6 +100,8 @@ def test_an_old_page_survives_a_failure(tmp_path, monkeypatch):
         se_inject.write_page(report, path, activations={})
     with pytest.raises(se_inject.errors.ArgumentTypeError, match="report must be what"):
         se_inject.write_page("report", path)
+    with pytest.raises(se_inject.errors.ArgumentTypeError, match="path must be a path"):
+        se_inject.write_page(report, 3)
     monkeypatch.setattr("os.fsync", _no_space)
     with pytest.raises(se_inject.errors.InvalidArgumentError, match=r"page.html: cannot be written: No space left"):
         se_inject.write_page(report, path)

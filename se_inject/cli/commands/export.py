@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from ...errors import InvalidArgumentError, first_line
 from ...files.atomic import write
-from ..answer import answering, working
+from ..answer import answering, check_writable, working
 from ..models import named
 from ..options import Gates, Input, Json, Model, Reduction, Weights, given
 from ..weights import with_gates
@@ -40,6 +40,7 @@ def export(
       se-inject export mypackage.networks:trained --input 1,3,256,256 --onnx model.onnx
     """  # noqa: D301
     with answering(as_json) as answer:
+        check_writable(onnx)
         network = named(model)
         inputs = network.inputs(shape or ())
         with working("applying gates"):

@@ -12,7 +12,7 @@ import se_inject
 
 from ...errors import InvalidArgumentError, first_line
 from ...reports.gate_values import Activations
-from ..answer import answering, working
+from ..answer import answering, check_writable, working
 from ..as_json import of_activations, of_report
 from ..images import labelled
 from ..models import Named, named
@@ -61,6 +61,8 @@ def report(
       se-inject report torchvision/resnet50 --weights plain.safetensors --gates gates.safetensors --html page.html
     """  # noqa: D301
     with answering(as_json) as answer:
+        if html is not None:
+            check_writable(html)
         network = named(model)
         with_weights(network, weights, gates)
         inputs = _moved(network, network.inputs(shape or ()), device)
