@@ -79,9 +79,20 @@ def test_channels_that_are_zero_do_not_count():
     assert values[0, [0, 1]].tolist() == [3, 3] and values[0, 2].isnan()
 
 
+class Noise(nn.Module):
+    """Draws in eval mode, too."""
+
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+
 def test_model_and_hooks_stay_as_they_were():
-    model = nn.Sequential(nn.Dropout(), trained(network()))
-    model[1][0].eval()
+    shared = nn.Dropout()
+    model = nn.Sequential(nn.Sequential(shared), trained(network()), nn.Sequential(nn.RReLU(), shared), Noise())
+    model.eval()
+    model[1].train()
+    model[2].train()
+    shared.eval()  # which its second parent does not change
     calls = []
     for _, gate in se_inject.gates(model):
         gate.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
@@ -99,11 +110,13 @@ def test_model_and_hooks_stay_as_they_were():
 @pytest.mark.filterwarnings("ignore")
 def test_wrapped_and_compiled_models():
     model = trained(network())
-    plain = se_inject.activations(model, BATCHES)
+    batch = [(IMAGES, LABELS)]
+    plain = se_inject.activations(model, batch)
     compiled = torch.compile(copy.deepcopy(model).eval(), backend="eager")
-    compiled(IMAGES)
+    with torch.no_grad():
+        compiled(IMAGES)
     for wrapped, prefix in ((nn.DataParallel(model), "module."), (compiled, "_orig_mod.")):
-        found = se_inject.activations(wrapped, BATCHES)
+        found = se_inject.activations(wrapped, batch)
         assert all(torch.equal(found.values[prefix + path], values) for path, values in plain.values.items())
 
 

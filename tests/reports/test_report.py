@@ -45,9 +45,16 @@ def test_a_gated_model_is_measured_beside_itself_without_gates():
     assert frozen.gated.parameters == one.gated.parameters and list(frozen.sites) == list(one.sites)
 
 
+class Noise(nn.Module):
+    """Draws in eval mode, too."""
+
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+
 @pytest.mark.parametrize("gated", [False, True])
 def test_model_inputs_and_random_streams_stay(gated):
-    model = nn.Sequential(nn.ReLU(inplace=True), nn.Dropout(), network()).train()
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Dropout(), network(), Noise()).train()
     model[2].eval()
     if gated:
         se_inject.apply(model)
