@@ -39,7 +39,7 @@ def answering(as_json: bool) -> Iterator[Answer]:
         elif isinstance(text, str):
             print(text)
         else:
-            Console(highlight=False).print(text)
+            Console(highlight=False).print(text, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def test_values_are_means_by_class(init):
     for path, values in expected(model, of_formula).items():
         torch.testing.assert_close(found.values[path], values)
         assert found.means(path) == pytest.approx(values.mean(1).tolist())
-        assert found.difference(path) == pytest.approx(values.std(0, correction=0).mean().item(), rel=1e-4)
+        assert found.difference(path) == pytest.approx(values.std(0, correction=0).mean().item(), rel=1e-3, abs=1e-6)
 
 
 def test_other_gates_are_measured_by_what_they_multiply_by():

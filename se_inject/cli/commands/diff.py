@@ -1,9 +1,8 @@
 """``se-inject diff``."""
 
 import sys
-from typing import Any
 
-from rich.syntax import Syntax
+from rich.text import Text
 
 import se_inject
 
@@ -33,5 +32,10 @@ def diff(
         with working("finding sites"):
             options = given(kinds=kind, where=where, position=position)
             patch = se_inject.diff(network.model, example_inputs=example(network, shape), **options)
-        text: Any = Syntax(patch, "diff", background_color="default") if on_terminal else patch.removesuffix("\n")
-        answer({"model": model, "diff": patch}, text)
+        answer({"model": model, "diff": patch}, _coloured(patch) if on_terminal else patch.removesuffix("\n"))
+
+
+def _coloured(patch: str) -> Text:
+    """In the terminal's own colours, which suit its background."""
+    colours = {"+": "green", "-": "red", "@": "cyan"}
+    return Text("\n").join(Text(line, style=colours.get(line[:1], "")) for line in patch.splitlines())

@@ -12,7 +12,7 @@ import se_inject
 
 from ...errors import InvalidArgumentError, first_line
 from ...reports.gate_values import Activations
-from ..answer import answering, check_writable, working
+from ..answer import answering, check_writable
 from ..as_json import of_activations, of_report
 from ..images import labelled
 from ..models import Named, named
@@ -67,9 +67,9 @@ def report(
         with_weights(network, weights, gates)
         inputs = _moved(network, network.inputs(shape or ()), device)
         values = None if activations is None else _values(network, activations, inputs)
-        with working("measuring"):
-            options = given(reduction=reduction, kinds=kind, where=where, position=position)
-            measured = se_inject.report(network.model, inputs, rounds=rounds, **options)
+        options = given(reduction=reduction, kinds=kind, where=where, position=position)
+        # Without a spinner, whose thread would disturb the times.
+        measured = se_inject.report(network.model, inputs, rounds=rounds, **options)
         data, text = {"model": model, **of_report(measured)}, repr(measured)
         if values is not None:
             data["activations"] = of_activations(values)
