@@ -142,6 +142,8 @@ def test_peak_memory_is_what_is_there_at_once():
 
     assert peak_memory(run, [known]) == 8000
     assert peak_memory(lambda: known.view(10, 100), [known]) == 0
+    sparse = torch.eye(10).to_sparse()
+    assert peak_memory(lambda: torch.sparse.mm(sparse, known.view(10, 100)), [known, sparse]) >= 4000
 
 
 def test_prints_as_a_table_and_shows_in_a_notebook():
