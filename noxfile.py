@@ -11,12 +11,17 @@ nox.options.error_on_missing_interpreters = False
 
 ENGINE = [
     "se_inject",
-    *(f"tests/{room}" for room in ("gate", "sites", "source", "surgery", "tracing")),
+    *(f"tests/{room}" for room in ("files", "gate", "sites", "source", "surgery", "tracing")),
     "tests/test_inject.py",
     "tests/test_optimize.py",
 ]
-# every tracer with every network takes minutes, and hangs on torch, not on Python
-ON_OTHER_PYTHONS = [*ENGINE, "--ignore=tests/sites/test_traced.py"]
+# what reads and edits code; the rest hangs on torch, not on Python
+ON_OTHER_PYTHONS = [
+    "se_inject",
+    *(f"tests/{room}" for room in ("sites", "source", "surgery", "tracing")),
+    "tests/test_inject.py",
+    "--ignore=tests/sites/test_traced.py",
+]
 # with torch alone
 CORE = [
     "tests/tracing",

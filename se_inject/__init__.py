@@ -1,12 +1,14 @@
 """Squeeze-and-Excitation gates for any PyTorch network that has residual or Inception blocks."""
 
 from . import errors
+from .convert import convert
 from .files.hub import push_gates
 from .files.load import load_gates
 from .files.save import save_gates
 from .find import find_sites
 from .gate.squeeze_excitation import SqueezeExcitation
 from .inject import apply, diff, remove
+from .layouts import load_se_weights, to_layout
 from .optimize import OptimizedGate, optimize, optimized_gates
 from .reports.activations import activations
 from .reports.compare import Comparison, compare
@@ -33,6 +35,7 @@ __all__ = [
     "activations",
     "apply",
     "compare",
+    "convert",
     "diff",
     "errors",
     "find_sites",
@@ -40,6 +43,7 @@ __all__ = [
     "gate_parameters",
     "gates",
     "load_gates",
+    "load_se_weights",
     "optimize",
     "optimized_gates",
     "param_groups",
@@ -47,5 +51,6 @@ __all__ = [
     "remove",
     "report",
     "save_gates",
+    "to_layout",
     "write_page",
 ]

@@ -51,8 +51,16 @@ class NoGateError(SEInjectError, ValueError):
     """The model has no gate to remove, train or list."""
 
 
+class LayoutError(SEInjectError, ValueError):
+    """A state dict is not of the network that the model is, or may be read in several ways."""
+
+
 class RewriteError(SEInjectError, ValueError):
     """A block's forward cannot be rewritten with a gate in it."""
+
+
+class ConversionError(SEInjectError, ValueError):
+    """A gate cannot take the other form with outputs that are equal to the bit."""
 
 
 class InferenceOnlyError(SEInjectError, RuntimeError):

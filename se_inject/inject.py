@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from .errors import InvalidArgumentError, NoGateError, RewriteError, WrappedModelError
+from .errors import ConversionError, InvalidArgumentError, NoGateError, RewriteError, WrappedModelError
 from .find import targets_to_gate
 from .gate.factory import Gate, GateMaker
-from .gate.marks import Injection, mark_injected, mark_result_kept
+from .gate.marks import Injection, form_before, injection_of, mark_injected, mark_result_kept
 from .gate.record import Gated, is_gated, originally
 from .gate.squeeze_excitation import Form, Memory, check_form, check_reduction
 from .graphs.modes import trains
@@ -21,6 +21,7 @@ from .sites.target import Target
 from .sites.wrapped import as_module
 from .source.diff import Diff, patches
 from .source.edits import Edit
+from .surgery.forms import FormChange, plan_forms
 from .surgery.gated_block import uninstall
 from .surgery.plan import named_edits, plan, plan_removal
 from .surgery.transaction import change_all
@@ -106,9 +107,11 @@ def apply(
 def remove(model: Model) -> Model:
     """Take out all gates that ``apply`` put into ``model``, in place, and return ``model``; the exact inverse.
 
-    Of an exported program a new one is returned, and the program itself stays as it is.
+    Of an exported program a new one is returned, and the program itself stays as it is. What ``convert`` has put into
+    the layers before gates is taken out of them first.
 
-    Raises ``NoGateError`` if there are none, and ``NotAModuleError`` or ``WrappedModelError``.
+    Raises ``NoGateError`` if there are none, ``ConversionError`` if ``convert`` cannot be undone, and
+    ``NotAModuleError`` or ``WrappedModelError``.
 
     >>> remove(nn.Sequential(nn.ReLU()))
     Traceback (most recent call last):
@@ -124,10 +127,19 @@ def remove(model: Model) -> Model:
     traced = [module for module in traced_models(changed).values() if gate_paths(module)]
     if not blocks and not traced:
         raise NoGateError("the model has no gates from se_inject.apply")
-    changes: list[Callable[[], None]] = [partial(uninstall, block) for _, block in blocks]
+    back = _plan_back(changed)
+    changes: list[Callable[[], None]] = [*back.changes, *(partial(uninstall, block) for _, block in blocks)]
     changes += [plan_removal(module) for module in traced]
-    change_all([*(block for _, block in blocks), *traced], changes)
+    change_all([*back.gates, *(block for _, block in blocks), *traced], changes, back.tensors)
     return changed.program if isinstance(changed, Program) else model  # type: ignore[return-value]
+
+
+def _plan_back(model: nn.Module) -> FormChange:
+    """The change back to the forms that gates were put in with."""
+    try:
+        return plan_forms(model, lambda gate: gate.init if injection_of(gate) is None else form_before(gate))
+    except ConversionError as error:
+        raise ConversionError(f"se_inject.convert cannot be undone, as it must be first: {error}") from error
 
 
 def diff(

@@ -11,6 +11,7 @@ from ..gate.marks import injection_of
 from ..gate.squeeze_excitation import SqueezeExcitation
 from ..inject import apply, remove
 from ..sites.site import Site
+from ..sites.wrapped import as_module
 from .container import unpacked
 from .description import Description, GateEntry, described
 from .hub import is_on_hub, local_file
@@ -54,6 +55,7 @@ def load_gates(model: Model, path: Path_, *, gate: Gate | None = None, example_i
     if any(injection_of(there) for there in found.gates.values()) or not injected:
         _write(found, description, tensors, str(file))
         return model
+    as_module(model)  # which refuses wrappers, as they would not see new gates
     try:
         _put_in(found.model, injected, gate, example_inputs, str(file))
         _write(inside(model), description, tensors, str(file))

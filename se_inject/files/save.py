@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..errors import ArgumentTypeError, GateFileError, InvalidArgumentError, NoGateError, WrappedModelError
-from ..gate.marks import injection_of
+from ..gate.marks import form_before, injection_of
 from ..gate.squeeze_excitation import SqueezeExcitation
 from ..version import __version__
 from . import atomic
@@ -118,6 +118,11 @@ def _entry(path: str, gate: nn.Module) -> GateEntry:
     tensors = {name: list(tensor.shape) for name, tensor in tensors_of(gate).items()}
     known = injection_of(gate)
     if isinstance(gate, SqueezeExcitation):
+        if gate.init != form_before(gate):
+            raise InvalidArgumentError(
+                f"{path} was converted to the {gate.init} form, which changed weights outside of it, too: save after"
+                f" se_inject.convert(model, {form_before(gate)!r})"
+            )
         about: tuple[int, int, str, str] = (gate.fc1.in_channels, gate.fc1.out_channels, gate.init, gate.memory)
     elif known is not None:
         about = (known.channels, 0, known.init, known.memory)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .squeeze_excitation import SqueezeExcitation
+from .squeeze_excitation import Form, SqueezeExcitation
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,21 @@ def injection_of(module: nn.Module | None) -> Injection | None:
     >>> injection_of(SqueezeExcitation(8))
     """
     return None if module is None else vars(module).get("_se_injection")
+
+
+def mark_converted(gate: SqueezeExcitation) -> None:
+    """Note on a gate the form that it has before ``se_inject.convert`` changes it for the first time."""
+    vars(gate).setdefault("_se_form_before", gate.init)
+
+
+def form_before(gate: SqueezeExcitation) -> Form:
+    """The form of a gate without what ``se_inject.convert`` changed.
+
+    >>> form_before(SqueezeExcitation(8))
+    'identity'
+    """
+    form: Form = vars(gate).get("_se_form_before", gate.init)
+    return form
 
 
 def own_modules(module: nn.Module) -> Iterator[nn.Module]:

@@ -38,13 +38,13 @@ def squeezed_channels(channels: int, reduction: int) -> int:
     return max(channels // reduction, 8)
 
 
-def check_form(init: object) -> None:
-    """Raise unless ``init`` names one of the two gate forms.
+def check_form(form: object, argument: str = "init") -> None:
+    """Raise unless ``form`` names one of the two gate forms.
 
     >>> check_form("identity")
     """
-    if init not in get_args(Form):
-        raise InvalidArgumentError(f"init must be one of {', '.join(map(repr, get_args(Form)))}, got {init!r}")
+    if form not in get_args(Form):
+        raise InvalidArgumentError(f"{argument} must be one of {', '.join(map(repr, get_args(Form)))}, got {form!r}")
 
 
 def check_memory(memory: object) -> None:
@@ -128,7 +128,7 @@ class SqueezeExcitation(nn.Module):
         >>> [key for key in gate.state_dict() if not key.startswith("fc")]
         ['identity_form']
         """
-        check_form(form)
+        check_form(form, "form")
         self.init: Form = form
         self._buffers.pop("identity_form", None)
         if form == "identity":  # a key that tells; the standard form has exactly timm's
@@ -180,8 +180,8 @@ class SqueezeExcitation(nn.Module):
                 errors: list[str] = args[-1]
                 errors.append(
                     f"{prefix.removesuffix('.') or 'the gate'} is of the {self.init} form, and the weights are of the"
-                    f" {form} form: load them into a model with gates of that form (se_inject.apply(model,"
-                    f" init={form!r})), and se_inject.convert that model"
+                    f" {form} form: make the gates of that form (se_inject.convert(model, {form!r}), or from the start"
+                    f" se_inject.apply(model, init={form!r})), load the weights, and convert the model back"
                 )
                 return
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -8,8 +8,10 @@ from ..gate.inference import ForInference
 from ..graphs.traced import Program, is_program
 
 
-def as_module(model: object) -> nn.Module:
+def as_module(model: object, function: str = "apply") -> nn.Module:
     """The model, or an exported program as a module; raises where it is none, or wrapped, compiled or scripted.
+
+    ``function`` of se_inject is what the user is to call before.
 
     >>> as_module(nn.ReLU())
     ReLU()
@@ -23,13 +25,13 @@ def as_module(model: object) -> nn.Module:
         raise NotAModuleError(f"model must be a torch.nn.Module, got {what}")
     if isinstance(model, torch.jit.ScriptModule):
         raise WrappedModelError(
-            f"the model is scripted or traced by torch.jit ({type(model).__name__}): apply first, then wrap."
-            " Call se_inject.apply on the model that it was made from, then script or trace that"
+            f"the model is scripted or traced by torch.jit ({type(model).__name__}): {function} first, then wrap."
+            f" Call se_inject.{function} on the model that it was made from, then script or trace that"
         )
     if is_wrapped(model):
         raise WrappedModelError(
-            f"the model is already wrapped or compiled ({type(model).__name__}): apply first, then wrap."
-            " Call se_inject.apply on the module inside, before DDP, FSDP, DataParallel or torch.compile"
+            f"the model is already wrapped or compiled ({type(model).__name__}): {function} first, then wrap."
+            f" Call se_inject.{function} on the module inside, before DDP, FSDP, DataParallel or torch.compile"
         )
     check_not_optimized(model)
     return model

@@ -115,11 +115,12 @@ def test_hostile_headers_with_a_right_checksum(saved, tmp_path):
     rng, path = random.Random(0), tmp_path / "hostile.safetensors"
     tensors, about = unpacked(saved)
     wanted = filled(se_inject.apply(network(blocks=1))).state_dict()
-    refused = 0
+    refused, model = 0, None
     for number in range(1000):
         path.write_bytes(packed(tensors, altered(json.loads(json.dumps(about)), rng)))
-        model = network(blocks=1) if number % 2 else se_inject.apply(network(blocks=1))
-        before = {key: value.clone() for key, value in model.state_dict().items()}
+        if model is None or number == 500:  # then a plain one
+            model = se_inject.apply(network(blocks=1)) if number < 500 else network(blocks=1)
+            before = {key: value.clone() for key, value in model.state_dict().items()}
         try:
             se_inject.load_gates(model, path)
         except SEInjectError:
@@ -128,7 +129,9 @@ def test_hostile_headers_with_a_right_checksum(saved, tmp_path):
             assert list(after) == list(before) and all(torch.equal(after[key], before[key]) for key in before)
         else:
             gates = {key: value for key, value in model.state_dict().items() if ".se." in key}
-            assert all(torch.equal(value, wanted[key]) for key, value in gates.items())
+            assert gates and all(torch.equal(value, wanted[key]) for key, value in gates.items())
+            model = se_inject.remove(model) if number >= 500 else se_inject.apply(se_inject.remove(model))
+            before = {key: value.clone() for key, value in model.state_dict().items()}
     assert refused > 800
 
 

@@ -56,6 +56,11 @@ def scripted(module):
         return torch.jit.script(module)
 
 
+def two_blocks():
+    """Gated, and without the concat whose pool takes no factor."""
+    return se_inject.apply(nn.Sequential(*network()[:3]))
+
+
 @contextlib.contextmanager
 def untouched(model):
     state, values = exact_state(model), {key: value.clone() for key, value in model.state_dict().items()}
@@ -263,6 +268,13 @@ def test_a_network_of_equal_shapes_without_that_site(tmp_path):
         se_inject.load_gates(model, tmp_path / "gates.safetensors")
 
 
+def test_new_gates_do_not_come_behind_a_wrapper(tmp_path):
+    se_inject.save_gates(se_inject.apply(network()), tmp_path / "gates.safetensors")
+    model = nn.DataParallel(network())
+    with untouched(model), pytest.raises(WrappedModelError, match="apply first, then wrap"):
+        se_inject.load_gates(model, tmp_path / "gates.safetensors")
+
+
 def test_half_precision(tmp_path):
     model = trained(se_inject.apply(network()))
     se_inject.save_gates(model, tmp_path / "gates.safetensors")
@@ -333,6 +345,7 @@ def test_resnet50_takes_ten_megabytes(tmp_path):
         (lambda m, p: se_inject.save_gates(torch.export.export(m, (torch.ones(1, 3, 8, 8),)), p), NotAModuleError),
         (lambda m, p: se_inject.save_gates(m, 3), ArgumentTypeError),
         (lambda m, p: se_inject.save_gates(m, p, include="nothing.*"), InvalidArgumentError),
+        (lambda m, p: se_inject.save_gates(se_inject.convert(two_blocks(), "standard"), p), InvalidArgumentError),
         (lambda m, p: se_inject.save_gates(m, p, include=[3]), ArgumentTypeError),
         (lambda m, p: se_inject.save_gates(m, p, metrics={"a": object()}), ArgumentTypeError),
         (lambda m, p: se_inject.save_gates(m.to("meta"), p), InvalidArgumentError),
