@@ -9,6 +9,7 @@ import se_inject
 
 from .commands.apply import apply
 from .commands.compare import compare
+from .commands.convert import convert
 from .commands.diff import diff
 from .commands.export import export
 from .commands.report import report
@@ -34,5 +35,5 @@ def _start(version: Annotated[bool, typer.Option("--version", help="Print the ve
         raise typer.Exit()
 
 
-for command in (sites, diff, apply, compare, export, report):
+for command in (sites, diff, apply, convert, compare, export, report):
     app.command()(command)

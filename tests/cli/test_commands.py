@@ -206,7 +206,7 @@ def test_an_old_page_survives(run):
 
 def test_help_has_examples(run):
     assert "Commands" in run("--help").stdout and "se-inject 0" in run("--version").stdout
-    for command in ("sites", "diff", "apply", "compare", "export", "report"):
+    for command in ("sites", "diff", "apply", "convert", "compare", "export", "report"):
         text = run(f"{command} --help").stdout
         assert f"Examples:\n    se-inject {command} " in text
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import se_inject
 
@@ -16,9 +16,9 @@ from .test_commands import refused, run  # noqa: F401  (a fixture)
 X = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-def trained(init="identity", reduction=2):
+def trained(init="identity", where=None):
     torch.manual_seed(0)
-    model = se_inject.apply(network(32), reduction, init=init).eval()
+    model = se_inject.apply(network(32), 2, init=init, where=where).eval()
     for parameter in se_inject.gate_parameters(model):
         torch.nn.init.normal_(parameter, std=0.5)
     return model
@@ -75,6 +75,20 @@ def test_report_and_compare_read_gates(shell):
     assert {"what": "1.se", "a": "no gate", "b": "SqueezeExcitation"} in json.loads(result.stdout)["differences"]
 
 
+@pytest.mark.parametrize("source", ["--weights weights.safetensors", "--weights plain.safetensors --gates gates"])
+def test_convert_writes_a_model_of_the_other_form(shell, source):
+    model = trained(where="[12]")
+    save_file(model.state_dict(), "weights.safetensors")
+    save_file({name: t for name, t in model.state_dict().items() if ".se." not in name}, "plain.safetensors")
+    se_inject.save_gates(model, "gates")
+    result = shell(f"convert cli_wide:wide {source} --to standard -o new.safetensors --json")
+    assert json.loads(result.stdout)["form"] == "standard"
+    other = se_inject.apply(network(32), 2, init="standard", where="[12]").eval()
+    other.load_state_dict(load_file("new.safetensors"))
+    with torch.no_grad():
+        assert torch.equal(other(X), model(X))
+
+
 def test_export(shell):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -98,6 +112,7 @@ def test_export(shell):
         ("apply cli_models:gated -o g.safetensors --reduction 2", "has gates already, so reduction"),
         ("report cli_models:plain --gates weights.pth", "weights.pth"),
         ("report cli_models:plain --gates g.safetensors", "there is no such file"),
+        ("convert cli_models:plain --to standard -o new.safetensors", "the model has no gates"),
         ("compare no.safetensors no2.safetensors", "there is no such file"),
         ("export cli_models:no_model --onnx .", "cannot be written: it is a folder"),
         ("export cli_models:plain --input 1,4,16,16 --onnx m.onnx", "the model cannot be exported"),
