@@ -22,6 +22,7 @@ from ..sites.wrapped import as_module
 from ..training import gates
 from .costs import count_parameters
 from .evaluation import evaluating
+from .measure import gate_text
 
 _SHOWN = 20  # differences in the printed table
 
@@ -94,9 +95,9 @@ def compare(a: Any, b: Any, *, example_inputs: Any = None) -> Comparison:
     ...     gated = se_inject.apply(torchvision.models.resnet18(), where="layer4.1")
     >>> compare(model, gated)
                                A           B
-    -------------------------  ----------  -----------------
+    -------------------------  ----------  -----------------------------------------
     parameters                 11,689,512  11,722,824
-    layer4.1.se                no gate     SqueezeExcitation
+    layer4.1.se                no gate     SqueezeExcitation, 32 wide, identity form
     layer4.1.se.identity_form              ()
     ...
     different
@@ -147,12 +148,11 @@ def _values_apart(about: Description, a: dict[str, Tensor], b: dict[str, Tensor]
 
 def _of_model(model: nn.Module) -> dict[str, str]:
     found = find(as_module(model), Selection(PAPERS_KINDS, None), "standard", None)
-    there = dict(gates(model))
     entries = {"class": type(model).__name__, "parameters": f"{count_parameters(model):,}"}
     for site in [*found.gated, *(target.site for target in found.targets)]:
         entries[f"{site.path or '(model)'}, {site.kind}"] = f"{site.channels} channels"
         entries.setdefault(site.gate_path, "no gate")
-    entries |= {path: type(gate).__name__ for path, gate in there.items()}
+    entries |= {path: gate_text(gate) for path, gate in gates(model)}
     return entries | {name: str(tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
 
 

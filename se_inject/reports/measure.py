@@ -90,7 +90,7 @@ def report(model: nn.Module, example_inputs: Any, *, rounds: int = 20, **options
         sites=sites,
         diff=patch,
         classes={path: type(module).__name__ for path, module in modules.items() if path in paths},
-        gates={path: _gate(gate) for path, gate in gates(gated) if path not in modules},
+        gates={path: gate_text(gate) for path, gate in gates(gated) if path not in modules},
     )
 
 
@@ -170,7 +170,12 @@ def _described(value: object) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else repr(value)[:60]
 
 
-def _gate(gate: nn.Module) -> str:
+def gate_text(gate: nn.Module) -> str:
+    """A gate in a few words.
+
+    >>> gate_text(SqueezeExcitation(64))
+    'SqueezeExcitation, 8 wide, identity form'
+    """
     if isinstance(gate, Blend):
         gate = gate.gate
     if not isinstance(gate, SqueezeExcitation):

@@ -72,7 +72,9 @@ def test_report_and_compare_read_gates(shell):
     found = json.loads(shell("report cli_wide:wide --gates a.safetensors --input 1,3,16,16 --rounds 2 --json").stdout)
     assert found["gated"]["parameters"] == sum(p.numel() for p in model.parameters())
     result = shell("compare cli_models:plain cli_models:gated --json")
-    assert {"what": "1.se", "a": "no gate", "b": "SqueezeExcitation"} in json.loads(result.stdout)["differences"]
+    assert {"what": "1.se", "a": "no gate", "b": "SqueezeExcitation, 8 wide, identity form"} in json.loads(
+        result.stdout
+    )["differences"]
 
 
 @pytest.mark.parametrize("source", ["--weights weights.safetensors", "--weights plain.safetensors --gates gates"])

@@ -52,7 +52,9 @@ def test_models():
     found = se_inject.compare(plain, gated, example_inputs=X)
     assert found.values == {"output": 0} and not found.equal
     assert exact_state(plain) == before and torch.equal(stream, torch.get_rng_state())
-    assert told(found)["1.se"] == ("no gate", "SqueezeExcitation") and "1, residual" not in told(found)
+    assert told(found)["1.se"] == ("no gate", "SqueezeExcitation, 8 wide, identity form") and "1, residual" not in told(
+        found
+    )
     assert told(found)["1.se.fc1.weight"] == ("", "(8, 16, 1, 1)")
     nn.init.ones_(gated[6].bias)
     nn.init.zeros_(plain[6].bias)
