@@ -3,7 +3,7 @@
 Hu, Shen, Sun, "Squeeze-and-Excitation Networks", section 4, "Model and Computational Complexity".
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -55,24 +55,10 @@ def report(model: nn.Module, example_inputs: Any, *, rounds: int = 20, **options
     _check_rounds(rounds)
     if is_program(model):
         raise NotAModuleError("model must be a torch.nn.Module, got an exported program: pass its module()")
-    plain, gated = copied(as_module(model)), copied(model)
-    try:
-        remove(plain)
-    except NoGateError:
-        with no_randomness():  # gates draw their weights
-            apply(gated, example_inputs=example_inputs, **options)
-        chosen = {name: options[name] for name in ("kinds", "where", "position") if name in options}
-        found = [chosen | {"example_inputs": example_inputs}]
-    else:
-        if options:
-            raise InvalidArgumentError(
-                f"the model has gates already, so {', '.join(options)} would have no effect: leave that out"
-            ) from None
-        found = [choice | {"example_inputs": example_inputs} for choice in _choices(gated)]
-    listed = [find_sites(plain, **choice) for choice in found]
-    sites = Sites((site for sites in listed for site in sites), _skipped(listed))
-    patch = Diff("".join(diff(plain, **choice) for choice, sites in zip(found, listed, strict=True) if sites))
-
+    plain, gated, choices = _pair(model, example_inputs, options)
+    listed = [find_sites(plain, **choice) for choice in choices]
+    sites = Sites((site for found in listed for site in found), _skipped(listed))
+    patches = (diff(plain, **choice) for choice, found in zip(choices, listed, strict=True) if found)
     arguments = tree_map(_own, example_inputs if isinstance(example_inputs, tuple) else (example_inputs,))
     with evaluating(plain), evaluating(gated):
         costs, ratio = _measured(plain, gated, arguments, rounds)
@@ -88,10 +74,31 @@ def report(model: nn.Module, example_inputs: Any, *, rounds: int = 20, **options
         gated=costs[1],
         ratio=ratio,
         sites=sites,
-        diff=patch,
+        diff=Diff("".join(patches)),
         classes={path: type(module).__name__ for path, module in modules.items() if path in paths},
         gates={path: gate_text(gate) for path, gate in gates(gated) if path not in modules},
     )
+
+
+def _pair(
+    model: nn.Module, example_inputs: Any, options: dict[str, Any]
+) -> tuple[nn.Module, nn.Module, list[dict[str, Any]]]:
+    """Copies of a model without gates and with them, and what ``find_sites`` is to be asked for to list these."""
+    plain, gated = copied(as_module(model)), copied(model)
+    try:
+        remove(plain)
+    except NoGateError:
+        options = {name: list(value) if isinstance(value, Iterator) else value for name, value in options.items()}
+        with no_randomness():  # gates draw their weights
+            apply(gated, example_inputs=example_inputs, **options)
+        choices = [{name: options[name] for name in ("kinds", "where", "position") if name in options}]
+    else:
+        if options:
+            raise InvalidArgumentError(
+                f"the model has gates already, so {', '.join(options)} would have no effect: leave that out"
+            )
+        choices = _choices(gated)
+    return plain, gated, [choice | {"example_inputs": example_inputs} for choice in choices]
 
 
 def _check_rounds(rounds: object) -> None:

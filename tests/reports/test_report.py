@@ -86,6 +86,14 @@ class SeveralInputs(nn.Module):
         return {"out": self.block(x + self.embed(index)[:, :, None, None]) * scale}
 
 
+def test_options_are_those_of_apply():
+    found = measured(
+        network(), where=(path for path in ("1", "3")), kinds=iter(["residual", "inception"]), init="standard"
+    )
+    assert [site.path for site in found.sites] == ["1", "3"] and len(found.gates) == 2
+    assert all(text.endswith("standard form") for text in found.gates.values())
+
+
 def test_several_inputs_and_a_dict_of_outputs():
     found = measured(SeveralInputs(), (torch.randn(2, 16, 8, 8), torch.tensor([0, 3]), 0.5))
     assert found.inputs == ("(2, 16, 8, 8)", "(2,)", "0.5") and len(found.gates) == 1
