@@ -91,7 +91,9 @@ def _pair(
         options = {name: list(value) if isinstance(value, Iterator) else value for name, value in options.items()}
         with no_randomness():  # gates draw their weights
             apply(gated, example_inputs=example_inputs, **options)
-        choices = [{name: options[name] for name in ("kinds", "where", "position") if name in options}]
+        choices: list[dict[str, Any]] = [
+            {name: options[name] for name in ("kinds", "where", "position") if name in options}
+        ]
     else:
         if options:
             raise InvalidArgumentError(
