@@ -121,7 +121,7 @@ def _check_number(name: str, value: object) -> None:
 def _check_shapes_are_told(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if any(cls.__name__ == "FullyShardedDataParallel" for cls in type(module).__mro__):
-            raise WrappedModelError("FSDP has made vectors of all parameters: use fully_shard (FSDP2)")
+            raise WrappedModelError("FullyShardedDataParallel makes vectors of all parameters: use fully_shard")
         if any(map(is_lazy, module.parameters(recurse=False))):
             raise InvalidArgumentError(f"{path or '(model)'}: is lazy: run the model once, then build the groups")
 

@@ -211,3 +211,21 @@ def test_groups_check_their_numbers(options, error):
 def test_groups_need_gates():
     with pytest.raises(se_inject.errors.NoGateError):
         se_inject.param_groups(network(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_groups_of_sharded_models():
+    from torch import distributed
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = distributed.device_mesh.init_device_mesh("cpu", (1,))
+        model = se_inject.apply(network())
+        expected = named_groups(model)
+        assert named_groups(fully_shard(model, mesh=mesh)) == expected
+        flat = FullyShardedDataParallel(se_inject.apply(network()), device_id=torch.device("cpu"))
+        with pytest.raises(se_inject.errors.WrappedModelError, match="use fully_shard"):
+            se_inject.param_groups(flat, lr=0.1)
+    finally:
+        distributed.destroy_process_group()
