@@ -42,10 +42,14 @@ def gates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     >>> [name for name, _ in gates(nn.Sequential(nn.ReLU(), se_inject.SqueezeExcitation(8)))]
     ['1']
     """
+    _check_is_module(model)
+    return _gates(model)
+
+
+def _check_is_module(model: object) -> None:
     if not isinstance(model, nn.Module):
         advice = ": its module() can be trained" if is_program(model) else ""
         raise NotAModuleError(f"model must be a torch.nn.Module, got {type(model).__name__}{advice}")
-    return _gates(model)
 
 
 def _gates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -97,8 +101,9 @@ def param_groups(
     rates = {"backbone": lr, "gates": lr if gate_lr is None else gate_lr}
     for name, value in {"lr": lr, "gate_lr": rates["gates"], "weight_decay": weight_decay}.items():
         _check_number(name, value)
-    of_gates = set(gate_parameters(model))
+    _check_is_module(model)
     _check_shapes_are_told(model)
+    of_gates = set(gate_parameters(model))
     undecayed = set(_undecayed(model))
     groups: dict[str, dict[str, Any]] = {}
     for part, rate in rates.items():

@@ -209,6 +209,8 @@ def test_groups_check_their_numbers(options, error):
 
 
 def test_groups_need_gates():
+    with pytest.raises(se_inject.errors.NotAModuleError):
+        se_inject.param_groups("model", lr=0.1)
     with pytest.raises(se_inject.errors.NoGateError):
         se_inject.param_groups(network(), lr=0.1)
 
