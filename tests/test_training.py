@@ -8,6 +8,7 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 import se_inject
 
@@ -119,8 +120,8 @@ def named_groups(model, **options):
     [
         lambda: network(),
         lambda: timm.create_model("convnext_atto"),
-        lambda: torchvision.models.convnext_tiny(),
-        lambda: timm.create_model("vit_tiny_patch16_224.augreg_in21k", depth=1),
+        lambda: ConvNeXt([CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 1)]),
+        lambda: timm.create_model("vit_tiny_patch16_224", depth=1, img_size=32, embed_dim=48),
     ],
 )
 def test_groups_have_each_parameter_once_and_decay_weights_alone(build):
