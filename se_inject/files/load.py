@@ -14,9 +14,10 @@ from ..sites.site import Site
 from ..sites.wrapped import as_module
 from .container import unpacked
 from .description import Description, GateEntry, described
+from .folder import in_folder
 from .hub import is_on_hub, local_file
 from .inside import Inside, digest, inside, tensors_of
-from .save import GATES, Path_, checked_path
+from .save import Path_, checked_path
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -43,7 +44,7 @@ def load_gates(model: Model, path: Path_, *, gate: Gate | None = None, example_i
     """
     found = inside(model)
     file = local_file(path) if is_on_hub(path) else checked_path(path)
-    file = file / GATES if file.is_dir() else file
+    file = in_folder(file) if file.is_dir() else file
     tensors, about = unpacked(file)
     try:
         description = described(about)
@@ -127,11 +128,17 @@ def _put_in(model: nn.Module, entries: list[GateEntry], gate: Gate | None, examp
     for entry in entries:
         if entry.path not in there:
             raise _no_site(entry, file)
+        made = there[entry.path]
+        width = next(iter(entry.tensors.get("fc1.weight", ())), 0)
+        if isinstance(made, SqueezeExcitation) and width not in (0, made.fc1.out_channels):  # of a gate that was pruned
+            made.set_width(width)
 
 
 def _is_wanted(site: Site, wanted: dict[str, GateEntry]) -> bool:
     entry = wanted.get(site.gate_path)
-    return entry is not None and (entry.kind, entry.channels) == (site.kind, site.channels)
+    if entry is None or entry.kind != site.kind:
+        return False
+    return not entry.width or entry.channels == site.channels  # of other gates, pruning leaves the number as it was
 
 
 def _no_site(entry: GateEntry, file: str) -> GateMismatchError:

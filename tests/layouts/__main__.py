@@ -1,6 +1,6 @@
 """Load every SE network of the libraries into its plain twin, and write the table: ``python -m tests.layouts``.
 
-It takes about ten minutes on one core.
+It takes about fifteen minutes.
 """
 
 import argparse

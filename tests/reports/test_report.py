@@ -205,13 +205,3 @@ def test_exported_programs_are_named():
         se_inject.report(program, X)
     found = measured(program.module())
     assert found.gated.parameters > found.plain.parameters and len(found.sites) == 3
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_fvcore_counts_what_torch_counts():
-    fvcore = pytest.importorskip("fvcore.nn", reason="fvcore is not installed")
-    found, image = measured(network()), X[:1]
-    for model, cost in ((network().eval(), found.plain), (se_inject.apply(network()).eval(), found.gated)):
-        analysis = fvcore.FlopCountAnalysis(model, image).unsupported_ops_warnings(False)
-        products = sum(analysis.by_operator()[op] for op in ("conv", "linear"))
-        assert products == cost.multiply_adds
