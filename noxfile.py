@@ -11,12 +11,17 @@ nox.options.error_on_missing_interpreters = False
 
 ENGINE = [
     "se_inject",
-    *(f"tests/{room}" for room in ("gate", "sites", "source", "surgery", "tracing")),
+    *(f"tests/{room}" for room in ("files", "gate", "layouts", "sites", "source", "surgery", "tracing")),
     "tests/test_inject.py",
     "tests/test_optimize.py",
 ]
-# every tracer with every network takes minutes, and hangs on torch, not on Python
-ON_OTHER_PYTHONS = [*ENGINE, "--ignore=tests/sites/test_traced.py"]
+# what reads and edits code; the rest hangs on torch, not on Python
+ON_OTHER_PYTHONS = [
+    "se_inject",
+    *(f"tests/{room}" for room in ("sites", "source", "surgery", "tracing")),
+    "tests/test_inject.py",
+    "--ignore=tests/sites/test_traced.py",
+]
 # with torch alone
 CORE = [
     "tests/tracing",
@@ -81,6 +86,13 @@ def pythons(session: nox.Session) -> None:
         session.skip("all tests run on this one")
     session.install("-e", ".[test]")
     session.run("pytest", "-n", "2", *ON_OTHER_PYTHONS)
+
+
+@nox.session(default=False)
+def integrations(session: nox.Session) -> None:
+    """What docs/deployment.md says of libraries that the tests do without otherwise."""
+    session.install("-e", ".[test,integrations]")
+    session.run("pytest", "tests/deployment", "se_inject/integrations")
 
 
 @nox.session(default=False)

@@ -51,6 +51,10 @@ class NoGateError(SEInjectError, ValueError):
     """The model has no gate to remove, train or list."""
 
 
+class LayoutError(SEInjectError, ValueError):
+    """A state dict is not of the network that the model is, or may be read in several ways."""
+
+
 class RewriteError(SEInjectError, ValueError):
     """A block's forward cannot be rewritten with a gate in it."""
 
@@ -61,3 +65,15 @@ class ConversionError(SEInjectError, ValueError):
 
 class InferenceOnlyError(SEInjectError, RuntimeError):
     """A copy that ``optimize`` made was called in training mode, or with gradients."""
+
+
+class GateFileError(SEInjectError, ValueError):
+    """A file of gates is damaged, of another format, or none."""
+
+
+class GateFileNotFoundError(GateFileError, FileNotFoundError):
+    """There is no such file of gates."""
+
+
+class GateMismatchError(SEInjectError, ValueError):
+    """Gates, or their weights, are of another model."""

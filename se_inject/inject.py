@@ -92,13 +92,10 @@ def apply(
     for target in targets_to_gate(changed, selection, position, example_inputs):
         planned.setdefault(target.block, []).append(target)
     changes: list[Callable[[], None]] = []
-    asked = (position, gate if isinstance(gate, str) else "", init, memory)
+    asked = partial(Injection, position, gate if isinstance(gate, str) else "", init, memory)
     for block, targets in planned.items():
         training = trains(block) if is_traced(block) else block.training
-        gates = [(target.finding, _make_gate(target, reduction, maker).train(training)) for target in targets]
-        for target, (_, made) in zip(targets, gates, strict=True):
-            site = target.site
-            mark_injected(made, Injection(site.path, site.kind, site.node, site.channels, *asked))
+        gates = [(target.finding, _make_gate(target, reduction, maker, asked).train(training)) for target in targets]
         try:
             changes.append(plan(block, gates))
         except RewriteError as error:
@@ -190,14 +187,18 @@ def _note(target: Target) -> str:
     return f"# {target.site.gate_path}: {where}{f' ({target.place})' if target.place else ''}\n"
 
 
-def _make_gate(target: Target, reduction: int | Callable[[Site], int], maker: GateMaker) -> nn.Module:
-    width = reduction(target.site) if callable(reduction) else reduction
+def _make_gate(
+    target: Target, reduction: int | Callable[[Site], int], maker: GateMaker, asked: Callable[..., Injection]
+) -> nn.Module:
+    site = target.site
+    width = reduction(site) if callable(reduction) else reduction
     check_reduction(width)
     like = _like(target)
     if like is not None and like.dtype.itemsize == 1:  # float8 is for weights that others made; nothing learns in it
         like = torch.empty(0, device=like.device)
     with torch.inference_mode(False):  # parameters made in inference mode could never be trained
-        gate = maker.make(target.site.channels, width, like=like, rank=target.finding.rank)
+        gate = maker.make(site.channels, width, like=like, rank=target.finding.rank)
+    mark_injected(gate, asked(site.kind, site.channels, int(width)))
     if target.finding.keeps_result:
         mark_result_kept(gate)
     return gate

@@ -11,6 +11,7 @@ from .gate.marks import is_gate
 from .gate.record import Gated
 from .graphs.modes import updates_statistics
 from .graphs.traced import gate_paths, is_program, traced_models
+from .sites.adapters import idle_copies
 from .sites.qualified_names import join
 from .sites.wrapped import check_not_optimized
 from .source.subclass import set_class
@@ -39,9 +40,11 @@ def gates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _gates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    inside: set[nn.Module] = set()  # a gate may hold another one
+    inside: set[nn.Module] = set()  # a gate may hold another one, and an adapter copies of it
     in_graphs = {join(path, gate) for path, traced in traced_models(model).items() for gate in gate_paths(traced)}
     for name, module in model.named_modules():
+        for copy in idle_copies(module):
+            inside.update(copy.modules())
         if (is_gate(module) or name in in_graphs) and module not in inside:
             inside.update(module.modules())
             yield name, module
@@ -104,6 +107,42 @@ def freeze_backbone(model: Model) -> Model:
             parameter.requires_grad = flag
         raise
     return model
+
+
+def frozen_names(model: nn.Module) -> set[str]:
+    """The names in a state dict of what training leaves as it is; those of gates are never among them.
+
+    It is what ``freeze_backbone`` freezes: parameters that ask for no gradient, and statistics that are held.
+
+    >>> import se_inject
+    >>> model = freeze_backbone(nn.Sequential(nn.BatchNorm2d(8), se_inject.SqueezeExcitation(8)))
+    >>> sorted(frozen_names(model))
+    ['0.bias', '0.num_batches_tracked', '0.running_mean', '0.running_var', '0.weight']
+    """
+    names: set[str] = set()
+    for path, module in _beside_gates(model):
+        frozen = [name for name, p in module._parameters.items() if p is not None and not p.requires_grad]
+        held = module._buffers if isinstance(module, HeldNorm) else ()
+        names.update(join(path, name) for name in (*frozen, *held))
+    return names
+
+
+def trained_names(model: nn.Module) -> list[str]:
+    """The names in a state dict of what training changes beside the gates, such as those of a new head.
+
+    >>> import se_inject
+    >>> trained_names(nn.Sequential(nn.Linear(8, 2), se_inject.SqueezeExcitation(8)))
+    ['0.weight', '0.bias']
+    """
+    named = ((path, name) for path, m in _beside_gates(model) for name in (*m._parameters, *m._buffers))
+    own = {join(path, name) for path, name in named} - frozen_names(model)
+    return [name for name in model.state_dict() if name in own]
+
+
+def _beside_gates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """All modules that are not in gates, by all of their names."""
+    in_gates = {module for _, gate in gates(model) for module in gate.modules()}
+    return ((path, m) for path, m in model.named_modules(remove_duplicate=False) if m not in in_gates)
 
 
 def _hold(norm: nn.Module, cls: type[nn.Module]) -> None:

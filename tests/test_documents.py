@@ -18,9 +18,9 @@ def code(path):
 
 
 @pytest.mark.parametrize("path", list(filter(code, DOCUMENTS)), ids=lambda path: path.name)
-def test_code_runs(path):
+def test_code_runs(path, tmp_path):
     command = [sys.executable, "-W", "error", "-c", code(path)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
 
 

@@ -206,7 +206,7 @@ def test_block_with_an_attribute_se():
 
 
 def test_timm_resnet50_gets_the_keys_of_seresnet50():
-    gated = se_inject.apply(timm.create_model("resnet50"))
+    gated = se_inject.apply(timm.create_model("resnet50"), init="standard")
     twin = timm.create_model("seresnet50")
     assert {k: v.shape for k, v in gated.state_dict().items()} == {k: v.shape for k, v in twin.state_dict().items()}
 

@@ -17,6 +17,8 @@ import se_inject
 from se_inject import SqueezeExcitation, optimize, optimized_gates
 from se_inject.errors import InferenceOnlyError, InvalidArgumentError, NoGateError, NotAModuleError, WrappedModelError
 
+from .support.blocks import network
+
 FORMATS = (torch.contiguous_format, torch.channels_last)
 
 
@@ -516,10 +518,9 @@ def test_autocast_takes_the_plain_way():
         assert_close(optimize(model), model, x, 1e-12)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "googlenet"])
-def test_compile_and_export(name):
-    options = {"init_weights": False} if name == "googlenet" else {}
-    model = awake(se_inject.apply(getattr(torchvision.models, name)(**options)))
+@pytest.mark.parametrize("make", [torchvision.models.resnet18, network])
+def test_compile_and_export(make):
+    model = awake(se_inject.apply(make()))
     fast, x = optimize(model), torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         assert_close(torch.compile(fast, backend="aot_eager", fullgraph=True), model, x)

@@ -1,5 +1,5 @@
 """Trained weights: files that describe themselves, and those of others."""
 
-from .load import from_timm, load_weights, read_weights
+from .load import load_weights, read_weights
 
-__all__ = ["from_timm", "load_weights", "read_weights"]
+__all__ = ["load_weights", "read_weights"]

@@ -1,36 +1,14 @@
-"""Weights from files and from timm's published SE networks."""
+"""Weights from files, into our networks."""
 
-import re
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import se_inject
+
 from ..errors import CheckpointError
-
-# timm's legacy networks call some modules by other names
-_LEGACY = ((r"^layer0\.(conv1|bn1)\.", r"\1."), (r"\.se_module\.", ".se."), (r"^last_linear\.", "fc."))
-_SENET154 = _LEGACY[1:]  # its first stage has the same name here
-
-
-def from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of a timm SE network's state dict to ours; other state dicts come back as they are.
-
-    >>> state = {"layer0.conv1.weight": torch.zeros(1), "layer1.0.se_module.fc1.bias": torch.zeros(1)}
-    >>> list(from_timm(state))
-    ['conv1.weight', 'layer1.0.se.fc1.bias']
-    """
-    if "last_linear.weight" not in state and not any(".se_module." in key for key in state):
-        return dict(state)
-    rules = _SENET154 if "layer0.conv3.weight" in state else _LEGACY
-
-    def renamed(key: str) -> str:
-        for pattern, replacement in rules:
-            key = re.sub(pattern, replacement, key)
-        return key
-
-    return {renamed(key): value for key, value in state.items()}
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -65,7 +43,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy ``state`` into ``network``; every key and shape must fit, timm's names are understood.
+    """Copy ``state`` into ``network``; every key and shape must fit. Published SE weights may have other names.
 
     Raises ``CheckpointError`` and leaves the network as it was.
 
@@ -76,8 +54,14 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str) -> N
     """
     own = network.state_dict()
     # batch norm counters came with torch 0.4.1: older published weights lack them
-    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
-    found = counters | (state if own.keys() == state.keys() else from_timm(state))
+    found = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | state
+    forms = {getattr(gate, "init", "") for _, gate in se_inject.gates(network)}
+    if found.keys() != own.keys() and forms == {"standard"}:
+        try:
+            se_inject.load_se_weights(network, state)
+        except se_inject.errors.SEInjectError as error:
+            raise _other_network(source, str(error)) from error
+        return
     wrong = [f"{key} is missing" for key in own.keys() - found.keys()]
     wrong += [f"{key} is unknown" for key in found.keys() - own.keys()]
     wrong.sort()
@@ -87,8 +71,9 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str) -> N
         if key in found and found[key].shape != value.shape
     ]
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise CheckpointError(
-            f"{source}: these weights are of another network, or for other classes: {'; '.join(wrong[:3])}{more}"
-        )
+        raise _other_network(source, "; ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""))
     network.load_state_dict(found)
+
+
+def _other_network(source: str, why: str) -> CheckpointError:
+    return CheckpointError(f"{source}: these weights are of another network, or for other classes: {why}")

@@ -10,16 +10,15 @@ from .squeeze_excitation import Form, SqueezeExcitation
 
 @dataclass(frozen=True)
 class Injection:
-    """What ``se_inject.apply`` was asked for when it put a gate in, as far as it tells that gate from others."""
+    """What ``se_inject.apply`` put in a gate for: with it, a file can tell how to put it in again."""
 
-    block: str  # its path when the gate came
-    kind: str
-    node: str
-    channels: int
     position: str
     gate: str  # the name that was asked for, "" for a function of the user's
     init: str
     memory: str
+    kind: str
+    channels: int
+    reduction: int
 
 
 def mark_injected(gate: nn.Module, injection: Injection) -> None:

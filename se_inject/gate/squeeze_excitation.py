@@ -56,6 +56,16 @@ def check_memory(memory: object) -> None:
         raise InvalidArgumentError(f"memory must be one of {', '.join(map(repr, get_args(Memory)))}, got {memory!r}")
 
 
+def channels_of(gate: "SqueezeExcitation") -> int:
+    """The channels of the features that a gate takes now: pruning changes them, and adapters stand around its layers.
+
+    >>> channels_of(SqueezeExcitation(64))
+    64
+    """
+    channels: int = getattr(gate.fc1, "base_layer", gate.fc1).in_channels
+    return channels
+
+
 class _ZeroConv2d(nn.Conv2d):
     """Starts as zeros; random values that zeros then overwrite would cost half the time of surgery."""
 
@@ -135,6 +145,39 @@ class SqueezeExcitation(nn.Module):
             device = self.fc1.weight.device
             self.register_buffer("identity_form", torch.ones((), dtype=torch.int64, device=device))
 
+    def set_width(self, width: int) -> None:
+        """Make the gate one of another width, which has not learned yet.
+
+        >>> gate = SqueezeExcitation(64)
+        >>> gate.set_width(4)
+        >>> gate.fc1.out_channels
+        4
+        """
+        device, dtype, channels = self.fc1.weight.device, self.fc1.weight.dtype, channels_of(self)
+        self.fc1 = nn.Conv2d(channels, width, 1, device=device, dtype=dtype)
+        self.fc2 = nn.Conv2d(width, channels, 1, device=device, dtype=dtype)
+        self.train(self.training).reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Make the gate one that has not learned yet: the identity, or random values of the standard form.
+
+        Loaders that make models on the meta device call it for what a file does not have.
+
+        >>> gate = SqueezeExcitation(8)
+        >>> nn.init.ones_(gate.fc2.bias).requires_grad
+        True
+        >>> gate.reset_parameters()
+        >>> torch.equal(gate(torch.ones(1, 8, 5)), torch.ones(1, 8, 5))
+        True
+        """
+        # By torch's functions, which others guard: transformers lets them write what is not loaded only.
+        self.fc1.reset_parameters()
+        self.fc2.reset_parameters()
+        if self.init == "identity":
+            for zero in self.fc2.parameters():
+                nn.init.zeros_(zero)
+            nn.init.ones_(self.get_buffer("identity_form"))
+
     def forward(self, x: Tensor) -> Tensor:
         """Gate ``x`` of shape ``(N, C, *)``; shape, dtype and memory format stay the same.
 
@@ -155,6 +198,8 @@ class SqueezeExcitation(nn.Module):
                 )
                 if output is not None:
                     return output
+        if x.is_quantized:
+            return self._gate_quantized(x)
         if x.dim() != 4:
             return self._gate_flat(x, self.fc1.weight.dtype)
         # No AdaptiveAvgPool2d: with channels_last under autocast it has produced NaNs in SE blocks.
@@ -168,6 +213,14 @@ class SqueezeExcitation(nn.Module):
         scale = self._excite(squeezed if dtype is None else squeezed.to(dtype))
         # The scale is the view, not the result: an in-place add on the result would cost a copy in backward.
         return x * scale.flatten(2).to(x.dtype).expand_as(flat).view_as(x)
+
+    def _gate_quantized(self, x: Tensor) -> Tensor:
+        """The way of eager quantization, whose layers take quantized values; no observer tells the result's range."""
+        flat = x.flatten(2)
+        scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(flat.mean(2)[:, :, None, None])))).dequantize()
+        scale = 2 * scale if self.init == "identity" else scale
+        result = x.dequantize() * scale.flatten(2).expand_as(flat).view_as(x)
+        return torch.quantize_per_tensor_dynamic(result, x.dtype, False)
 
     def _excite(self, squeezed: Tensor) -> Tensor:
         scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
@@ -193,4 +246,4 @@ class SqueezeExcitation(nn.Module):
         '64, init=standard'
         """
         memory = ", memory=recompute" if self.memory == "recompute" else ""
-        return f"{self.fc1.in_channels}, init={self.init}{memory}"
+        return f"{channels_of(self)}, init={self.init}{memory}"

@@ -16,6 +16,7 @@ from ..graphs.traced import is_traced
 from ..tracing.capture import Capture, capture
 from ..tracing.errors import UntraceableError
 from ..tracing.gate_places import Placer, ValueUses, slots_fit
+from .adapters import adapted
 from .children import Children, has_own_forward, leaves_block
 from .existing_gates import has_gate, unreadable
 from .findings import Analysis, Finding, accept, called, named
@@ -67,7 +68,8 @@ class BlockAnalyzer:
         changes_class = isinstance(module, nn.modules.lazy.LazyModuleMixin) or parametrize.is_parametrized(module)
         is_container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) or is_traced(module)
         is_called = type(module).__call__ is nn.Module.__call__ and "forward" not in vars(module)
-        return is_called and not (changes_class or is_container or is_wrapped(module) or self._loops(module))
+        is_others = is_wrapped(module) or adapted(module) is not None
+        return is_called and not (changes_class or is_container or is_others or self._loops(module))
 
     def _loops(self, module: nn.Module) -> bool:
         """Whether a gate would be run as one of a module's children, or its class makes a difference."""
@@ -125,6 +127,7 @@ class BlockAnalyzer:
                     uses = ((entry.flow, target.users) for entry, target in zip(group, targets, strict=True))
                     return replace(finding, edits=edits, keeps_result=keeps_results(uses))
         path = self._common_producer(group, captured)
+        made_by_adapter = path is not None and adapted(block.get_submodule(path)) is not None
         if path is not None and not self.can_hold_gate(block.get_submodule(path)):
             path = None
         if path is None and "" not in captured.asked:
@@ -135,7 +138,7 @@ class BlockAnalyzer:
             asks = "" in captured.asked
             loops = bool(captured.walks)
             reason = Reason.ASKS_FOR_CLASS if asks else Reason.WALKED_BY_ITSELF if loops else Reason.NO_PLACE
-            return finding.without(reason)
+            return finding.without(Reason.ADAPTER if made_by_adapter else reason)
         return replace(finding, producer=path, gate=_output_gate(block.get_submodule(path)))
 
     def _common_producer(self, group: list[Entry], captured: Capture) -> str | None:

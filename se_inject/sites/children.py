@@ -18,6 +18,7 @@ from ..graphs.traced import is_traced, ungated, whole_graphs
 from ..tracing.cache import Fingerprints
 from ..tracing.capture import Capture, capture
 from ..tracing.errors import UntraceableError
+from .adapters import adapted
 from .existing_gates import has_gate
 from .rules.joins import joins
 from .site import PAPERS_KINDS
@@ -84,6 +85,9 @@ class Children:
     @_asked_once
     def depth_of(self, module: nn.Module) -> int:
         """How many convolutions a child runs, one after the other."""
+        base = adapted(module)
+        if base is not None:
+            return self.depth_of(base)
         if is_conv(module):
             return 1
         if is_sequential(module):

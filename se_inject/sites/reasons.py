@@ -60,6 +60,10 @@ class Reason(Enum):
         "the child that makes its value ({}) is shared or cannot hold a gate",
         "give each block a child of its own; run lazy layers once; take parametrizations off",
     )
+    ADAPTER = (
+        "the child that makes its value is an adapter of PEFT, which would take the gate along when it is merged",
+        "apply first, then add adapters",
+    )
     WALKED_BY_ITSELF = "its forward iterates over its children, which would include the gate", _EXTRACT
     WALKED = (
         "a module around it iterates over its children, which would include the gate",

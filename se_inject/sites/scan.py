@@ -7,12 +7,14 @@ from torch import nn
 
 from ..gate.marks import injection_of, is_gate
 from ..gate.record import originally
+from ..gate.squeeze_excitation import SqueezeExcitation, channels_of
 from ..graphs.inlining import joins_its_inputs
 from ..graphs.layers import is_conv, is_sequential, rank
 from ..graphs.modes import quantization
 from ..graphs.traced import gate_paths, is_traced, read_with
 from ..source.locations import where
 from ..tracing.errors import UntraceableError
+from .adapters import adapted
 from .analyzer import BlockAnalyzer
 from .children import has_own_forward
 from .qualified_names import join, with_parents
@@ -70,7 +72,10 @@ class ModelScan:
             return target.site.channels
         there, above = self._modules.get(gate_path), self._modules.get(gate_path.rpartition(".")[0])
         several = there.children() if there is not None and type(there) in (nn.Module, nn.ModuleDict) else ()
-        return next((known.channels for gate in (there, above, *several) if (known := injection_of(gate))), None)
+        for gate in (there, above, *several):
+            if (known := injection_of(gate)) is not None:
+                return channels_of(gate) if isinstance(gate, SqueezeExcitation) else known.channels
+        return None
 
     def _in_graphs(self, traced: nn.Module) -> set[str]:
         """The paths of the gates in a traced model."""
@@ -92,7 +97,7 @@ class ModelScan:
             elif is_traced(module) and (node := quantization(module)) is not None:
                 left_alone.append(f"{path}." if path else "")
                 self.skipped.append(Skip(path, Refusal(Reason.QUANTIZED, node)))
-            elif not isinstance(module, nn.modules.conv._ConvNd):
+            elif not (isinstance(module, nn.modules.conv._ConvNd) or adapted(module) is not None):
                 blocks[path] = module
                 left_alone += (f"{join(path, child)}." for child in read_with(module))
         by_path: dict[str, list[Target]] = {}

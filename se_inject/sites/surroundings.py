@@ -6,6 +6,7 @@ from functools import cached_property
 
 from torch import nn
 
+from ..gate.marks import is_gate
 from ..graphs.traced import is_traced
 from ..tracing.capture import Capture
 from ..tracing.errors import UntraceableError
@@ -20,7 +21,8 @@ class Surroundings:
     """Answers for one model, whose modules are given by their qualified names."""
 
     def __init__(self, model: nn.Module, modules: dict[str, nn.Module], analyzer: BlockAnalyzer) -> None:
-        self._modules = modules
+        in_gates = {inside for module in modules.values() if is_gate(module) for inside in module.modules()}
+        self._modules = {path: module for path, module in modules.items() if module not in in_gates}
         self._analyzer = analyzer
         self._places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
 

@@ -80,7 +80,7 @@ def _check_gated(model, found, kept):
     assert sorted(gates) == sorted(site.gate_path for site in found)
     now = tensors_of(model)
     assert {name: now.get(name) for name in kept} == kept, "apply changed a tensor of the model"
-    ours = {id(tensor) for gate in gates.values() for tensor in gate.parameters()}
+    ours = {id(tensor) for gate in gates.values() for tensor in (*gate.parameters(), *gate.buffers())}
     assert all(now[name][0] in ours for name in now.keys() - kept.keys()), "apply added more than gates"
     gated = state(model)
     try:

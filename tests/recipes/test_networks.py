@@ -16,7 +16,7 @@ import se_inject
 from recipes.networks import NETWORKS
 from recipes.networks.resnet import caffe, resnet
 from recipes.networks.table import multiply_adds
-from recipes.weights import from_timm, load_weights
+from recipes.weights import load_weights
 
 STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -206,10 +206,3 @@ def test_weights_of_another_head_are_refused():
     state = recipes.get("se_resnet20").build(num_classes=7).state_dict()
     with pytest.raises(recipes.errors.CheckpointError, match=r"fc.weight is \(7, 64\), not \(10, 64\)"):
         load_weights(network, state, "w.pt")
-
-
-def test_mapping_leaves_own_names_alone():
-    for name in ("se_resnet50_caffe", "senet154"):
-        with torch.device("meta"):
-            state = recipes.get(name).build().state_dict()
-        assert from_timm(state).keys() == state.keys()

@@ -89,7 +89,8 @@ def check_promises(model: nn.Module, inputs: Callable[[], tuple[Any, ...]], site
     # A block under several names has its gate under several names too.
     aliases = {name for name, m in model.named_modules(remove_duplicate=False) if m in set(gates.values())}
     new = set(after["state"]) - set(before["state"])
-    assert new == {f"{name}.{key}" for name in aliases for key in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")}
+    keys = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias", "identity_form")
+    assert new == {f"{name}.{key}" for name in aliases for key in keys}
 
     with torch.no_grad():
         assert_same(run(model, inputs, training=False), expected_eval)

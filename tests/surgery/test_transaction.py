@@ -83,8 +83,10 @@ def test_interrupts_leave_the_model_as_it_was_or_finish(make, undo):
 
 
 def test_interrupts_leave_the_gates_of_an_earlier_apply():
+    blocks = two_sites()  # of one class, so that it is read once
+
     def ready():
-        model = torch.nn.Sequential(two_sites())
+        model = torch.nn.Sequential(copy.deepcopy(blocks))
         return se_inject.apply(model, where=lambda site: site.gate_path.endswith("0"))
 
     se_inject.apply(ready())  # fills caches, which make later calls shorter

@@ -1,6 +1,7 @@
 """A model exported: its sites, outputs and keys are those of the model."""
 
 import copy
+import itertools
 from typing import Any
 
 import torch
@@ -65,11 +66,14 @@ def _compared(model: nn.Module, program: Any, x: tuple[Any, ...]) -> Row:
         before, after = tree_leaves(program.module()(*x)), tree_leaves(gated.module()(*x))
     assert all(map(torch.equal, before, after)), "outputs differ"
     keys = gated.state_dict.keys() - program.state_dict.keys()
-    plain = dict(model.named_parameters())  # each once, though shared modules have several names
-    ours = dict(se_inject.apply(copy.deepcopy(model), **options).named_parameters()).keys() - plain.keys()
-    assert keys == ours, "keys differ"
+    assert keys == _names(se_inject.apply(copy.deepcopy(model), **options)) - _names(model), "keys differ"
     assert str(se_inject.remove(gated).graph) == str(program.graph), "remove does not restore"
     return {"outcome": "equal with example_inputs" if options else "equal", "sites": len(sites)}
+
+
+def _names(model: nn.Module) -> set[str]:
+    """Of the tensors, each once, though shared modules have several names."""
+    return {name for name, _ in itertools.chain(model.named_parameters(), model.named_buffers())}
 
 
 def _seen(sites: se_inject.Sites) -> set[tuple[Any, ...]]:

@@ -1,0 +1,1 @@
+"""Gates in other libraries' training loops; each module needs its library, and nothing else imports it."""

@@ -1,0 +1,3 @@
+"""The library's version, which files of gates note."""
+
+__version__ = "0.1.0"
