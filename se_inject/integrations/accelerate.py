@@ -6,22 +6,33 @@ This module needs accelerate (``pip install 'se-inject[integrations]'``).
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch import nn
 
+from ..errors import InvalidArgumentError
 from ..files.load import load_gates
 from ..files.save import save_gates
 from ..training import trained_names
+
+_SAVED_OTHERWISE = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 def save_gates_only(accelerator: Accelerator) -> None:
     """From now on, ``accelerator.save_state`` saves what trains of each model: after ``freeze_backbone``, the gates.
 
     ``accelerator.load_state`` resumes from it, optimizers included, if the models were made as before: with the same
-    weights of the backbone. Call this once, before either. Not for FSDP and DeepSpeed, which save in their own ways.
+    weights of the backbone. Call this once, before either.
+
+    Raises ``InvalidArgumentError`` where Accelerate saves in another way: with FSDP, DeepSpeed and Megatron.
 
     >>> save_gates_only(Accelerator(cpu=True))
     """
+
+    if accelerator.distributed_type in _SAVED_OTHERWISE:
+        raise InvalidArgumentError(
+            f"with {accelerator.distributed_type.value}, Accelerate saves models in another way: leave this out and"
+            " call se_inject.save_gates(model, path) in every process"
+        )
 
     def save(models: list[nn.Module], weights: list[Any], folder: str) -> None:
         for number, model in enumerate(models):

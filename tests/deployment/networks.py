@@ -10,15 +10,18 @@ from torchvision.models.resnet import BasicBlock, ResNet
 import se_inject
 
 
-def awake(model):
-    """Gates as if they had learned, on branches that are not 0: norms and layer scale start there in some networks."""
+def awake(model, strength=0.5):
+    """Gates as if they had learned, on branches that are not 0: norms and layer scale start there in some networks.
+
+    The wilder the gates of a deep network are, the more of any rounding error is in its outputs.
+    """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1 and parameter.abs().max() < 1e-3 and not name.endswith("bias"):
                 nn.init.uniform_(parameter, 0.5, 1.5)
         for _, gate in se_inject.gates(model):
-            nn.init.normal_(gate.fc2.weight, std=0.5)
-            nn.init.normal_(gate.fc2.bias, std=0.5)
+            nn.init.normal_(gate.fc2.weight, std=strength * (8 / gate.fc1.out_channels) ** 0.5)
+            nn.init.normal_(gate.fc2.bias, std=strength)
     return model
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 
 import se_inject
 from se_inject import errors
@@ -60,6 +60,13 @@ def test_two_models_have_two_files(tmp_path):
     accelerator.load_state(str(tmp_path))
     assert_same([model.state_dict() for model in models], expected)
     assert sorted(file.name for file in tmp_path.glob("*.safetensors")) == ["gates.safetensors", "gates_1.safetensors"]
+
+
+def test_what_is_saved_in_another_way_is_refused(monkeypatch):
+    accelerator = Accelerator(cpu=True)
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    with pytest.raises(errors.InvalidArgumentError, match="with FSDP"):
+        save_gates_only(accelerator)
 
 
 def test_a_model_without_gates_is_an_error(tmp_path):

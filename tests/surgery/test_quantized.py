@@ -29,7 +29,7 @@ def assert_refused(prepared):
 
 
 def gates(model):
-    return {name.partition(".fc")[0] for name in model.state_dict() if ".se." in name}
+    return {name.partition(".fc")[0] for name in model.state_dict() if ".se.fc" in name}
 
 
 @pytest.fixture
