@@ -75,5 +75,5 @@ class GateFileNotFoundError(GateFileError, FileNotFoundError):
     """There is no such file of gates."""
 
 
-class GateMismatchError(SEInjectError, ValueError):
-    """Gates, or their weights, are of another model."""
+class GateMismatchError(SEInjectError, ValueError, RuntimeError):
+    """Gates, or their weights, are of another model or form; what ``load_state_dict`` raises is a ``RuntimeError``."""

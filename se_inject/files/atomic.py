@@ -14,8 +14,9 @@ def write(path: Path, content: bytes) -> None:
     ...     [file.name for file in Path(folder, "gates").iterdir()]
     ['config.json']
     """
+    path = Path(os.path.realpath(path))  # not the link to it
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         with temporary.open("xb") as file:
             file.write(content)

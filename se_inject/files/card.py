@@ -1,7 +1,6 @@
 """A folder of gates describes itself to programs, and to people."""
 
 import json
-import math
 from collections import Counter
 from dataclasses import asdict
 
@@ -45,11 +44,12 @@ def config(description: Description) -> str:
     return json.dumps({"library_name": "se_inject"} | about, indent=2) + "\n"
 
 
-def card(description: Description, source: str) -> str:
-    """What people read; ``source`` is where ``load_gates`` finds the gates.
+def card(description: Description, source: str, size: int) -> str:
+    """What people read; ``source`` is where ``load_gates`` finds the gates, ``size`` their bytes.
 
     >>> from .description import Base
-    >>> print(card(Description("0.1.0", Base("Net", "net", {}, ""), (), (), {"top-1 error": 23.3}), "hf://user/name"))
+    >>> description = Description("0.1.0", Base("Net", "net", {}, ""), (), (), {"top-1 error": 23.3})
+    >>> print(card(description, "hf://user/name", 0))
     ---
     library_name: se_inject
     ...
@@ -62,14 +62,13 @@ def card(description: Description, source: str) -> str:
         for gate in description.gates
     ]
     kinds = Counter(gate.gate or "own" for gate in description.gates)
-    size = sum(math.prod(shape) for shape in description.tensors().values())
     return _CARD.format(
         base_model=f"\nbase_model: {json.dumps(base.name)}" if "/" in base.name else "",
         count=" and ".join(f"{count} {name}" for name, count in kinds.items()),
         base=_cell(base.name or base.model),
         model=base.model,
         source=json.dumps(source),
-        megabytes=4 * size / 1e6,
+        megabytes=size / 1e6,
         rows="\n".join(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows),
         included=_included(description),
         metrics=_metrics(description),

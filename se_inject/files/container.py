@@ -5,6 +5,7 @@ The checksum stands in the file's header, which has 64 zeros in its place when t
 
 import hashlib
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from torch import Tensor
 from ..errors import GateFileError, GateFileNotFoundError, first_line
 
 _UNSUMMED = "0" * 64
-_LONGEST_HEADER = 64 << 20  # bytes; a header has a line for each tensor
+_SUM = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')  # JSON in JSON, which no name and no text in it can look like
+_LONGEST_HEADER = 16 << 20  # bytes; a header has a line for each tensor
 
 
 def packed(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
@@ -27,7 +29,7 @@ def packed(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
     True
     """
     # One entry only, as safetensors writes several in any order.
-    raw = safetensors.torch.save(tensors, {"se_inject": json.dumps(about | {"sha256": _UNSUMMED})})
+    raw = safetensors.torch.save(tensors, {"se_inject": json.dumps(about | {"sha256": _UNSUMMED}, allow_nan=False)})
     head_size = 8 + _header_size(raw)
     digest = hashlib.sha256(raw).hexdigest()
     return raw[:head_size].replace(_summed(_UNSUMMED), _summed(digest)) + raw[head_size:]
@@ -41,20 +43,16 @@ def unpacked(path: Path) -> tuple[dict[str, Tensor], Any]:
     ...
     se_inject.errors.GateFileNotFoundError: no_such.safetensors: there is no such file
     """
-    raw = _read(path)
-    header, head_size = _header(raw, path)
+    raw, digest = _read(path)
     try:
-        about = strict_json(header["__metadata__"]["se_inject"])
-        digest = about.pop("sha256")
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise GateFileError(
-            f"{path}: is no file of gates, or damaged; se_inject.save_gates(model, path) writes them"
-        ) from error
-    if not isinstance(digest, str) or not _is_sum_of(digest, raw, head_size):
-        raise GateFileError(f"{path}: its checksum is wrong, so that it is damaged: fetch or save it again")
-    try:
+        about = strict_json(strict_json(raw[8 : 8 + _header_size(raw)])["__metadata__"]["se_inject"])
+        if about.pop("sha256") != digest:
+            raise ValueError("the checksum is elsewhere")
         return safetensors.torch.load(raw), about
-    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError, AssertionError) as error:
+    except (
+        *(safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError),
+        *(RecursionError, RuntimeError, AssertionError),
+    ) as error:
         raise GateFileError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
@@ -82,42 +80,39 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> tuple[bytes, str]:
+    """A file, and its checksum, which is right; nothing else is believed before that is known."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(8)
+            longest = min(path.stat().st_size - 8, _LONGEST_HEADER)
+            if len(head) < 8 or not 2 <= _header_size(head) <= longest:
+                raise GateFileError(f"{path}: is truncated, or no safetensors file")
+            head += file.read(_header_size(head))
+            digests = _SUM.findall(head)
+            if len(digests) != 1:
+                raise GateFileError(
+                    f"{path}: is no file of gates, or damaged; se_inject.save_gates(model, path) writes them"
+                )
+            digest: str = digests[0].decode()
+            sum_of_all = hashlib.sha256(head.replace(_summed(digest), _summed(_UNSUMMED)))
+            parts = [head]
+            while part := file.read(1 << 20):
+                sum_of_all.update(part)
+                parts.append(part)
     except FileNotFoundError as error:
         raise GateFileNotFoundError(f"{path}: there is no such file") from error
-    except (OSError, ValueError) as error:
+    except (OSError, MemoryError) as error:
         raise GateFileError(f"{path}: cannot be read: {first_line(error)}") from error
+    if sum_of_all.hexdigest() != digest:
+        raise GateFileError(f"{path}: its checksum is wrong, so that it is damaged: fetch or save it again")
+    return b"".join(parts), digest
 
 
 def _header_size(raw: bytes) -> int:
     return int(struct.unpack("<Q", raw[:8])[0])
 
 
-def _header(raw: bytes, path: Path) -> tuple[dict[str, Any], int]:
-    """What safetensors' header says, and where it ends."""
-    size = _header_size(raw) if len(raw) >= 8 else 0
-    if not 2 <= size <= min(len(raw) - 8, _LONGEST_HEADER):
-        raise GateFileError(f"{path}: is truncated, or no safetensors file")
-    try:
-        header = strict_json(raw[8 : 8 + size])
-    except (ValueError, RecursionError) as error:
-        raise GateFileError(f"{path}: its header is damaged, or it is no safetensors file: {error}") from error
-    if not isinstance(header, dict):
-        raise GateFileError(f"{path}: is no safetensors file")
-    return header, 8 + size
-
-
 def _summed(digest: str) -> bytes:
-    """How a checksum stands in the header: JSON in JSON, which no name and no text in it can look like."""
+    """How a checksum stands in the header."""
     return json.dumps(f'"sha256": "{digest}"')[1:-1].encode()
-
-
-def _is_sum_of(digest: str, raw: bytes, head_size: int) -> bool:
-    head = raw[:head_size]
-    if len(digest) != len(_UNSUMMED) or head.count(_summed(digest)) != 1:
-        return False
-    sum_of_all = hashlib.sha256(head.replace(_summed(digest), _summed(_UNSUMMED)))
-    sum_of_all.update(memoryview(raw)[head_size:])
-    return sum_of_all.hexdigest() == digest

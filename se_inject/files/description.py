@@ -36,6 +36,7 @@ class GateEntry:
     gate: str
     memory: str
     tensors: dict[str, list[int]]
+    also: list[str]  # other names that it has, where a block has several
 
     @property
     def injected(self) -> bool:
@@ -91,7 +92,7 @@ def described(about: Any) -> Description:
     se_inject.errors.GateFileError: the file is of format 2; this version of se_inject reads format 1: update it
     """
     header = _mapping(about, "the header")
-    if header.get("format") != FORMAT:
+    if type(header.get("format")) is not int or header["format"] != FORMAT:
         raise GateFileError(
             f"the file is of format {str(header.get('format'))[:20]}; this version of se_inject reads format {FORMAT}:"
             " update it"
@@ -131,7 +132,10 @@ def _gate(about: Any) -> GateEntry:
         lowest = 0 if key == "width" or not entry["kind"] else 1
         if type(value) is not int or not lowest <= value < _LARGEST:
             raise GateFileError(f"{path}: {key} must be a whole number >= {lowest}, got {str(value)[:80]}")
-    _text(entry["gate"], f"{path}: gate")
+    if len(_text(entry["gate"], f"{path}: gate")) > 80:
+        raise GateFileError(f"{path}: gate must be a name, got {entry['gate'][:80]!r}...")
+    for name in _sequence(entry["also"], f"{path}: also"):
+        _text(name, f"{path}: a name in also")
     return GateEntry(**entry | {"path": path, "tensors": _shapes(entry["tensors"], path)})
 
 

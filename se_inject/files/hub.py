@@ -8,7 +8,7 @@ from types import ModuleType
 
 from torch import nn
 
-from ..errors import GateFileError, InvalidArgumentError, first_line
+from ..errors import ArgumentTypeError, GateFileError, InvalidArgumentError, first_line
 from .save import GATES, Path_, contents, write_folder
 
 _SCHEME = "hf://"
@@ -35,6 +35,8 @@ def push_gates(
     Traceback (most recent call last):
     se_inject.errors.NoGateError: the model has no gates; call se_inject.apply(model) first
     """
+    if not isinstance(repository, str):
+        raise ArgumentTypeError(f"repository must be a name such as 'user/name', got {type(repository).__name__}")
     description, content = contents(model, include, digest, base, metrics)
     hub = _huggingface_hub()
     with tempfile.TemporaryDirectory() as folder:

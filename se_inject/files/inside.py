@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from ..errors import NotAModuleError, WrappedModelError
+from ..errors import InvalidArgumentError, NotAModuleError, WrappedModelError
 from ..graphs.traced import is_program
 from ..sites.qualified_names import join
 from ..sites.wrapped import check_not_optimized
@@ -38,6 +39,7 @@ class Inside(NamedTuple):
 
     model: nn.Module  # without wrappers
     gates: dict[str, nn.Module]
+    also: dict[str, list[str]]  # the other names of gates
     base: dict[str, Tensor]
 
 
@@ -52,10 +54,19 @@ def inside(model: object) -> Inside:
     if not isinstance(model, nn.Module):
         advice = ": use the model that it was exported from" if is_program(model) else ""
         raise NotAModuleError(f"model must be a torch.nn.Module, got {type(model).__name__}{advice}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise WrappedModelError("the model is scripted or traced by torch.jit: use the model that it was made from")
     check_not_optimized(model)
     named = list(_modules(model, ""))
-    names = {module: name for name, module in reversed(named)}
-    found = {names[gate]: gate for _, gate in gates(model) if gate in names}
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in named:
+        names.setdefault(module, []).append(name)
+    found, also = {}, {}
+    for path, gate in gates(model):
+        if gate not in names:
+            raise WrappedModelError(f"{path}: is beside the model that a wrapper holds: save or load that by itself")
+        first, *others = names[gate]
+        found[first], also[first] = gate, others
     of_gates = {tensor for gate in found.values() for module in gate.modules() for tensor in _own(module).values()}
     base = {
         join(path, name): tensor
@@ -63,7 +74,10 @@ def inside(model: object) -> Inside:
         for name, tensor in _own(module).items()
         if tensor not in of_gates
     }
-    return Inside(named[0][1], found, base)
+    lazy = next((name for name, tensor in base.items() if is_lazy(tensor)), None)
+    if lazy is not None:
+        raise InvalidArgumentError(f"{lazy} is lazy and has no shape: run the model once")
+    return Inside(named[0][1], found, also, base)
 
 
 def tensors_of(gate: nn.Module) -> dict[str, Tensor]:
@@ -105,9 +119,9 @@ def _modules(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     """A module and all below, by names in which wrappers do not stand; one with two names comes twice."""
     classes = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(module).__mro__]
     why = next((_REFUSED[name] for name in classes if name in _REFUSED), None)
-    if why is not None or isinstance(module, torch.jit.ScriptModule):
-        raise WrappedModelError(why or "the model is scripted or traced by torch.jit: use the model it was made from")
-    wrapped = next((_WRAPPERS[name] for name in classes if name in _WRAPPERS), None)
+    if why is not None:
+        raise WrappedModelError(why)
+    wrapped = _WRAPPERS.get(classes[0])
     if wrapped is not None:
         yield from _modules(getattr(module, wrapped), path)
         return
@@ -119,5 +133,8 @@ def _modules(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
     """The parameters and persistent buffers of a module itself."""
-    buffers = {name: b for name, b in module._buffers.items() if name not in module._non_persistent_buffers_set}
-    return {name: t for name, t in (module._parameters | buffers).items() if t is not None}
+    passing = getattr(module, "_non_persistent_buffers_set", ())  # a scripted module does not tell
+    buffers = {
+        name: b for name, b in module.named_buffers(recurse=False, remove_duplicate=False) if name not in passing
+    }
+    return dict(module.named_parameters(recurse=False, remove_duplicate=False)) | buffers

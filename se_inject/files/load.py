@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ..errors import GateFileError, GateMismatchError, InvalidArgumentError, NoSiteError
 from ..gate.factory import Gate, GateMaker
-from ..gate.marks import injection_of
-from ..gate.squeeze_excitation import SqueezeExcitation
+from ..gate.marks import form_before, injection_of
+from ..gate.squeeze_excitation import SqueezeExcitation, width_of
 from ..inject import apply, remove
 from ..sites.site import Site
 from ..sites.wrapped import as_module
@@ -130,7 +130,7 @@ def _put_in(model: nn.Module, entries: list[GateEntry], gate: Gate | None, examp
             raise _no_site(entry, file)
         made = there[entry.path]
         width = next(iter(entry.tensors.get("fc1.weight", ())), 0)
-        if isinstance(made, SqueezeExcitation) and width not in (0, made.fc1.out_channels):  # of a gate that was pruned
+        if type(made) is SqueezeExcitation and width not in (0, width_of(made)):  # of a gate that was pruned
             made.set_width(width)
 
 
@@ -154,6 +154,7 @@ def _write(found: Inside, description: Description, tensors: dict[str, Tensor], 
         _check_gates(found, description)
         targets = {f"{name}.{key}": t for name, gate in found.gates.items() for key, t in tensors_of(gate).items()}
         targets |= {name: found.base[name] for name in description.included}
+        _check_tied(targets, tensors)
         # In the model's order: processes that share weights must go alike.
         changes = [(target, _fitting(name, tensors[name], target)) for name, target in targets.items()]
     except GateMismatchError as error:
@@ -180,6 +181,11 @@ def _check_gates(found: Inside, description: Description) -> None:
             )
     for name, entry in entries.items():
         gate = found.gates[name]
+        if found.also[name] != entry.also:
+            raise GateMismatchError(
+                f"{name} is also {', '.join(entry.also) or 'nothing else'} in the file, and"
+                f" {', '.join(found.also[name]) or 'nothing else'} in the model: blocks must be shared alike"
+            )
         known = injection_of(gate)
         asked = ("", "") if known is None else (known.position, known.gate)
         if (entry.position, entry.gate) != asked and (entry.injected or known is not None):
@@ -192,15 +198,31 @@ def _check_gates(found: Inside, description: Description) -> None:
                 f"{name} is of the {entry.init} form in the file, and of the {gate.init} form in the model:"
                 f" se_inject.convert(model, {entry.init!r}) first"
             )
+        if isinstance(gate, SqueezeExcitation) and gate.init != form_before(gate):
+            raise GateMismatchError(
+                f"{name} was converted, and the file has gates for weights as they were before: load after"
+                f" se_inject.convert(model, {form_before(gate)!r})"
+            )
         shapes = {key: list(tensor.shape) for key, tensor in tensors_of(gate).items()}
         there, wanted = ({f"{name}.{key}": shape for key, shape in of.items()} for of in (shapes, entry.tensors))
         _check_same(there, wanted, GateMismatchError, "the model")
+
+
+def _check_tied(targets: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+    """Raise where one tensor of the model would get two values."""
+    first: dict[int, str] = {}
+    for name, target in targets.items():
+        other = first.setdefault(id(target), name)
+        if not torch.equal(tensors[name], tensors[other]):
+            raise GateMismatchError(f"{name} and {other} are one tensor in the model, and two in the file")
 
 
 def _fitting(name: str, value: Tensor, target: Tensor) -> Tensor:
     """A value in the dtype, on the device and in the shards of the tensor that takes it."""
     if target.is_meta:
         raise InvalidArgumentError(f"{name} is on the meta device: load the network's weights first")
+    if any(step == 0 for size, step in zip(target.shape, target.stride(), strict=True) if size > 1):
+        raise InvalidArgumentError(f"{name} is expanded, so that its values have common memory: clone it first")
     if value.dtype != target.dtype and not (value.is_floating_point() and target.is_floating_point()):
         raise GateMismatchError(f"{name} is of {value.dtype} in the file, and of {target.dtype} in the model")
     fitting = value.to(target.dtype)

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from ..errors import ArgumentTypeError, GateFileError, InvalidArgumentError, NoGateError, WrappedModelError
 from ..gate.marks import form_before, injection_of
-from ..gate.squeeze_excitation import SqueezeExcitation
+from ..gate.squeeze_excitation import SqueezeExcitation, channels_of, width_of
 from ..version import __version__
 from . import atomic
 from .card import card, config
@@ -67,9 +67,10 @@ def write_folder(folder: Path, description: Description, content: bytes, *, sour
         raise GateFileError(
             f"{folder}: has a {CONFIG} of something else: save to {folder / GATES}, or to a folder of its own"
         )
-    atomic.write(folder / CONFIG, config(description).encode())
-    atomic.write(folder / CARD, card(description, source).encode())
-    atomic.write(folder / GATES, content)
+    texts = {CONFIG: config(description), CARD: card(description, source, len(content))}
+    files = {name: text.encode() for name, text in texts.items()} | {GATES: content}
+    for name, written in files.items():
+        atomic.write(folder / name, written)
 
 
 def checked_path(path: Path_) -> Path:
@@ -78,9 +79,13 @@ def checked_path(path: Path_) -> Path:
     >>> checked_path("gates.safetensors").suffix
     '.safetensors'
     """
-    if not isinstance(path, str | os.PathLike):
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(name, str):
         raise ArgumentTypeError(f"path must be a path, got {type(path).__name__}")
-    return Path(path)
+    if "\0" in name or name.startswith("hf://"):
+        advice = ": se_inject.push_gates(model, 'user/name') writes to the hub" if name.startswith("hf://") else ""
+        raise InvalidArgumentError(f"{name!r:.80} is no path{advice}")
+    return Path(name)
 
 
 def contents(
@@ -91,15 +96,16 @@ def contents(
     metrics: Mapping[str, float | str] | None,
 ) -> tuple[Description, bytes]:
     """What a file of a model's gates says of itself, and the whole of it."""
+    _check_texts(base, metrics)
     found = inside(model)
     if not found.gates:
         raise NoGateError("the model has no gates; call se_inject.apply(model) first")
-    entries = tuple(_entry(name, gate) for name, gate in found.gates.items())
+    entries = tuple(_entry(name, gate, found.also[name]) for name, gate in found.gates.items())
     included = _included(found, include)
     tensors = {f"{name}.{key}": t for name, gate in found.gates.items() for key, t in tensors_of(gate).items()}
     tensors |= {name: found.base[name] for name in included}
-    _check_have_values(tensors)
     others = {name: tensor for name, tensor in found.base.items() if name not in included}
+    _check_have_values(tensors | (others if with_digest else {}))
     cls = type(found.model)
     about = Base(
         f"{cls.__module__}.{cls.__qualname__}",
@@ -108,22 +114,40 @@ def contents(
         digest(others) if with_digest else "",
     )
     description = Description(__version__, about, entries, included, dict(metrics or {}))
-    try:
-        return description, packed({name: whole(tensor) for name, tensor in tensors.items()}, description.as_json())
-    except TypeError as error:  # of json
-        raise ArgumentTypeError(f"metrics must be numbers and texts: {error}") from error
+    return description, packed({name: whole(tensor) for name, tensor in tensors.items()}, description.as_json())
 
 
-def _entry(path: str, gate: nn.Module) -> GateEntry:
+def _check_texts(base: str, metrics: Mapping[str, float | str] | None) -> None:
+    """Raise unless a header can say it: what cannot be read again must not be written."""
+    if not isinstance(base, str):
+        raise ArgumentTypeError(f"base must be the name of the network, got {type(base).__name__}")
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise ArgumentTypeError(f"metrics must be a mapping of names to values, got {type(metrics).__name__}")
+    for name, value in (metrics or {}).items():
+        if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ArgumentTypeError(f"metrics must be names with numbers or texts, got {name!r:.40}: {value!r:.40}")
+        if not isinstance(value, str) and not abs(value) < 1e300:
+            raise InvalidArgumentError(f"metrics: {name[:40]!r} must be a finite number, got {value!r:.40}")
+    for text in (base, *(metrics or {}), *(value for value in (metrics or {}).values() if isinstance(value, str))):
+        if not text.isascii() and text != text.encode(errors="ignore").decode():
+            raise InvalidArgumentError(f"{text!r:.40} is no text of Unicode")
+
+
+def _entry(path: str, gate: nn.Module, also: list[str]) -> GateEntry:
     tensors = {name: list(tensor.shape) for name, tensor in tensors_of(gate).items()}
     known = injection_of(gate)
+    if any("get_extra_state" in vars(cls) for m in gate.modules() for cls in type(m).__mro__ if cls is not nn.Module):
+        raise InvalidArgumentError(
+            f"{path}: has an extra state, which files of gates do not hold: save the state_dict()"
+        )
     if isinstance(gate, SqueezeExcitation):
         if gate.init != form_before(gate):
             raise InvalidArgumentError(
                 f"{path} was converted to the {gate.init} form, which changed weights outside of it, too: save after"
                 f" se_inject.convert(model, {form_before(gate)!r})"
             )
-        about: tuple[int, int, str, str] = (gate.fc1.in_channels, gate.fc1.out_channels, gate.init, gate.memory)
+        channels = channels_of(gate) or (known.channels if known else 0)
+        about: tuple[int, int, str, str] = (channels, width_of(gate), gate.init, gate.memory)
     elif known is not None:
         about = (known.channels, 0, known.init, known.memory)
     else:
@@ -133,10 +157,12 @@ def _entry(path: str, gate: nn.Module) -> GateEntry:
     channels, width, init, memory = about
     asked = ("", "", 1, "") if known is None else (known.kind, known.position, known.reduction, known.gate)
     kind, position, reduction, name = asked
-    return GateEntry(path, kind, position, channels, width, reduction, init, name, memory, tensors)
+    return GateEntry(path, kind, position, channels, width, reduction, init, name, memory, tensors, also)
 
 
 def _included(found: Inside, include: str | Iterable[str]) -> tuple[str, ...]:
+    if not isinstance(include, Iterable):
+        raise ArgumentTypeError(f"include must be patterns of names, got {include!r}")
     patterns = [include] if isinstance(include, str) else list(include)
     chosen: dict[str, None] = {}
     for pattern in patterns:
@@ -148,7 +174,8 @@ def _included(found: Inside, include: str | Iterable[str]) -> tuple[str, ...]:
                 f"include={pattern!r}: the model has no such tensor; patterns are of the names in its state_dict()"
             )
         chosen |= dict.fromkeys(names)
-    return tuple(chosen)
+    tied = {id(found.base[name]) for name in chosen}  # travel under all of their names
+    return tuple(name for name, tensor in found.base.items() if id(tensor) in tied)
 
 
 def _matching(found: Inside, pattern: str) -> list[str]:

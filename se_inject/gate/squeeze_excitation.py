@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, fx, nn
 
-from ..errors import ArgumentTypeError, InvalidArgumentError
+from ..errors import ArgumentTypeError, GateMismatchError, InvalidArgumentError
 from .autograd import gated
 
 Form = Literal["identity", "standard"]
@@ -59,11 +59,26 @@ def check_memory(memory: object) -> None:
 def channels_of(gate: "SqueezeExcitation") -> int:
     """The channels of the features that a gate takes now: pruning changes them, and adapters stand around its layers.
 
+    0 for a subclass whose layers are others.
+
     >>> channels_of(SqueezeExcitation(64))
     64
     """
-    channels: int = getattr(gate.fc1, "base_layer", gate.fc1).in_channels
-    return channels
+    return _size_of(gate, "in_channels")
+
+
+def width_of(gate: "SqueezeExcitation") -> int:
+    """The same of its width.
+
+    >>> width_of(SqueezeExcitation(64))
+    8
+    """
+    return _size_of(gate, "out_channels")
+
+
+def _size_of(gate: "SqueezeExcitation", name: str) -> int:
+    layer = getattr(gate, "fc1", None)
+    return int(getattr(getattr(layer, "base_layer", layer), name, 0))
 
 
 class _ZeroConv2d(nn.Conv2d):
@@ -227,16 +242,13 @@ class SqueezeExcitation(nn.Module):
         return 2 * scale if self.init == "identity" else scale
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if f"{prefix}fc1.weight" in state_dict:
-            form = "identity" if f"{prefix}identity_form" in state_dict else "standard"
-            if form != self.init:
-                errors: list[str] = args[-1]
-                errors.append(
-                    f"{prefix.removesuffix('.') or 'the gate'} is of the {self.init} form, and the weights are of the"
-                    f" {form} form: make the gates of that form (se_inject.convert(model, {form!r}), or from the start"
-                    f" se_inject.apply(model, init={form!r})), load the weights, and convert the model back"
-                )
-                return
+        form = "identity" if f"{prefix}identity_form" in state_dict else "standard"
+        if form != self.init and any(key.startswith((f"{prefix}fc1.", f"{prefix}fc2.")) for key in state_dict):
+            raise GateMismatchError(  # at once, before the layers are loaded
+                f"{prefix.removesuffix('.') or 'the gate'} is of the {self.init} form, and the weights are of the"
+                f" {form} form: make the gates of that form (se_inject.convert(model, {form!r}), or from the start"
+                f" se_inject.apply(model, init={form!r})), load the weights, and convert the model back"
+            )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

@@ -74,7 +74,7 @@ class ModelScan:
         several = there.children() if there is not None and type(there) in (nn.Module, nn.ModuleDict) else ()
         for gate in (there, above, *several):
             if (known := injection_of(gate)) is not None:
-                return channels_of(gate) if isinstance(gate, SqueezeExcitation) else known.channels
+                return (isinstance(gate, SqueezeExcitation) and channels_of(gate)) or known.channels
         return None
 
     def _in_graphs(self, traced: nn.Module) -> set[str]:
