@@ -127,7 +127,7 @@ def _check_texts(base: str, metrics: Mapping[str, float | str] | None) -> None:
         if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ArgumentTypeError(f"metrics must be names with numbers or texts, got {name!r:.40}: {value!r:.40}")
         if not isinstance(value, str) and not abs(value) < 1e300:
-            raise InvalidArgumentError(f"metrics: {name[:40]!r} must be a finite number, got {value!r:.40}")
+            raise InvalidArgumentError(f"metrics: {name[:40]!r} must be a number below 1e300, and no NaN")
     for text in (base, *(metrics or {}), *(value for value in (metrics or {}).values() if isinstance(value, str))):
         if not text.isascii() and text != text.encode(errors="ignore").decode():
             raise InvalidArgumentError(f"{text!r:.40} is no text of Unicode")

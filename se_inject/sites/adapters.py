@@ -27,8 +27,10 @@ def idle_copies(module: nn.Module) -> Iterator[nn.Module]:
     """
     adapter: Any = module
     original = adapted(module)
+    if original is None:
+        return
     copies = module._modules.get("modules_to_save", module._modules.get("ln_tuning_layers"))
-    if original is None or copies is None:
+    if copies is None:
         return
     by_adapter = dict(copies.named_children())
     is_off = adapter.disable_adapters or getattr(adapter, "merged", False)

@@ -154,6 +154,7 @@ def with_header(header, data=b""):
         with_header({"__metadata__": {"se_inject": json.dumps({"sha256": "0" * 64})}}),
         with_header({"__metadata__": {"se_inject": json.dumps({"sha256": 0})}}),
         with_header({"__metadata__": [1]}),
+        with_header(b"[" + b"[]," * 2_000_000 + b"[]]"),  # not read before its checksum is found
     ],
 )
 def test_odd_headers_are_told(raw, tmp_path):
@@ -171,7 +172,14 @@ def summed(header, data):
 
 @pytest.mark.parametrize(
     ("dtype", "shape", "offsets"),
-    [("F32", [4], [0, 8]), ("F32", [1 << 62], [0, 16]), ("XX", [4], [0, 16]), ("F32", [4], [16, 0]), ("F32", -1, [0])],
+    [
+        ("F32", [4], [0, 8]),
+        ("F32", [1 << 62], [0, 16]),
+        ("XX", [4], [0, 16]),
+        ("F32", [4], [16, 0]),
+        ("F32", -1, [0]),
+        ("F32", [0, 1 << 63], [0, 0]),
+    ],
 )
 def test_hostile_tensors_are_told(dtype, shape, offsets, tmp_path):
     about = {"__metadata__": {"se_inject": json.dumps({"sha256": "0" * 64})}}

@@ -56,6 +56,22 @@ def scripted(module):
         return torch.jit.script(module)
 
 
+def with_buffer(model, buffer):
+    model.register_buffer("constant", buffer)
+    return model
+
+
+class BesideItsModule(nn.DataParallel):
+    def __init__(self, model):
+        super().__init__(model)
+        self.head = se_inject.apply(network())
+
+
+class Counting(se_inject.SqueezeExcitation):
+    def get_extra_state(self):
+        return 1
+
+
 def two_blocks():
     """Gated, and without the concat whose pool takes no factor."""
     return se_inject.apply(nn.Sequential(*network()[:3]))
@@ -347,7 +363,21 @@ def test_resnet50_takes_ten_megabytes(tmp_path):
         (lambda m, p: se_inject.save_gates(m, p, include="nothing.*"), InvalidArgumentError),
         (lambda m, p: se_inject.save_gates(se_inject.convert(two_blocks(), "standard"), p), InvalidArgumentError),
         (lambda m, p: se_inject.save_gates(m, p, include=[3]), ArgumentTypeError),
+        (lambda m, p: se_inject.save_gates(m, p, include=None), ArgumentTypeError),
         (lambda m, p: se_inject.save_gates(m, p, metrics={"a": object()}), ArgumentTypeError),
+        (lambda m, p: se_inject.save_gates(m, p, metrics={1: 2}), ArgumentTypeError),
+        (lambda m, p: se_inject.save_gates(m, p, metrics=[1]), ArgumentTypeError),
+        (lambda m, p: se_inject.save_gates(m, p, metrics={"loss": float("nan")}), InvalidArgumentError),
+        (lambda m, p: se_inject.save_gates(m, p, metrics={"loss": 10**5000}), InvalidArgumentError),
+        (lambda m, p: se_inject.save_gates(m, p, base=None), ArgumentTypeError),
+        (lambda m, p: se_inject.save_gates(m, p.parent, base="\ud800"), InvalidArgumentError),
+        (lambda m, p: se_inject.save_gates(m, "hf://user/name"), InvalidArgumentError),
+        (lambda m, p: se_inject.save_gates(m, "\0"), InvalidArgumentError),
+        (lambda m, p: se_inject.push_gates(m, None), ArgumentTypeError),
+        (lambda m, p: se_inject.save_gates(nn.Sequential(m, nn.LazyConv2d(8, 1)), p), InvalidArgumentError),
+        (lambda m, p: se_inject.save_gates(with_buffer(m, torch.ones(2).to("meta")), p, digest=True), SEInjectError),
+        (lambda m, p: se_inject.save_gates(with_buffer(m, torch.eye(2).to_sparse()), p, digest=True), SEInjectError),
+        (lambda m, p: se_inject.save_gates(se_inject.apply(network(), gate=Counting), p), InvalidArgumentError),
         (lambda m, p: se_inject.save_gates(m.to("meta"), p), InvalidArgumentError),
         (lambda m, p: se_inject.save_gates(se_inject.optimize(m), p), WrappedModelError),
         (lambda m, p: se_inject.save_gates(scripted(m[1].se), p), WrappedModelError),
@@ -374,3 +404,87 @@ def test_other_files_are_told(tmp_path):
     for name in ("weights.safetensors", "weights.pth", "empty"):
         with pytest.raises(GateFileError, match=name):
             se_inject.load_gates(network(), tmp_path / name)
+
+
+def test_gates_of_a_converted_network_are_those_of_weights_as_they_were(tmp_path):
+    model = two_blocks()
+    se_inject.save_gates(model, tmp_path / "identity.safetensors")
+    se_inject.save_gates(se_inject.apply(twin(model), init="standard"), tmp_path / "standard.safetensors")
+    se_inject.convert(model, "standard")
+    for name in ("identity", "standard"):
+        with untouched(model), pytest.raises(GateMismatchError, match=r"1\.se"):
+            se_inject.load_gates(model, tmp_path / f"{name}.safetensors")
+
+
+def test_gates_beside_the_model_that_a_wrapper_holds(tmp_path):
+    model = trained(BesideItsModule(se_inject.apply(network())))
+    se_inject.save_gates(model, tmp_path / "gates.safetensors")
+    wanted = copy.deepcopy(model)
+    for parameter in se_inject.gate_parameters(model):
+        nn.init.ones_(parameter)
+    assert_equal(se_inject.load_gates(model, tmp_path / "gates.safetensors"), wanted)
+
+
+def test_a_shared_block_is_shared_again_or_nothing_changes(tmp_path):
+    block = network()[1]
+    shared = trained(se_inject.apply(nn.Sequential(block, block)))
+    se_inject.save_gates(shared, tmp_path / "gates.safetensors", digest=True)
+    assert_equal(se_inject.load_gates(twin(shared), tmp_path / "gates.safetensors"), shared)
+    apart = nn.Sequential(*(copy.deepcopy(twin(shared))[0] for _ in range(2)))
+    with untouched(apart), pytest.raises(GateMismatchError, match=r"0\.se is also 1\.se in the file"):
+        se_inject.load_gates(apart, tmp_path / "gates.safetensors")
+
+
+def test_tied_weights_travel_under_all_names(tmp_path):
+    def make(tied):
+        model = nn.Sequential(network()[1], nn.Linear(8, 8), nn.Linear(8, 8))
+        if tied:
+            model[2].weight = model[1].weight
+        return model
+
+    model = se_inject.apply(make(tied=True))
+    se_inject.save_gates(model, tmp_path / "tied.safetensors", include="1.weight")
+    apart = se_inject.load_gates(make(tied=False), tmp_path / "tied.safetensors")
+    assert torch.equal(apart[2].weight, model[1].weight)
+    se_inject.save_gates(se_inject.apply(make(tied=False)), tmp_path / "apart.safetensors", include="?.weight")
+    with untouched(model), pytest.raises(GateMismatchError, match=r"2\.weight and 1\.weight are one tensor"):
+        se_inject.load_gates(model, tmp_path / "apart.safetensors")
+
+
+def test_a_scripted_part_is_no_obstacle(tmp_path):
+    model = trained(se_inject.apply(nn.Sequential(scripted(nn.BatchNorm2d(16)), network()[1])))
+    se_inject.save_gates(model, tmp_path / "gates.safetensors", include="0.*")
+    plain = nn.Sequential(scripted(nn.BatchNorm2d(16)), twin(model)[1])
+    x = torch.randn(2, 16, 8, 8)
+    assert torch.equal(se_inject.load_gates(plain, tmp_path / "gates.safetensors").eval()(x), model.eval()(x))
+
+
+class Linears(se_inject.SqueezeExcitation):
+    """Other layers under the same names."""
+
+    def __init__(self, channels):
+        super().__init__(channels, init="standard")
+        self.fc1, self.fc2 = nn.Linear(channels, 8), nn.Linear(8, channels)
+
+    def forward(self, x):
+        return x * self.fc2(self.fc1(x.mean((2, 3))).relu()).sigmoid()[:, :, None, None]
+
+
+def test_a_subclass_with_other_layers(tmp_path):
+    model = trained(se_inject.apply(network(), gate=Linears))
+    se_inject.save_gates(model, tmp_path / "gates.safetensors")
+    assert_equal(se_inject.load_gates(twin(model), tmp_path / "gates.safetensors", gate=Linears), model)
+
+
+def test_an_expanded_tensor_is_told(tmp_path):
+    model = se_inject.apply(with_buffer(network(), torch.ones(1).expand(8)))
+    se_inject.save_gates(model, tmp_path / "gates.safetensors", include="constant")
+    with untouched(model), pytest.raises(InvalidArgumentError, match="constant is expanded"):
+        se_inject.load_gates(model, tmp_path / "gates.safetensors")
+
+
+def test_links_stay_links_and_names_may_be_long(tmp_path):
+    target, link = tmp_path / f"{'x' * 240}.safetensors", tmp_path / "link.safetensors"
+    link.symlink_to(target)
+    se_inject.save_gates(se_inject.apply(network()), link)
+    assert link.is_symlink() and se_inject.load_gates(network(), target)

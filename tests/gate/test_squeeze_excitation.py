@@ -1,5 +1,7 @@
 """SqueezeExcitation as a module of its own."""
 
+import copy
+
 import pytest
 import timm.layers
 import torch
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 import se_inject
 from se_inject import SqueezeExcitation
+from se_inject.errors import GateMismatchError
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,3 +77,20 @@ def test_bad_form():
 def test_bad_memory():
     with pytest.raises(se_inject.errors.InvalidArgumentError, match="'keep', 'recompute', got 'checkpoint'"):
         SqueezeExcitation(8, memory="checkpoint")
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("left_out", ["", "fc1.", "fc1.weight"])
+def test_weights_of_the_other_form_are_refused_and_not_written(strict, left_out):
+    for form, other in (("identity", "standard"), ("standard", "identity")):
+        gate = SqueezeExcitation(8, init=form)
+        state = SqueezeExcitation(8, init=other).state_dict()
+        state = {key: torch.full_like(value, 3) for key, value in state.items() if not key.startswith(left_out or "-")}
+        before = copy.deepcopy(gate.state_dict())
+        with pytest.raises(GateMismatchError, match=f"is of the {form} form, and the weights are of the {other} form"):
+            gate.load_state_dict(state, strict=strict)
+        assert all(torch.equal(value, before[key]) for key, value in gate.state_dict().items())
+
+
+def test_the_standard_form_has_the_keys_of_timm():
+    assert list(SqueezeExcitation(8, init="standard").state_dict()) == list(timm.layers.SEModule(8).state_dict())
