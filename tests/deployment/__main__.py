@@ -1,7 +1,7 @@
 """Real networks, by every way to hand them to other tools: where the plain network goes, the gated one must go.
 
-``python -m tests.deployment`` takes about an hour on one core; ``python -m tests.deployment export resnet50`` is of one way
-and one network. It ends with an error if a gated network fails where the plain one does not.
+``python -m tests.deployment`` takes about an hour on one core; ``python -m tests.deployment export resnet50`` is of one
+way and one network. It ends with an error if a gated network fails where the plain one does not.
 """
 
 import copy
