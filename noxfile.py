@@ -11,7 +11,7 @@ nox.options.error_on_missing_interpreters = False
 
 ENGINE = [
     "se_inject",
-    *(f"tests/{room}" for room in ("files", "gate", "sites", "source", "surgery", "tracing")),
+    *(f"tests/{room}" for room in ("files", "gate", "layouts", "sites", "source", "surgery", "tracing")),
     "tests/test_inject.py",
     "tests/test_optimize.py",
 ]

@@ -10,17 +10,31 @@ from .gate.squeeze_excitation import SqueezeExcitation
 from .inject import apply, diff, remove
 from .layouts import load_se_weights, to_layout
 from .optimize import OptimizedGate, optimize, optimized_gates
+from .reports.activations import activations
+from .reports.compare import Comparison, compare
+from .reports.costs import Cost, Spread
+from .reports.gate_values import Activations
+from .reports.measure import report
+from .reports.page import write_page
+from .reports.table import Report
 from .sites.site import Site, Sites, Skipped
-from .training import freeze_backbone, gate_parameters, gates
+from .training import freeze_backbone, gate_parameters, gates, param_groups
 from .version import __version__ as __version__
 
 __all__ = [
+    "Activations",
+    "Comparison",
+    "Cost",
     "OptimizedGate",
+    "Report",
     "Site",
     "Sites",
     "Skipped",
+    "Spread",
     "SqueezeExcitation",
+    "activations",
     "apply",
+    "compare",
     "convert",
     "diff",
     "errors",
@@ -32,8 +46,11 @@ __all__ = [
     "load_se_weights",
     "optimize",
     "optimized_gates",
+    "param_groups",
     "push_gates",
     "remove",
+    "report",
     "save_gates",
     "to_layout",
+    "write_page",
 ]

@@ -40,7 +40,7 @@ def measure_channels(
     Raises ``InvalidArgumentError`` where the model fails on the example.
     """
     sites = list(sites)
-    model = _copied(model).eval()
+    model = copied(model).eval()
     blocks: dict[str, list[tuple[Finding, Probe]]] = {}
     probes = []
     for path, finding in sites:
@@ -65,8 +65,14 @@ def measure_channels(
     return [channels_of(shape, other, finding) for shape, other, finding in triples]
 
 
-def _copied(model: nn.Module) -> nn.Module:
-    """A copy of a model; of the activations that its modules keep, which cannot be copied, their numbers."""
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of a model; of the activations that its modules keep, which cannot be copied, their numbers.
+
+    Raises ``InvalidArgumentError``.
+
+    >>> copied(nn.ReLU())
+    ReLU()
+    """
     kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     memo = {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
     try:

@@ -1,12 +1,22 @@
 """Training the gates: finding them, their parameters for an optimizer, and freezing everything else."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeVar
+from numbers import Real
+from typing import Any, TypeVar
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from .errors import NoGateError, NotAModuleError, RewriteError
+from .errors import (
+    ArgumentTypeError,
+    InvalidArgumentError,
+    NoGateError,
+    NotAModuleError,
+    RewriteError,
+    WrappedModelError,
+)
 from .gate.marks import is_gate
 from .gate.record import Gated
 from .graphs.modes import updates_statistics
@@ -33,10 +43,14 @@ def gates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     >>> [name for name, _ in gates(nn.Sequential(nn.ReLU(), se_inject.SqueezeExcitation(8)))]
     ['1']
     """
+    _check_is_module(model)
+    return _gates(model)
+
+
+def _check_is_module(model: object) -> None:
     if not isinstance(model, nn.Module):
         advice = ": its module() can be trained" if is_program(model) else ""
         raise NotAModuleError(f"model must be a torch.nn.Module, got {type(model).__name__}{advice}")
-    return _gates(model)
 
 
 def _gates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -63,6 +77,74 @@ def gate_parameters(model: nn.Module) -> list[nn.Parameter]:
     if not parameters:
         raise NoGateError("the model has no gates; call se_inject.apply(model) first")
     return parameters
+
+
+def param_groups(
+    model: nn.Module, *, lr: float, gate_lr: float | None = None, weight_decay: float = 0.0
+) -> list[dict[str, Any]]:
+    """Groups of parameters for an optimizer: gates at a learning rate of their own, no decay of biases and norms.
+
+    Every parameter that is trained is in one group, once; frozen ones are in none. ``gate_lr`` is ``lr`` unless it is
+    given. ``weight_decay`` is for the weights of convolutions, of linear layers and the like: not for biases, for
+    parameters of normalization layers, and for other vectors of whatever shape, such as a layer scale of ``(C, 1, 1)``.
+    Groups have a ``name``; those without parameters are left out.
+
+    Raises ``NoGateError`` if there is no gate, ``NotAModuleError``, ``WrappedModelError`` for a model in PyTorch's
+    first FSDP, which makes vectors of all parameters, ``ArgumentTypeError`` and ``InvalidArgumentError``.
+
+    >>> import se_inject
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), se_inject.SqueezeExcitation(8))
+    >>> for group in param_groups(model, lr=0.01, gate_lr=0.1, weight_decay=1e-4):
+    ...     print(group["name"], len(group["params"]), group["lr"], group["weight_decay"])
+    backbone 1 0.01 0.0001
+    backbone, no decay 3 0.01 0.0
+    gates 2 0.1 0.0001
+    gates, no decay 2 0.1 0.0
+    """
+    rates = {"backbone": lr, "gates": lr if gate_lr is None else gate_lr}
+    for name, value in {"lr": lr, "gate_lr": rates["gates"], "weight_decay": weight_decay}.items():
+        _check_number(name, value)
+    _check_is_module(model)
+    _check_shapes_are_told(model)
+    of_gates = set(gate_parameters(model))
+    undecayed = set(_undecayed(model))
+    groups: dict[str, dict[str, Any]] = {}
+    for part, rate in rates.items():
+        groups[part] = {"params": [], "lr": rate, "weight_decay": weight_decay}
+        groups[f"{part}, no decay"] = {"params": [], "lr": rate, "weight_decay": 0.0}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            part = "gates" if parameter in of_gates else "backbone"
+            groups[f"{part}, no decay" if parameter in undecayed else part]["params"].append(parameter)
+    return [group | {"name": name} for name, group in groups.items() if group["params"]]
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ArgumentTypeError(f"{name} must be a number >= 0, got {value!r}")
+    if not 0 <= float(value) < math.inf:
+        raise InvalidArgumentError(f"{name} must be a number >= 0, got {value!r}")
+
+
+def _check_shapes_are_told(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if any(cls.__name__ == "FullyShardedDataParallel" for cls in type(module).__mro__):
+            raise WrappedModelError("FullyShardedDataParallel makes vectors of all parameters: use fully_shard")
+        if any(map(is_lazy, module.parameters(recurse=False))):
+            raise InvalidArgumentError(f"{path or '(model)'}: is lazy: run the model once, then build the groups")
+
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_MATRICES = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.Embedding)
+
+
+def _undecayed(model: nn.Module) -> Iterator[nn.Parameter]:
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_vector = parameter.ndim <= 1 or parameter.numel() == max(parameter.shape)
+            is_weight = isinstance(module, _MATRICES) and name == "weight"
+            if name == "bias" or isinstance(module, _NORMS) or (is_vector and not is_weight):
+                yield parameter
 
 
 def freeze_backbone(model: Model) -> Model:

@@ -475,6 +475,13 @@ def sum_of_two(self, x):
     return self.short(x) + self.se(F.relu(self.norm(y) - 0.5 * self.other(y)))
 
 
+def sum_in_place(self, x):
+    y = self.norm(self.before(x))
+    y += self.other(self.before(x))
+    y *= self.scale
+    return self.short(x) + self.se(y)
+
+
 def asks_for_class(self, x):
     y = self.norm(self.before(x)) if type(self.norm) is nn.BatchNorm2d else x
     return self.short(x) + self.se(y)
@@ -572,6 +579,7 @@ CONVERTED = {
     "a layer scale": lambda: own(scaled, scale=parameter(24, 1, 1)),
     "a layer scale on some ways": lambda: own(optionally_scaled, scale=parameter(24, 1, 1)),
     "a sum": lambda: own(sum_of_two, other=nn.BatchNorm2d(24)),
+    "a sum in place": lambda: own(sum_in_place, other=nn.BatchNorm2d(24), scale=parameter(1)),
     "asked for the class of": lambda: own(asks_for_class),
     "keywords": lambda: own(by_keyword),
     "joined and split": lambda: own(joined_and_split, other=nn.Conv2d(8, 8, 1)),

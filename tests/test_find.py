@@ -61,3 +61,12 @@ def test_a_site_of_another_position_says_that_its_block_is_gated():
     se_inject.apply(model, position="post", kinds=["residual"])
     with pytest.raises(se_inject.errors.AllGatedError):
         se_inject.apply(model, where=standard)
+
+
+def test_notebooks_show_a_table_whose_names_are_escaped():
+    model = network()
+    model.add_module("<b>odd</b>", Residual())
+    page = se_inject.find_sites(model, where=["[12]", "<b>*"])._repr_html_()
+    assert page.count("<table>") == 2 and page.count("<tr>") == 2 + 3 + 1
+    assert "<td>&lt;b&gt;odd&lt;/b&gt;.se</td>" in page and "<b>" not in page and "3 sites" in page
+    assert "excluded by kinds or where" in page

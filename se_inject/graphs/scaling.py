@@ -6,6 +6,7 @@ import torch
 from torch import fx
 from torch.nn import functional
 
+from ..tracing import value_proxy
 from .operations import argument, is_in_place, op_name
 
 _JOINS = frozenset("cat concat concatenate stack".split())
@@ -72,9 +73,8 @@ def ways_to_scale(node: fx.Node) -> list[list[Any]]:
 def _is_known(node: fx.Node) -> bool:
     """Whether a function is torch's or Python's, or a pattern of einops, and not another one of the same name."""
     module = getattr(node.target, "__module__", None) or "torch"
-    return module.partition(".")[0] in ("torch", "_operator") or (
-        op_name(node) == "rearrange" and "opaque" not in node.meta
-    )
+    is_pattern = op_name(node) == "rearrange" and "opaque" not in node.meta
+    return module == value_proxy.__name__ or module.partition(".")[0] in ("torch", "_operator") or is_pattern
 
 
 def _is_linear(node: fx.Node) -> bool:

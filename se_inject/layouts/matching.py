@@ -96,9 +96,9 @@ class _Matching:
     def _same_company(self, tie: _Tie) -> Pairs:
         """A norm goes with its convolution."""
         pool, found = self.pools[tie.pool], self.found[tie.pool]
+        theirs = _by_company({a: _companion(a, pool.theirs) for a in tie.theirs})
         ours = _by_company({b: _companion(b, pool.ours) for b in tie.ours})
-        theirs = _by_company({a: found.get(_companion(a, pool.theirs) or ()) for a in tie.theirs})
-        return [(a, ours[company]) for company, a in theirs.items() if company in ours]
+        return [(a, ours[found[other]]) for other, a in theirs.items() if found.get(other) in ours]
 
     def _same_number(self, tie: _Tie) -> Pairs:
         left, right = in_order(tie.theirs), in_order(tie.ours)

@@ -38,6 +38,7 @@ def load_se_weights(model: Model, state_dict: Mapping[str, Tensor]) -> Model:
     the identity form, for a checkpoint around the state dict and for values that cannot be weights;
     ``ArgumentTypeError`` for what is no dict of tensors; ``NoGateError``, ``NotAModuleError`` and
     ``WrappedModelError``. The model is then untouched.
+    Source of the authors' names: the models published at https://github.com/hujie-frank/SENet.
 
     >>> import se_inject, torchvision
     >>> twin = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), torchvision.ops.SqueezeExcitation(8, 8))
@@ -120,7 +121,7 @@ def _own(model: nn.Module) -> tuple[dict[str, Tensor], set[str]]:
     own = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
     check_own(own)
     layers = {key.rpartition(".")[0] for key in own}
-    return own, {layer for layer in layers if not paths.isdisjoint(with_parents(layer))}
+    return own, {layer for layer in layers if not paths.isdisjoint(["", *with_parents(layer)])}
 
 
 def _matched(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], in_gates: set[str]) -> list[tuple[Layer, Layer]]:

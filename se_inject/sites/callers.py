@@ -73,8 +73,8 @@ class Callers:
         self._owners.update(dict.fromkeys(calls, module))
         self._captures[module] = captured
         names = {op_name(node) for graph in captured.graphs for node in graph.nodes}
-        strangers = [other for other in self._places if type(other).__name__ in names]
-        self._refusals.update(dict.fromkeys(strangers, f"a {type(module).__name__} may call it, and is not around it"))
+        strangers = [other for other in _unregistered(module) if type(other).__name__ in names]
+        self._refusals.update(dict.fromkeys(strangers, f"a {type(module).__name__} calls it, whose child it is not"))
         for graph in captured.graphs:
             for weight in filter(None, (weight_of(node, module) for node in graph.nodes)):
                 self._readers.setdefault(weight, set()).add(module)

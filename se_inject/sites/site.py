@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, get_args, overload
 
 from ..errors import InvalidArgumentError
+from .tables import html_table, text_table
 
 Kind = Literal["residual", "inception", "plain", "dense", "noskip"]
 PAPERS_KINDS: tuple[Kind, ...] = ("residual", "inception")
@@ -74,6 +75,8 @@ class Skipped(NamedTuple):
 class Sites(Sequence[Site]):
     """The sites of a model in the order of its modules, read-only; ``skipped`` holds the other candidates.
 
+    Prints as a table, in a notebook too.
+
     >>> len(Sites([], []))
     0
     """
@@ -93,15 +96,26 @@ class Sites(Sequence[Site]):
         return len(self._sites)
 
     def __repr__(self) -> str:
-        rows = [(site.path or "(model)", site.kind, str(site.channels), site.gate_path) for site in self._sites]
-        lines = _table(("block", "kind", "channels", "gate"), rows)
-        lines.append(f"{len(rows)} site{'s' * (len(rows) != 1)}")
+        lines = [*text_table(_HEAD, self._rows()), self._total()]
         if self.skipped:
-            lines += ["", *_table(("skipped", "why"), [(path or "(model)", reason) for path, reason in self.skipped])]
+            lines += ["", *text_table(_HEAD_OF_SKIPPED, self._skipped_rows())]
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        parts = [html_table(_HEAD, self._rows()), f"<p>{self._total()}</p>"]
+        if self.skipped:
+            parts.append(html_table(_HEAD_OF_SKIPPED, self._skipped_rows()))
+        return "".join(parts)
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [head, tuple("-" * width for width in widths), *rows]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [(site.path or "(model)", site.kind, str(site.channels), site.gate_path) for site in self._sites]
+
+    def _skipped_rows(self) -> list[tuple[str, ...]]:
+        return [(path or "(model)", reason) for path, reason in self.skipped]
+
+    def _total(self) -> str:
+        return f"{len(self)} site{'s' * (len(self) != 1)}"
+
+
+_HEAD = ("block", "kind", "channels", "gate")
+_HEAD_OF_SKIPPED = ("skipped", "why")

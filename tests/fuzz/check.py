@@ -54,6 +54,7 @@ def check(source):
         warnings.simplefilter("ignore")
         if ending == "identity" and copyable:
             _assert_gated_equal(outputs(copy.deepcopy(model), case), expected, plain, "the outputs of a copy")
+            counts += _check_converted(copy.deepcopy(model), case)
         _assert_gated_equal(outputs(model, case), expected, plain, "the outputs")
         grads = gradients(model, case, counts)
         if " checkpoint(" not in source:  # that does not see saved values changed in place: plain gradients are wrong
@@ -92,6 +93,22 @@ def _check_gated(model, found, kept):
     assert state(model) == gated, "a second apply changed the model"
 
 
+def _check_converted(model, case):
+    """Count how many gates that learned take the other form, in which the outputs stay what they are."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in se_inject.gate_parameters(model):
+            parameter.normal_(std=0.3)
+    converted = copy.deepcopy(model)
+    number = len(list(se_inject.gates(model)))
+    try:
+        se_inject.convert(converted, "standard")
+    except se_inject.errors.ConversionError:
+        return Counter({"gates that are not converted": number})
+    assert_equal(outputs(converted, case), outputs(model, case), "the outputs after convert")
+    return Counter({"gates that are converted": number})
+
+
 def outputs(model, case):
     """What a model computes: eval with and without grad, and train, which moves buffers, under one seed."""
     results = []
@@ -101,7 +118,10 @@ def outputs(model, case):
                 results += [
                     x.detach().clone().requires_grad_(x.requires_grad) for x in _run(model, case, shape, training)
                 ]
-    return [*results, *(b.clone() for n, b in model.named_buffers() if results and not is_lazy(b) and ".se." not in n)]
+    return [
+        *results,
+        *(b.clone() for n, b in model.named_buffers() if results and not is_lazy(b) and "identity_form" not in n),
+    ]
 
 
 def gradients(model, case, counts=None):

@@ -1,0 +1,1 @@
+"""What gates cost and what they do, measured; and a page that shows it."""
