@@ -540,18 +540,15 @@ def test_onnx(tmp_path):
     anything = torch.export.Dim.DYNAMIC
     shapes = ({0: anything, 2: anything, 3: anything},)
     x = torch.randn(2, 3, 64, 64)
-    nodes = {}
-    for name, exported in {"gated": model, "optimized": optimize(model)}.items():
-        with torch.no_grad():
-            program = torch.onnx.export(exported, (x,), dynamo=True, dynamic_shapes=shapes, verbose=False)
-        program.save(tmp_path / "model.onnx")
-        session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-        other = torch.randn(3, 3, 96, 64)
-        [output] = session.run(None, {session.get_inputs()[0].name: other.numpy()})
-        with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(output), model(other), rtol=1e-4, atol=1e-4)
-        nodes[name] = len(program.model.graph)
-    assert nodes["optimized"] <= nodes["gated"]
+    with torch.no_grad():
+        program = torch.onnx.export(optimize(model), (x,), dynamo=True, dynamic_shapes=shapes, verbose=False)
+    program.save(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    other = torch.randn(3, 3, 96, 64)
+    [output] = session.run(None, {session.get_inputs()[0].name: other.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(output), model(other), rtol=1e-4, atol=1e-4)
+    assert len(program.model.graph) <= 105  # those of the gated network
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a compiler")

@@ -3,6 +3,7 @@
 Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018, sections 3.1 (squeeze) and 3.2 (excitation).
 """
 
+import re
 from numbers import Integral
 from typing import Any, Literal, get_args
 
@@ -79,6 +80,10 @@ def width_of(gate: "SqueezeExcitation") -> int:
 def _size_of(gate: "SqueezeExcitation", name: str) -> int:
     layer = getattr(gate, "fc1", None)
     return int(getattr(getattr(layer, "base_layer", layer), name, 0))
+
+
+# The keys of a gate's weights, pruned and parametrized ones too; not those of adapters beside them.
+_OF_LAYERS = r"fc[12]\.(base_layer\.)?(weight|bias|parametrizations\.)\w*(\.original\d?)?"
 
 
 class _ZeroConv2d(nn.Conv2d):
@@ -243,7 +248,7 @@ class SqueezeExcitation(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         form = "identity" if f"{prefix}identity_form" in state_dict else "standard"
-        if form != self.init and any(key.startswith((f"{prefix}fc1.", f"{prefix}fc2.")) for key in state_dict):
+        if form != self.init and any(map(re.compile(re.escape(prefix) + _OF_LAYERS).fullmatch, state_dict)):
             raise GateMismatchError(  # at once, before the layers are loaded
                 f"{prefix.removesuffix('.') or 'the gate'} is of the {self.init} form, and the weights are of the"
                 f" {form} form: make the gates of that form (se_inject.convert(model, {form!r}), or from the start"

@@ -2,7 +2,7 @@
 
 from .chunk import run_chunk
 
-CASES = 200
+CASES = 120
 
 
 def test_fuzz():

@@ -92,5 +92,19 @@ def test_weights_of_the_other_form_are_refused_and_not_written(strict, left_out)
         assert all(torch.equal(value, before[key]) for key, value in gate.state_dict().items())
 
 
+def test_keys_of_the_weights_tell_the_form_however_they_are_computed():
+    for change in (
+        lambda layer: torch.nn.utils.prune.l1_unstructured(layer, "weight", 0.5),
+        lambda layer: torch.nn.utils.parametrizations.weight_norm(layer),
+    ):
+        gates = [SqueezeExcitation(8, init=form) for form in ("identity", "standard")]
+        for gate in gates:
+            change(gate.fc1)
+            change(gate.fc2)
+        for gate, other in (gates, gates[::-1]):
+            with pytest.raises(GateMismatchError):
+                gate.load_state_dict(other.state_dict(), strict=False)
+
+
 def test_the_standard_form_has_the_keys_of_timm():
     assert list(SqueezeExcitation(8, init="standard").state_dict()) == list(timm.layers.SEModule(8).state_dict())

@@ -143,7 +143,7 @@ def graphs_of(traced):
 # Variants differ little from the program, and the large networks take most of the time.
 VARIANTS = ("strict", "dynamic", "decomposed", "dynamic program", "decomposed program")
 LARGE = ("googlenet", "inception_resnet")
-SERVES_LARGE = ("program", "unflattened", "symbolic", "extractor")
+SERVES_LARGE = ("program", "unflattened", "symbolic")
 CASES = [
     (tracer, name)
     for tracer in TRACERS

@@ -206,36 +206,6 @@ def test_optimizer_built_before_surgery_still_trains_the_backbone():
     assert not torch.equal(model[1].conv1.weight, weight)
 
 
-DDP = """
-    import os, sys, torch, torch.distributed as dist, se_inject
-    from torch.nn.parallel import DistributedDataParallel
-    sys.path.insert(0, {root!r})
-    from tests.support.blocks import network
-    rank = int(sys.argv[1])
-    dist.init_process_group("gloo", store=dist.FileStore({store!r}, 2), rank=rank, world_size=2)
-    torch.manual_seed(0)
-    model = DistributedDataParallel(se_inject.apply(network()))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    torch.manual_seed(rank)
-    for _ in range(3):
-        optimizer.zero_grad()
-        model(torch.randn(2, 3, 16, 16)).square().mean().backward()
-        optimizer.step()
-    assert [name for name, _ in se_inject.gates(model)] == ["module.1.se", "module.2.se", "module.3.se"]
-    torch.save([p.detach() for p in se_inject.gate_parameters(model)], {out!r} + str(rank))
-    dist.destroy_process_group()
-"""
-
-
-def test_ddp_over_two_processes(tmp_path, pytestconfig):
-    code = DDP.format(root=str(pytestconfig.rootpath), store=str(tmp_path / "store"), out=str(tmp_path / "gates"))
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    processes = [subprocess.Popen([*command, str(rank)]) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    ours, theirs = (torch.load(tmp_path / f"gates{rank}") for rank in range(2))
-    assert all(map(torch.equal, ours, theirs)) and any(p.abs().sum() > 0 for p in ours[2::4])
-
-
 def test_equal_blocks_share_a_class():
     model = se_inject.apply(torchvision.models.resnet50())
     assert type(model.layer1[1]) is type(model.layer3[2])

@@ -14,7 +14,6 @@ MODELS = [
     ("timm", "pvt_v2_b0"),
     ("timm", "coat_lite_tiny"),
     ("torchvision", "quantized_googlenet"),
-    ("torchvision", "raft_small"),
 ]
 
 
