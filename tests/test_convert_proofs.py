@@ -1,8 +1,10 @@
 """What a factor may be put into, and what it may not: a refused model stays as it was, and its gate is named."""
 
+import collections
 import copy
 import functools
 import operator
+import types
 
 import pytest
 import timm
@@ -316,6 +318,17 @@ class Reads(nn.Module):
         return self.block(x) * self.block.norm.weight.mean()
 
 
+class Outer(nn.Module):
+    """Calls a block."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.block = inner
+
+    def forward(self, x):
+        return self.block(x)
+
+
 class Hidden(nn.Module):
     """Calls a block, and a layer of it that it holds in a list."""
 
@@ -398,6 +411,43 @@ def tied_outside(model):
     model.others_weight = [model.norm.weight.detach()]
     vars(model)["alias"] = model.norm.weight.data
     return model
+
+
+class Holder:
+    """A plain object, without a dictionary."""
+
+    __slots__ = ("weight",)
+
+    def __init__(self, weight):
+        self.weight = weight
+
+
+HOLDS = {
+    "a list": lambda norm: list(norm.parameters()),
+    "a dict": lambda norm: {"weight": norm.weight},
+    "its dict": lambda norm: norm._parameters,
+    "a tuple of views": lambda norm: (norm.weight.detach()[:4],),
+    "lists in a deque": lambda norm: collections.deque([[norm.bias]]),
+    "a partial function": lambda norm: functools.partial(F.linear, weight=norm.weight.detach()[None]),
+    "a closure": lambda norm: (lambda weight: lambda: weight.abs().sum())(norm.weight),
+    "a default": lambda norm: lambda weight=norm.weight: weight.sum(),
+    "a bound method": lambda norm: norm.weight.sum,
+    "an object": lambda norm: Holder(norm.weight),
+    "an object in an object": lambda norm: [types.SimpleNamespace(holder=Holder(norm.weight))],
+    "an array": lambda norm: [norm.weight.detach().numpy()],
+}
+
+
+def holding(hold, wrap):
+    """A block, and a module around it or the block itself, that holds a weight of it in some way."""
+
+    def held(model):
+        weight = hold(model.norm)
+        holder = wrap(model)
+        holder.kept = weight
+        return holder
+
+    return gated(wrap=held)
 
 
 def one_number(model):
@@ -522,6 +572,14 @@ REFUSED = {
     "tied": (lambda: gated(wrap=tied), r"weight of BatchNorm2d \(norm\) is shared"),
     "tied by memory": (lambda: gated(wrap=tied_by_memory), "is shared"),
     "an alias": (lambda: gated(wrap=tied_outside), "is shared"),
+    **{
+        f"held in {name}{where}": (
+            lambda hold=hold, wrap=wrap: holding(hold, wrap),
+            "of BatchNorm2d .* is shared with other weights, or held",
+        )
+        for name, hold in HOLDS.items()
+        for where, wrap in (("", lambda model: model), (" around it", Outer))
+    },
     "one number for all": (lambda: gated(norm=nn.Identity(), wrap=one_number), "is shared"),
     "a Sequential's layer": (in_a_sequential_too, "serves others"),
     "a pool in a concat": (
@@ -696,6 +754,12 @@ class _InLoop(nn.Module):
 CONVERTED = {
     "a norm": lambda: gated(),
     "a layer scale": lambda: own(scaled, scale=parameter(24, 1, 1)),
+    "an optimizer in an attribute": lambda: changed(lambda m: setattr(m, "sgd", torch.optim.SGD(m.parameters())))(
+        gated()
+    ),
+    "what holds no weight": lambda: changed(lambda m: setattr(m, "log", [{"last": torch.ones(3)}, len, m.norm]))(
+        gated()
+    ),
     "casts": lambda: own(cast_by(lambda self, y: y.float().to(y.dtype).to(y.device).bfloat16().to(torch.float32))),
     "casts to what it got": lambda: own(casts),
     "a layer scale on some ways": lambda: own(optionally_scaled, scale=parameter(24, 1, 1)),

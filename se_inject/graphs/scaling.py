@@ -93,11 +93,11 @@ def _is_linear(node: fx.Node) -> bool:
 
 
 def _has_dtype(value: fx.Node) -> bool:
-    return op_name(value) == "getattr" and value.args[1] == "dtype"
+    return op_name(value) == "getattr" and bool(value.args[1] == "dtype")
 
 
 def _is_a_features(kind: fx.Node, node: fx.Node) -> bool:
-    """Whether a type is that of what a forward is given or a layer makes, or that of before; buffers may be integers."""
+    """Whether a type is that of what a forward is given or a layer makes, or of before; buffers may be integers."""
     value: Any = kind.args[0] if _has_dtype(kind) else kind
     is_made_by_layer = value.op == "call_module" or value.target in _WEIGHTS
     return is_made_by_layer or value.op == "placeholder" or value is argument(node, 0, "input", "self")
