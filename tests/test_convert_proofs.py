@@ -422,6 +422,18 @@ class Holder:
         self.weight = weight
 
 
+KEPT = []
+
+
+def kept_sum():
+    return KEPT[0].sum()
+
+
+def in_a_global(norm):
+    KEPT[:] = [norm.weight]
+    return kept_sum
+
+
 HOLDS = {
     "a list": lambda norm: list(norm.parameters()),
     "a dict": lambda norm: {"weight": norm.weight},
@@ -434,6 +446,8 @@ HOLDS = {
     "a bound method": lambda norm: norm.weight.sum,
     "an object": lambda norm: Holder(norm.weight),
     "an object in an object": lambda norm: [types.SimpleNamespace(holder=Holder(norm.weight))],
+    "a class": lambda norm: type("Keeper", (), {"weight": norm.weight})(),
+    "a global": in_a_global,
     "an array": lambda norm: [norm.weight.detach().numpy()],
 }
 

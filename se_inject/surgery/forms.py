@@ -5,6 +5,7 @@ weights, and half of ``fc1.weight``, every number in between is the same or twic
 exactly.
 """
 
+import dis
 import gc
 import types
 from collections.abc import Callable, Iterator
@@ -20,9 +21,10 @@ from ..gate.squeeze_excitation import Form, SqueezeExcitation
 from ..sites.callers import Weight
 from ..sites.factors import Factors, NoPlaceError
 from ..source.functions import closed_over
+from ..tracing.reachable import is_library
 from .transaction import write
 
-_NOT_FOLLOWED = (str, bytes, int, float, type, types.ModuleType, types.FrameType, torch.optim.Optimizer)
+_NOT_FOLLOWED = (str, bytes, int, float, types.ModuleType, types.FrameType, torch.optim.Optimizer)
 
 
 class FormChange(NamedTuple):
@@ -130,12 +132,24 @@ def _held_tensors(model: nn.Module) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, nn.Module):
             registers = ("_parameters", "_buffers") if value in own else ()
-            todo += [held for name, held in vars(value).items() if name not in registers]
+            todo += [type(value), *(held for name, held in vars(value).items() if name not in registers)]
+        elif isinstance(value, type):
+            todo += [] if is_library(value.__module__) else [*value.__mro__, *vars(value).values()]
         elif isinstance(value, types.FunctionType):  # not all that its module holds
-            todo += [closed_over(value), value.__defaults__, value.__kwdefaults__, vars(value)]
+            if not is_library(value.__module__):
+                todo += [closed_over(value), value.__defaults__, value.__kwdefaults__, vars(value), *_globals_in(value)]
         else:
             todo += gc.get_referents(value)
             todo += [value.base] if type(value).__module__ == "numpy" and hasattr(value, "base") else []
+
+
+def _globals_in(function: types.FunctionType) -> list[object]:
+    """What a function reads of the globals of its module."""
+    codes = [function.__code__]
+    for code in codes:  # lambdas and comprehensions, too
+        codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
+    read = (step for code in codes for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL")
+    return [function.__globals__.get(step.argval) for step in read]
 
 
 def _has_memory(tensor: Tensor) -> bool:
