@@ -164,6 +164,7 @@ CASTS = {
     "the type of a buffer": lambda self, y: y.to(self.number).float(),
     "the type of a buffer, by keyword": lambda self, y: y.to(other=self.number).float(),
     "type_as": lambda self, y: y.type_as(self.number).type_as(y),
+    "the data of a buffer": lambda self, y: y.to(self.number.data).float(),
     "the dtype of a buffer": lambda self, y: y.to(self.number.dtype).float(),
     "the dtype of what is made of integers": lambda self, y: y.to(y.long().dtype).float(),
     "a view of the bits": lambda self, y: y.view(torch.bfloat16)[..., : y.shape[-1]].float(),
@@ -178,6 +179,10 @@ def cast_by(cast):
         return self.short(x) + self.se(cast(self, self.norm(self.before(x))))
 
     return forward
+
+
+def cast_by_second_input(self, x, index=None):
+    return self.short(x) + self.se(self.norm(self.before(x)).to(index).float())
 
 
 def with_number(model):
@@ -566,6 +571,7 @@ REFUSED = {
         f"cast: {name}": (lambda cast=cast: with_number(own(cast_by(cast))), "does not pass on")
         for name, cast in CASTS.items()
     },
+    "cast: the type of a second input": (lambda: own(cast_by_second_input), "does not pass on"),
     "no affine norm": (lambda: gated(norm=nn.BatchNorm2d(24, affine=False)), r"BatchNorm2d \(norm\) does not"),
     "no weights": (lambda: by_hand(nn.MaxPool2d(2)), "it gates the input of Sequential"),
     "a computed weight": (lambda: gated(norm=Positive(24)), "does not pass on"),

@@ -88,7 +88,7 @@ def _is_linear(node: fx.Node) -> bool:
     if op_name(node) == "view":  # as another type, which reads other numbers in the same bits
         return not kinds
     if op_name(node) in ("to", "type_as"):
-        kinds += [x for x in options if isinstance(x, fx.Node) and op_name(x) != "getattr"]
+        kinds += [x for x in options if isinstance(x, fx.Node) and not _is_place(x)]
     return all(kind in _EXACT if isinstance(kind, torch.dtype) else _is_a_features(kind, node) for kind in kinds)
 
 
@@ -96,11 +96,16 @@ def _has_dtype(value: fx.Node) -> bool:
     return op_name(value) == "getattr" and bool(value.args[1] == "dtype")
 
 
+def _is_place(value: fx.Node) -> bool:
+    return op_name(value) == "getattr" and value.args[1] in ("device", "layout")
+
+
 def _is_a_features(kind: fx.Node, node: fx.Node) -> bool:
-    """Whether a type is that of what a forward is given or a layer makes, or of before; buffers may be integers."""
+    """Whether a type is that of a forward's first input, of a layer's result, or of before; others may be integers."""
     value: Any = kind.args[0] if _has_dtype(kind) else kind
     is_made_by_layer = value.op == "call_module" or value.target in _WEIGHTS
-    return is_made_by_layer or value.op == "placeholder" or value is argument(node, 0, "input", "self")
+    is_first_input = value.op == "placeholder" and value is next(iter(node.graph.nodes))
+    return is_made_by_layer or is_first_input or value is argument(node, 0, "input", "self")
 
 
 def _is_of_inputs(value: fx.Node) -> bool:

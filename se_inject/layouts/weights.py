@@ -38,9 +38,8 @@ def load_se_weights(model: Model, state_dict: Mapping[str, Tensor]) -> Model:
     Raises ``LayoutError``, which names the first tensors left over or missing, the widths of gates that differ with
     the ``reduction=`` to use, or the layers that could be taken for each other; ``InvalidArgumentError`` for gates of
     the identity form, for a checkpoint around the state dict, for values that cannot be weights or are too large for
-    the model's dtype, and for expanded buffers;
-    ``ArgumentTypeError`` for what is no dict of tensors; ``NoGateError``, ``NotAModuleError`` and
-    ``WrappedModelError``. The model is then untouched.
+    the model's dtype, and for expanded buffers; ``ArgumentTypeError`` for what is no dict of tensors; ``NoGateError``,
+    ``NotAModuleError`` and ``WrappedModelError``. The model is then untouched.
     Source of the authors' names: the models published at https://github.com/hujie-frank/SENet.
 
     >>> import se_inject, torchvision
