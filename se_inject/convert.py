@@ -18,7 +18,8 @@ Model = TypeVar("Model", bound=nn.Module)
 def convert(model: Model, form: Form) -> Model:
     """Give all gates of ``model`` the form "standard" or "identity", in place, and return ``model``.
 
-    The outputs stay the same to the bit, in eval mode and in training. To "standard", the 2 of
+    The outputs stay the same to the bit, in eval mode and in training, unless numbers leave the range of their type:
+    under float16 autocast, and near the largest and smallest of float32. To "standard", the 2 of
     ``2 * sigmoid(z)`` goes into the layer before each gate: its weight and bias are doubled, through concats, ReLUs and
     views, and ``fc1.weight`` is halved; to "identity", it comes back. Parameters stay the same objects. Gates that have
     the form are left alone, and so are gates of other kinds, which have none. ``remove`` takes the factor out again.

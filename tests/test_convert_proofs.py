@@ -1,6 +1,10 @@
 """What a factor may be put into, and what it may not: a refused model stays as it was, and its gate is named."""
 
+import collections
 import copy
+import functools
+import operator
+import types
 
 import pytest
 import timm
@@ -152,6 +156,115 @@ def as_integers(self, x):
     return self.short(x) + self.norm(self.before(x)).to(torch.int32).float()
 
 
+# Casts that lose bits or range, and one that takes bits for other numbers.
+CASTS = {
+    "float8": lambda self, y: y.to(torch.float8_e4m3fn).to(torch.float32),
+    "float16": lambda self, y: y.half().float(),
+    "float16 by name": lambda self, y: y.to(dtype=torch.float16).float(),
+    "the type of a buffer": lambda self, y: y.to(self.number).float(),
+    "the type of a buffer, by keyword": lambda self, y: y.to(other=self.number).float(),
+    "type_as": lambda self, y: y.type_as(self.number).type_as(y),
+    "the data of a buffer": lambda self, y: y.to(self.number.data).float(),
+    "the dtype of a buffer": lambda self, y: y.to(self.number.dtype).float(),
+    "the dtype of what is made of integers": lambda self, y: y.to(y.long().dtype).float(),
+    "a view of the bits": lambda self, y: y.view(torch.bfloat16)[..., : y.shape[-1]].float(),
+    "a view by keyword": lambda self, y: y.view(dtype=torch.bfloat16)[..., : y.shape[-1]].float(),
+    "a view as another is": lambda self, y: y.view(self.number.dtype).float(),
+    "a sum": lambda self, y: y.sum(1, keepdim=True, dtype=torch.float16).float().expand_as(y),
+}
+
+
+def cast_by(cast):
+    def forward(self, x):
+        return self.short(x) + self.se(cast(self, self.norm(self.before(x))))
+
+    return forward
+
+
+def cast_by_second_input(self, x, index=None):
+    return self.short(x) + self.se(self.norm(self.before(x)).to(index).float())
+
+
+def with_number(model):
+    model.register_buffer("number", torch.zeros(1, dtype=torch.int64))
+    return model
+
+
+class AddsOne:
+    """An object that changes what it is called with."""
+
+    def __call__(self, y):
+        y.add_(1)
+
+
+def unbound_method(y, one):
+    torch.Tensor.add_(y, 1)
+
+
+def unbound_method_of_a_part(y, one):
+    torch.Tensor.add_(y[:, :4], 1)
+
+
+def setitem_of_operator(y, one):
+    operator.setitem(y, 0, 1.0)
+
+
+def iadd_of_operator(y, one):
+    operator.iadd(y, 1)
+
+
+def bound_setitem(y, one):
+    y.__setitem__(0, 1.0)
+
+
+def unbound_setitem(y, one):
+    torch.Tensor.__setitem__(y, 0, 1.0)
+
+
+def unbound_iadd(y, one):
+    torch.Tensor.__iadd__(y, 1)
+
+
+def partial_function(y, one):
+    functools.partial(torch.Tensor.add_, y)(1)
+
+
+def methodcaller(y, one):
+    operator.methodcaller("add_", 1)(y)
+
+
+def mapped(y, one):
+    list(map(operator.methodcaller("add_", 1), [y]))
+
+
+def callable_object(y, one):
+    one(y)
+
+
+CHANGES_IN_PLACE = (
+    unbound_method,
+    unbound_method_of_a_part,
+    setitem_of_operator,
+    iadd_of_operator,
+    bound_setitem,
+    unbound_setitem,
+    unbound_iadd,
+    partial_function,
+    methodcaller,
+    mapped,
+    callable_object,
+)
+
+
+def changing(change):
+    def forward(self, x):
+        y = self.norm(self.before(x))
+        change(y, self.one)
+        return self.short(x) + self.se(y)
+
+    return forward
+
+
 class Pair(nn.Module):
     def __init__(self):
         super().__init__()
@@ -208,6 +321,17 @@ class Reads(nn.Module):
 
     def forward(self, x):
         return self.block(x) * self.block.norm.weight.mean()
+
+
+class Outer(nn.Module):
+    """Calls a block."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.block = inner
+
+    def forward(self, x):
+        return self.block(x)
 
 
 class Hidden(nn.Module):
@@ -292,6 +416,57 @@ def tied_outside(model):
     model.others_weight = [model.norm.weight.detach()]
     vars(model)["alias"] = model.norm.weight.data
     return model
+
+
+class Holder:
+    """A plain object, without a dictionary."""
+
+    __slots__ = ("weight",)
+
+    def __init__(self, weight):
+        self.weight = weight
+
+
+KEPT = []
+
+
+def kept_sum():
+    return KEPT[0].sum()
+
+
+def in_a_global(norm):
+    KEPT[:] = [norm.weight]
+    return kept_sum
+
+
+HOLDS = {
+    "a list": lambda norm: list(norm.parameters()),
+    "a dict": lambda norm: {"weight": norm.weight},
+    "its dict": lambda norm: norm._parameters,
+    "a tuple of views": lambda norm: (norm.weight.detach()[:4],),
+    "lists in a deque": lambda norm: collections.deque([[norm.bias]]),
+    "a partial function": lambda norm: functools.partial(F.linear, weight=norm.weight.detach()[None]),
+    "a closure": lambda norm: (lambda weight: lambda: weight.abs().sum())(norm.weight),
+    "a default": lambda norm: lambda weight=norm.weight: weight.sum(),
+    "a bound method": lambda norm: norm.weight.sum,
+    "an object": lambda norm: Holder(norm.weight),
+    "an object in an object": lambda norm: [types.SimpleNamespace(holder=Holder(norm.weight))],
+    "a class": lambda norm: type("Keeper", (), {"weight": norm.weight})(),
+    "a global": in_a_global,
+    "an array": lambda norm: [norm.weight.detach().numpy()],
+}
+
+
+def holding(hold, wrap):
+    """A block, and a module around it or the block itself, that holds a weight of it in some way."""
+
+    def held(model):
+        weight = hold(model.norm)
+        holder = wrap(model)
+        holder.kept = weight
+        return holder
+
+    return gated(wrap=held)
 
 
 def one_number(model):
@@ -388,6 +563,15 @@ REFUSED = {
         lambda: own(of_a_view_and_read, scale=nn.Parameter(torch.ones(1))),
         "used elsewhere",
     ),
+    **{
+        f"in place, {change.__name__}": (lambda change=change: own(changing(change), one=AddsOne()), "elsewhere, too")
+        for change in CHANGES_IN_PLACE
+    },
+    **{
+        f"cast: {name}": (lambda cast=cast: with_number(own(cast_by(cast))), "does not pass on")
+        for name, cast in CASTS.items()
+    },
+    "cast: the type of a second input": (lambda: own(cast_by_second_input), "does not pass on"),
     "no affine norm": (lambda: gated(norm=nn.BatchNorm2d(24, affine=False)), r"BatchNorm2d \(norm\) does not"),
     "no weights": (lambda: by_hand(nn.MaxPool2d(2)), "it gates the input of Sequential"),
     "a computed weight": (lambda: gated(norm=Positive(24)), "does not pass on"),
@@ -408,6 +592,14 @@ REFUSED = {
     "tied": (lambda: gated(wrap=tied), r"weight of BatchNorm2d \(norm\) is shared"),
     "tied by memory": (lambda: gated(wrap=tied_by_memory), "is shared"),
     "an alias": (lambda: gated(wrap=tied_outside), "is shared"),
+    **{
+        f"held in {name}{where}": (
+            lambda hold=hold, wrap=wrap: holding(hold, wrap),
+            "of BatchNorm2d .* is shared with other weights, or held",
+        )
+        for name, hold in HOLDS.items()
+        for where, wrap in (("", lambda model: model), (" around it", Outer))
+    },
     "one number for all": (lambda: gated(norm=nn.Identity(), wrap=one_number), "is shared"),
     "a Sequential's layer": (in_a_sequential_too, "serves others"),
     "a pool in a concat": (
@@ -461,6 +653,11 @@ def test_what_cannot_be_proven_is_refused(case):
 
 def scaled(self, x):
     return self.short(x) + self.se(self.scale * self.norm(self.before(x)))
+
+
+def casts(self, x):
+    y = self.norm(self.before(x)).to(torch.float64)
+    return self.short(x) + self.se(y.to(device=x.device, dtype=x.dtype).to(x).view(x.shape[0], -1, *x.shape[2:]))
 
 
 def optionally_scaled(self, x):
@@ -577,6 +774,14 @@ class _InLoop(nn.Module):
 CONVERTED = {
     "a norm": lambda: gated(),
     "a layer scale": lambda: own(scaled, scale=parameter(24, 1, 1)),
+    "an optimizer in an attribute": lambda: changed(lambda m: setattr(m, "sgd", torch.optim.SGD(m.parameters())))(
+        gated()
+    ),
+    "what holds no weight": lambda: changed(lambda m: setattr(m, "log", [{"last": torch.ones(3)}, len, m.norm]))(
+        gated()
+    ),
+    "casts": lambda: own(cast_by(lambda self, y: y.float().to(y.dtype).to(y.device).bfloat16().to(torch.float32))),
+    "casts to what it got": lambda: own(casts),
     "a layer scale on some ways": lambda: own(optionally_scaled, scale=parameter(24, 1, 1)),
     "a sum": lambda: own(sum_of_two, other=nn.BatchNorm2d(24)),
     "a sum in place": lambda: own(sum_in_place, other=nn.BatchNorm2d(24), scale=parameter(1)),

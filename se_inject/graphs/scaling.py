@@ -19,10 +19,12 @@ _FIRST = frozenset(
     " adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"
     " pad interpolate upsample pixel_shuffle pixel_unshuffle channel_shuffle fold unfold mean sum amax amin"
     " chunk split tensor_split split_with_sizes unbind getitem narrow select roll flip repeat tile"
-    " clone contiguous to float half bfloat16 double type_as detach alias"
+    " clone contiguous to float bfloat16 double type_as detach alias"
     " view view_as reshape reshape_as flatten unflatten squeeze unsqueeze permute transpose swapaxes movedim t"
     " expand expand_as rearrange".split()
 )
+# float16 lacks the range, and integers and float8 the bits.
+_EXACT = frozenset({torch.float32, torch.float64, torch.bfloat16})
 # Where the weight and the bias of a function are; functions of one name may differ.
 _WEIGHTS: dict[Any, tuple[int, int]] = {
     **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d, functional.linear), (1, 2)),
@@ -81,8 +83,29 @@ def _is_linear(node: fx.Node) -> bool:
     """Whether options leave an operation what its name says."""
     if op_name(node) == "pad":
         return argument(node, 2, "mode", default="constant") != "constant" or not argument(node, 3, "value")
-    kinds = [x for x in (*node.args[1:], *node.kwargs.values()) if isinstance(x, torch.dtype)]
-    return all(kind.is_floating_point for kind in kinds)
+    options = (*node.args[1:], *node.kwargs.values())
+    kinds = [x for x in options if isinstance(x, torch.dtype) or (isinstance(x, fx.Node) and _has_dtype(x))]
+    if op_name(node) == "view":  # as another type, which reads other numbers in the same bits
+        return not kinds
+    if op_name(node) in ("to", "type_as"):
+        kinds += [x for x in options if isinstance(x, fx.Node) and not _is_place(x)]
+    return all(kind in _EXACT if isinstance(kind, torch.dtype) else _is_a_features(kind, node) for kind in kinds)
+
+
+def _has_dtype(value: fx.Node) -> bool:
+    return op_name(value) == "getattr" and bool(value.args[1] == "dtype")
+
+
+def _is_place(value: fx.Node) -> bool:
+    return op_name(value) == "getattr" and value.args[1] in ("device", "layout")
+
+
+def _is_a_features(kind: fx.Node, node: fx.Node) -> bool:
+    """Whether a type is that of a forward's first input, of a layer's result, or of before; others may be integers."""
+    value: Any = kind.args[0] if _has_dtype(kind) else kind
+    is_made_by_layer = value.op == "call_module" or value.target in _WEIGHTS
+    is_first_input = value.op == "placeholder" and value is next(iter(node.graph.nodes))
+    return is_made_by_layer or is_first_input or value is argument(node, 0, "input", "self")
 
 
 def _is_of_inputs(value: fx.Node) -> bool:

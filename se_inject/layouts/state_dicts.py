@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import ArgumentTypeError, InvalidArgumentError, WrappedModelError
+from ..sites.qualified_names import join
 
 
 def check_state_dict(state_dict: object) -> None:
@@ -31,11 +33,30 @@ def check_state_dict(state_dict: object) -> None:
             raise ArgumentTypeError(f"the names in a state dict are strings, got {key!r}")
         if not isinstance(value, Tensor):
             raise ArgumentTypeError(f"{key} is no tensor, but {type(value).__name__}: leave it out, or make it one")
+        if is_lazy(value) or value.is_nested:
+            raise InvalidArgumentError(f"{key} has no shape: it is not initialized, or a nested tensor")
         if key.rpartition(".")[2] == "identity_form":
             raise InvalidArgumentError(
                 f"{key}: these gates are se_inject's of the identity form, not published ones: load_state_dict loads"
                 " them into a model of that form"
             )
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters and persistent buffers of a model, by their names there: what hooks make of these is none.
+
+    >>> list(tensors_of(nn.Linear(3, 2)))
+    ['weight', 'bias']
+    """
+    return {
+        join(path, name): tensor if is_lazy(tensor) else tensor.detach()
+        for path, module in model.named_modules(remove_duplicate=False)
+        for name, tensor in (
+            *module.named_parameters(recurse=False, remove_duplicate=False),
+            *module.named_buffers(recurse=False, remove_duplicate=False),
+        )
+        if name not in module._non_persistent_buffers_set
+    }
 
 
 def check_own(own: Mapping[str, Tensor]) -> None:
@@ -57,6 +78,8 @@ def check_own(own: Mapping[str, Tensor]) -> None:
 def as_value(value: Tensor, like: Tensor, key: str) -> Tensor:
     """``value`` as the model has it, or an error where its type would not survive.
 
+    It has memory of its own, since it may be another tensor of the model.
+
     >>> as_value(torch.ones(4, 8, dtype=torch.float16), torch.empty(4, 8, 1, 1), "fc.weight").shape
     torch.Size([4, 8, 1, 1])
     """
@@ -66,7 +89,19 @@ def as_value(value: Tensor, like: Tensor, key: str) -> Tensor:
         raise InvalidArgumentError(f"{key} is quantized or sparse ({value.dtype}, {value.layout}): make it dense first")
     if not _fits(value, like):
         raise InvalidArgumentError(f"{key} is {value.dtype}, and the model has {like.dtype} there: convert it first")
-    return value.reshape(like.shape)
+    fitting = value.detach().to(like.dtype, copy=True)
+    if not torch.equal(fitting.isfinite(), value.isfinite()):
+        raise InvalidArgumentError(f"{key} has values that are too large for the model's {like.dtype}")
+    return fitting.to(like.device).reshape(like.shape)
+
+
+def check_writable(tensor: Tensor, key: str) -> None:
+    """Raise if numbers of a model's tensor are one in memory, so that no values can be written into it.
+
+    >>> check_writable(torch.ones(3), "scale")
+    """
+    if any(step == 0 and size > 1 for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
+        raise InvalidArgumentError(f"{key} of the model is expanded, without memory of its own: make it contiguous()")
 
 
 def _fits(value: Tensor, like: Tensor) -> bool:

@@ -1,7 +1,8 @@
 """Loading published weights into a gated network, and giving a gated network's weights in the layout of others."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,13 @@ from ..errors import InvalidArgumentError, LayoutError, NoGateError
 from ..gate.factory import Blend
 from ..sites.qualified_names import with_parents
 from ..sites.wrapped import check_not_optimized
+from ..surgery.transaction import change_all, write
 from ..training import gates
 from .layers import COUNTER, Layer, layers_of
 from .matching import match
 from .mismatch import mismatch
 from .renaming import renamed
-from .state_dicts import as_value, check_own, check_state_dict
+from .state_dicts import as_value, check_own, check_state_dict, check_writable, tensors_of
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -35,9 +37,9 @@ def load_se_weights(model: Model, state_dict: Mapping[str, Tensor]) -> Model:
 
     Raises ``LayoutError``, which names the first tensors left over or missing, the widths of gates that differ with
     the ``reduction=`` to use, or the layers that could be taken for each other; ``InvalidArgumentError`` for gates of
-    the identity form, for a checkpoint around the state dict and for values that cannot be weights;
-    ``ArgumentTypeError`` for what is no dict of tensors; ``NoGateError``, ``NotAModuleError`` and
-    ``WrappedModelError``. The model is then untouched.
+    the identity form, for a checkpoint around the state dict, for values that cannot be weights or are too large for
+    the model's dtype, and for expanded buffers; ``ArgumentTypeError`` for what is no dict of tensors; ``NoGateError``,
+    ``NotAModuleError`` and ``WrappedModelError``. The model is then untouched.
     Source of the authors' names: the models published at https://github.com/hujie-frank/SENet.
 
     >>> import se_inject, torchvision
@@ -54,7 +56,7 @@ def load_se_weights(model: Model, state_dict: Mapping[str, Tensor]) -> Model:
     """
     own, in_gates = _own(model)
     check_state_dict(state_dict)
-    found: dict[str, Any] = {**own}
+    found: dict[str, Tensor] = {}
     pairs = _matched(state_dict, own, in_gates)
     _check_places(model, [theirs.path for theirs, ours in pairs if ours.path in in_gates])
     for theirs, ours in pairs:
@@ -63,7 +65,9 @@ def load_se_weights(model: Model, state_dict: Mapping[str, Tensor]) -> Model:
                 found[key] = as_value(state_dict[theirs.keys[name]], own[key], theirs.keys[name])
             elif name != COUNTER:
                 found[key] = torch.zeros_like(own[key])  # a gate's bias
-    model.load_state_dict(model.state_dict() | found)
+    for key in found:
+        check_writable(own[key], key)
+    change_all((), [partial(write, own[key], value) for key, value in found.items()], [own[key] for key in found])
     return model
 
 
@@ -118,7 +122,7 @@ def _own(model: nn.Module) -> tuple[dict[str, Tensor], set[str]]:
     if not paths:
         raise NoGateError('the model has no gates; call se_inject.apply(model, init="standard") first')
     check_not_optimized(model)
-    own = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+    own = tensors_of(model)
     check_own(own)
     layers = {key.rpartition(".")[0] for key in own}
     return own, {layer for layer in layers if not paths.isdisjoint(["", *with_parents(layer)])}

@@ -5,9 +5,12 @@ weights, and half of ``fc1.weight``, every number in between is the same or twic
 exactly.
 """
 
-from collections.abc import Callable
+import dis
+import gc
+import types
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +20,11 @@ from ..gate.marks import mark_converted
 from ..gate.squeeze_excitation import Form, SqueezeExcitation
 from ..sites.callers import Weight
 from ..sites.factors import Factors, NoPlaceError
+from ..source.functions import closed_over
+from ..tracing.reachable import is_library
 from .transaction import write
+
+_NOT_FOLLOWED = (str, bytes, int, float, types.ModuleType, types.FrameType, torch.optim.Optimizer)
 
 
 class FormChange(NamedTuple):
@@ -75,7 +82,9 @@ def _multiplied(weight: Weight, factor: float, factors: Factors, memory: "_Memor
         kind = f"{type(tensor).__name__} of {tensor.dtype}"
         raise NoPlaceError(f"{what} is a {kind}: convert before weights are quantized or sharded")
     if memory.is_shared(tensor):
-        raise NoPlaceError(f"{what} is shared with other weights: give each its own first")
+        raise NoPlaceError(
+            f"{what} is shared with other weights, or held in an attribute, too: give each its own first"
+        )
     value = tensor.detach() * factor
     if not tensor.is_meta and not bool(((value / factor == tensor) | tensor.isnan()).all()):
         raise NoPlaceError(f"{what} cannot be multiplied by {factor:g} exactly in {tensor.dtype}: convert in float32")
@@ -89,23 +98,58 @@ def _set_form(gate: SqueezeExcitation, form: Form) -> None:
 
 
 class _Memory:
-    """Which memory the parameters and buffers of a model take."""
+    """Which memory the parameters and buffers of a model take, and other tensors that it holds."""
 
     def __init__(self, model: nn.Module) -> None:
-        tensors = (
+        registered = [
             tensor
             for _, module in model.named_modules(remove_duplicate=False)
-            for tensor in (*module._parameters.values(), *module._buffers.values(), *vars(module).values())
-        )
+            for tensor in (*module._parameters.values(), *module._buffers.values())
+        ]
+        tensors = (*registered, *_held_tensors(model))
         self._extents = [_extent(t) for t in tensors if type(t) in (nn.Parameter, Tensor) and _has_memory(t)]
 
     def is_shared(self, tensor: Tensor) -> bool:
-        """Whether more than one parameter or buffer has some of the memory of one, or some numbers have the same."""
+        """Whether more than one place holds some of the memory of a weight, or some of its numbers have the same."""
         if not _has_memory(tensor):
             return False
         device, start, end = _extent(tensor)
         found = sum(place == device and first < end and start < last for place, first, last in self._extents)
         return found > 1 or tensor.numel() * tensor.element_size() > end - start
+
+
+def _held_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Tensors in other attributes than parameters and buffers: in containers, objects and functions there, too."""
+    own = set(model.modules())
+    seen: dict[int, object] = {}
+    todo: list[Any] = [model]
+    while todo:
+        value = todo.pop()
+        if id(value) in seen or isinstance(value, _NOT_FOLLOWED):
+            continue
+        seen[id(value)] = value
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, nn.Module):
+            registers = ("_parameters", "_buffers") if value in own else ()
+            todo += [type(value), *(held for name, held in vars(value).items() if name not in registers)]
+        elif isinstance(value, type):
+            todo += [] if is_library(value.__module__) else [*value.__mro__, *vars(value).values()]
+        elif isinstance(value, types.FunctionType):  # not all that its module holds
+            if not is_library(value.__module__):
+                todo += [closed_over(value), value.__defaults__, value.__kwdefaults__, vars(value), *_globals_in(value)]
+        else:
+            todo += gc.get_referents(value)
+            todo += [value.base] if type(value).__module__ == "numpy" and hasattr(value, "base") else []
+
+
+def _globals_in(function: types.FunctionType) -> list[object]:
+    """What a function reads of the globals of its module."""
+    codes = [function.__code__]
+    for code in codes:  # lambdas and comprehensions, too
+        codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
+    read = (step for code in codes for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL")
+    return [function.__globals__.get(step.argval) for step in read]
 
 
 def _has_memory(tensor: Tensor) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ _Arguments = tuple[Any, ...]
 _Keywords = dict[str, Any]
 
 _UNPREDICTABLE = frozenset("random time secrets uuid subprocess socket".split())
+_UNBOUND = types.MethodDescriptorType | types.WrapperDescriptorType
 _CHANGING = frozenset("pop popitem clear update setdefault append extend insert remove add discard".split())
 
 
@@ -47,7 +49,7 @@ def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
         return perform(run, run.own(function.func), (*run.own(function.args), *args), {**function.keywords, **kwargs})
     if isinstance(function, type):
         return _class(run, function, args, kwargs)
-    if isinstance(function, types.MethodDescriptorType) and args and isinstance(args[0], Value):
+    if isinstance(function, _UNBOUND) and args and isinstance(args[0], Value):
         return getattr(args[0], function.__name__)(*args[1:], **kwargs)  # torch.Tensor.mul(x, y)
     if isinstance(function, types.BuiltinFunctionType | types.MethodWrapperType | types.BuiltinMethodType):
         return _builtin(run, function, args, kwargs)
@@ -56,7 +58,9 @@ def perform(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> Any
 
 def effect(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> None:
     """Run a call whose result nobody uses, if it can do something to a value of the run, or to what rules its way."""
-    if _belongs_to_run(run, function) or (_may_change_values(run, function) and involves(args, kwargs)):
+    if isinstance(function, functools.partial):
+        effect(run, run.own(function.func), (*run.own(function.args), *args), {**function.keywords, **kwargs})
+    elif _belongs_to_run(run, function) or _may_reach_values(run, function, args, kwargs):
         perform(run, function, args, kwargs)
     elif _is_of_author(run, function):
         with contextlib.suppress(UntraceableError, Exception):  # what it does to its own things, if that can be told
@@ -70,10 +74,19 @@ def _belongs_to_run(run: Any, function: Any) -> bool:
     return on_stand_in or is_local or run.shadows.is_own(owner) or function is setattr
 
 
+def _may_reach_values(run: Any, function: Any, args: _Arguments, kwargs: _Keywords) -> bool:
+    is_lazy = any(isinstance(arg, Iterator) for arg in args)  # list(map(function, values))
+    return is_lazy or (_may_change_values(run, function) and involves(args, kwargs))
+
+
 def _may_change_values(run: Any, function: Any) -> bool:
     if isinstance(function, types.MethodType):
         return _is_of_author(run, function)
-    return is_torch_function(function) or (isinstance(function, types.FunctionType) and not only_tells(function))
+    if isinstance(function, types.FunctionType):
+        return is_torch_function(function) or not only_tells(function)
+    is_operators = (getattr(function, "__module__", None) or "").endswith("operator")
+    is_callable_object = isinstance(inspect.getattr_static(type(function), "__call__", None), types.FunctionType)
+    return is_torch_function(function) or is_operators or is_callable_object
 
 
 def _is_of_author(run: Any, function: Any) -> bool:
@@ -83,6 +96,8 @@ def _is_of_author(run: Any, function: Any) -> bool:
 
 def _method(run: Any, method: types.MethodType, args: _Arguments, kwargs: _Keywords) -> Any:
     owner, function = method.__self__, method.__func__
+    if isinstance(owner, Value):  # x.__setitem__(0, 1)
+        return method(*args, **kwargs)
     if is_shadow(owner):
         return run.reaching(method, lambda: module_method(run, owner, function, args, kwargs))
     if _is_autograd(owner, function):

@@ -13,10 +13,10 @@ _Keywords = dict[str, Any]
 def is_torch_function(function: Any) -> bool:
     """Whether a function or method is one of torch's.
 
-    >>> is_torch_function(torch.relu), is_torch_function(len)
-    (True, False)
+    >>> is_torch_function(torch.relu), is_torch_function(torch.Tensor.add_), is_torch_function(len)
+    (True, True, False)
     """
-    owner = getattr(function, "__self__", None)
+    owner = getattr(function, "__self__", getattr(function, "__objclass__", None))
     module = getattr(function, "__module__", None) or type(owner).__module__
     if isinstance(owner, type):
         module = owner.__module__

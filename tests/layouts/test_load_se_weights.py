@@ -399,6 +399,79 @@ def test_what_is_no_state_dict_of_weights(wrong, error, match):
     assert_refused(error, match, gated(), wrong(published()))
 
 
+def test_what_is_too_large_for_the_dtype():
+    state = published()
+    state["fc.weight"][0, 0] = 1e6
+    assert_refused(InvalidArgumentError, r"fc\.weight has values that are too large.*float16", gated().half(), state)
+    se_inject.load_se_weights(gated().bfloat16(), state)
+    state["fc.weight"][0, 0] = torch.inf
+    assert_loaded(se_inject.load_se_weights(gated().half(), state), {k: v.half() for k, v in state.items()})
+
+
+def test_what_has_no_shape():
+    state = published() | {"fc.bias": nn.UninitializedParameter()}
+    assert_refused(InvalidArgumentError, r"fc\.bias has no shape", gated(), state)
+    state["fc.bias"] = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
+    assert_refused(InvalidArgumentError, r"fc\.bias has no shape", gated(), state)
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = Block()
+        self.register_buffer("scale", torch.ones(1).expand(8))
+
+    def forward(self, x):
+        return self.block(x) * self.scale[:, None, None]
+
+
+def test_buffers_without_memory_of_their_own():
+    model = se_inject.apply(Scaled(), init="standard")
+    state = {key: value + 1 for key, value in model.state_dict().items()}
+    assert_refused(InvalidArgumentError, "^scale of the model is expanded", model, state)
+    assert torch.equal(se_inject.to_layout(model, state)["scale"], model.scale)
+
+
+def test_a_model_of_inference_mode():
+    with torch.inference_mode():
+        model, state = se_inject.apply(network(), init="standard"), published()
+    assert model.fc.weight.is_inference()
+    assert_loaded(se_inject.load_se_weights(model, state), state)
+    model = gated()
+    with torch.inference_mode():
+        se_inject.load_se_weights(model, published())
+    assert_loaded(model, published())
+    assert not any(tensor.is_inference() for tensor in model.state_dict().values())
+
+
+def test_a_state_dict_that_hooks_make():
+    model, state = gated(), published()
+
+    def rename(module, state_dict, prefix, metadata):
+        for key in list(state_dict):
+            state_dict[f"net.{key}"] = state_dict.pop(key).clone()
+
+    model._register_state_dict_hook(rename)
+    se_inject.load_se_weights(model, model.state_dict() | {f"net.{key}": value for key, value in state.items()})
+    assert all(torch.equal(value, state[key.removeprefix("net.")]) for key, value in model.state_dict().items())
+
+
+def test_an_interrupted_load_is_undone(monkeypatch):
+    model, state, done = gated(), published(), []
+
+    def interrupted(tensor, value):
+        if len(done) == 9:
+            raise KeyboardInterrupt
+        done.append(tensor.copy_(value))
+
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    monkeypatch.setattr("se_inject.layouts.weights.write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        se_inject.load_se_weights(model, state)
+    assert len(done) == 9
+    assert_loaded(model, before)
+
+
 class Block(nn.Module):
     def __init__(self):
         super().__init__()
@@ -426,6 +499,14 @@ def test_stages_of_equal_shapes():
     rules = (("^", "net."), ("conv1", "conv.0"), ("conv2", "conv.1"))
     se_inject.load_se_weights(model, renamed(source.state_dict(), *rules))
     assert_loaded(model, source.state_dict())
+
+
+def test_the_models_own_tensors_under_exchanged_names():
+    model = blocks("layer1", "layer2")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    exchanged = {f"stage{3 - int(key[5])}{key[6:]}": value for key, value in model.state_dict().items()}
+    se_inject.load_se_weights(model, exchanged)
+    assert_loaded(model, {f"layer{3 - int(key[5])}{key[6:]}": value for key, value in before.items()})
 
 
 def test_layers_of_equal_shapes():
