@@ -5,6 +5,7 @@ import copy
 import functools
 import operator
 import types
+import weakref
 
 import pytest
 import timm
@@ -453,6 +454,7 @@ HOLDS = {
     "an object in an object": lambda norm: [types.SimpleNamespace(holder=Holder(norm.weight))],
     "a class": lambda norm: type("Keeper", (), {"weight": norm.weight})(),
     "a global": in_a_global,
+    "a reference": lambda norm: weakref.ref(norm.weight),
     "an array": lambda norm: [norm.weight.detach().numpy()],
 }
 

@@ -8,6 +8,7 @@ exactly.
 import dis
 import gc
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from ..source.functions import closed_over
 from ..tracing.reachable import is_library
 from .transaction import write
 
-_NOT_FOLLOWED = (str, bytes, int, float, types.ModuleType, types.FrameType, torch.optim.Optimizer)
+_NOT_FOLLOWED = (*weakref.ProxyTypes, str, bytes, int, float, types.ModuleType, types.FrameType)
 
 
 class FormChange(NamedTuple):
@@ -125,7 +126,7 @@ def _held_tensors(model: nn.Module) -> Iterator[Tensor]:
     todo: list[Any] = [model]
     while todo:
         value = todo.pop()
-        if id(value) in seen or isinstance(value, _NOT_FOLLOWED):
+        if isinstance(value, _NOT_FOLLOWED) or id(value) in seen or _is_optimizer(value):
             continue
         seen[id(value)] = value
         if isinstance(value, Tensor):
@@ -141,6 +142,12 @@ def _held_tensors(model: nn.Module) -> Iterator[Tensor]:
         else:
             todo += gc.get_referents(value)
             todo += [value.base] if type(value).__module__ == "numpy" and hasattr(value, "base") else []
+            todo += [value()] if isinstance(value, weakref.ref) else []
+
+
+def _is_optimizer(value: object) -> bool:
+    """Whether an object updates weights, which no forward does; wrappers of optimizers look like them."""
+    return "param_groups" in getattr(value, "__dict__", ())
 
 
 def _globals_in(function: types.FunctionType) -> list[object]:
