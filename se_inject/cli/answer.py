@@ -54,7 +54,7 @@ def check_writable(path: Path) -> None:
 
     >>> check_writable(Path("page.html"))
     """
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), path)  # the root has no parent
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         what = "it is a folder" if path.is_dir() else f"no file can be made in {folder}"
         raise InvalidArgumentError(f"{path}: cannot be written: {what}")
