@@ -26,7 +26,7 @@ def answering(as_json: bool) -> Iterator[Answer]:
     """
     answers: list[tuple[dict[str, Any], Any]] = []
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with _children_on_stderr(), contextlib.redirect_stdout(sys.stderr):
             yield lambda data, text: answers.append((data, text))
     except (SEInjectError, OSError) as error:
         if as_json:
@@ -40,6 +40,24 @@ def answering(as_json: bool) -> Iterator[Answer]:
             print(text)
         else:
             Console(highlight=False).print(text, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _children_on_stderr() -> Iterator[None]:
+    """What other programs print, that the user's code starts, goes to standard error."""
+    try:
+        out, err = sys.stdout.fileno(), sys.stderr.fileno()
+    except (AttributeError, OSError):  # streams that are no files have no children
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(out)
+    os.dup2(err, out)
+    try:
+        yield
+    finally:
+        os.dup2(kept, out)
+        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -275,3 +276,13 @@ def test_the_library_loads_none_of_its_extras():
     loaded = set(result.stdout.split())
     assert "se_inject" in loaded
     assert not loaded & {"typer", "rich", "jinja2", "pygments", "tqdm", "matplotlib", "torchvision", "timm", "numpy"}
+
+
+def test_other_programs_do_not_print_among_json(tmp_path):
+    Path(tmp_path, "noisy.py").write_text(
+        "import os\nfrom torch import nn\n\ndef build():\n    os.system('echo noise')\n    return nn.ReLU()\n"
+    )
+    command = [sys.executable, "-m", "se_inject", "sites", "noisy:build", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout)["sites"] == [] and "noise" in result.stderr
