@@ -286,3 +286,14 @@ def test_other_programs_do_not_print_among_json(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert json.loads(result.stdout)["sites"] == [] and "noise" in result.stderr
+
+
+def test_letters_that_a_terminal_does_not_have(tmp_path):
+    Path(tmp_path, "accents.py").write_text(
+        "from tests.support.blocks import network\nfrom torch import nn\n\n"
+        "def build():\n    model = nn.Sequential()\n    model.add_module('café', network())\n    return model\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "se_inject", "sites", "accents:build"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert r"caf\xe9.1" in result.stdout
