@@ -135,14 +135,14 @@ def _check_shapes_are_told(model: nn.Module) -> None:
 
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-_MATRICES = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.Embedding)
+_MATRICES = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase)
 
 
 def _undecayed(model: nn.Module) -> Iterator[nn.Parameter]:
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_vector = parameter.ndim <= 1 or parameter.numel() == max(parameter.shape)
-            is_weight = isinstance(module, _MATRICES) and name == "weight"
+            is_weight = isinstance(module, _MATRICES) and name.startswith("weight") and parameter.ndim > 1
             if name == "bias" or isinstance(module, _NORMS) or (is_vector and not is_weight):
                 yield parameter
 

@@ -232,3 +232,10 @@ def test_groups_of_sharded_models():
             se_inject.param_groups(flat, lr=0.1)
     finally:
         distributed.destroy_process_group()
+
+
+def test_weights_of_one_row_decay():
+    odd = nn.ModuleDict({"bag": nn.EmbeddingBag(1, 4), "lstm": nn.LSTM(1, 4), "cell": nn.GRUCell(1, 4)})
+    groups = named_groups(nn.ModuleDict({"odd": odd, "block": se_inject.apply(network())}), weight_decay=0.1)
+    decayed = {name.removeprefix("odd.") for name in groups["backbone"] if name.startswith("odd.")}
+    assert decayed == {"bag.weight", "lstm.weight_ih_l0", "lstm.weight_hh_l0", "cell.weight_ih", "cell.weight_hh"}

@@ -1,5 +1,6 @@
 """The command ``se-inject``, a thin face of the library."""
 
+import io
 import sys
 
 
@@ -12,4 +13,6 @@ def main() -> None:
         if missing not in ("typer", "rich"):
             raise
         sys.exit(f"error: se-inject needs {missing}: pip install 'se-inject[cli]'")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have all letters of a name
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="se-inject")

@@ -26,7 +26,7 @@ def answering(as_json: bool) -> Iterator[Answer]:
     """
     answers: list[tuple[dict[str, Any], Any]] = []
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with _children_on_stderr(), contextlib.redirect_stdout(sys.stderr):
             yield lambda data, text: answers.append((data, text))
     except (SEInjectError, OSError) as error:
         if as_json:
@@ -43,6 +43,24 @@ def answering(as_json: bool) -> Iterator[Answer]:
 
 
 @contextlib.contextmanager
+def _children_on_stderr() -> Iterator[None]:
+    """What other programs print, that the user's code starts, goes to standard error."""
+    try:
+        out, err = sys.stdout.fileno(), sys.stderr.fileno()
+    except (AttributeError, OSError):  # streams that are no files have no children
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(out)
+    os.dup2(err, out)
+    try:
+        yield
+    finally:
+        os.dup2(kept, out)
+        os.close(kept)
+
+
+@contextlib.contextmanager
 def working(what: str) -> Iterator[None]:
     """Show on a terminal that something is being done."""
     with Console(stderr=True).status(what):
@@ -54,7 +72,7 @@ def check_writable(path: Path) -> None:
 
     >>> check_writable(Path("page.html"))
     """
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), path)  # the root has no parent
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         what = "it is a folder" if path.is_dir() else f"no file can be made in {folder}"
         raise InvalidArgumentError(f"{path}: cannot be written: {what}")

@@ -1,13 +1,13 @@
 """Labelled images for ``--activations``: a folder with one of each class, or what a function returns."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ..errors import InvalidArgumentError
-from .models import called
+from ..errors import InvalidArgumentError, first_line
+from .models import called, place
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 Labelled = tuple[Iterable[tuple[Any, Any]], Sequence[str] | None]
@@ -24,7 +24,21 @@ def labelled(data: str, model: nn.Module, size: tuple[int, ...]) -> Labelled:
         raise InvalidArgumentError(f"{data}: is no folder of images, nor a function package.module:function")
     found = called(data)
     batches, classes = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-    return batches, classes
+    return _told(data, batches), classes
+
+
+def _told(data: str, batches: Any) -> Any:
+    """The batches, with an error that says whose they are where the user's code, or an image, fails."""
+    if not isinstance(batches, Iterable):
+        return batches  # which activations() refuses
+
+    def batches_or_error() -> Iterator[Any]:
+        try:
+            yield from batches
+        except (Exception, SystemExit) as error:  # the user's code
+            raise InvalidArgumentError(f"{data}: fails: {first_line(error)}{place(error)}") from error
+
+    return batches_or_error()
 
 
 def _in_folder(folder: Path, model: nn.Module, size: tuple[int, ...]) -> Labelled:
@@ -45,4 +59,4 @@ def _in_folder(folder: Path, model: nn.Module, size: tuple[int, ...]) -> Labelle
         images = datasets.ImageFolder(folder, transforms.Compose(steps))
     except (FileNotFoundError, OSError) as error:
         raise InvalidArgumentError(f"{folder}: {error}") from error
-    return DataLoader(images, batch_size=32), images.classes
+    return _told(str(folder), DataLoader(images, batch_size=32)), images.classes

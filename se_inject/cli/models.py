@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 import typer
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InvalidArgumentError, first_line
 
@@ -31,7 +31,7 @@ class Named(NamedTuple):
         Raises ``InvalidArgumentError``.
         """
         if shapes:
-            return tuple(torch.randn(_shape(text)).to(_dtype(self.model)) for text in shapes)
+            return tuple(_random(text, _dtype(self.model)) for text in shapes)
         return torch.randn(1, *self.image).to(_dtype(self.model)) if self.example is None else self.example
 
 
@@ -72,13 +72,13 @@ def called(name: str) -> Any:
         for attribute in attributes.split("."):
             value = getattr(value, attribute)
     except (Exception, SystemExit) as error:  # the user's code
-        raise InvalidArgumentError(f"{name}: cannot be imported: {first_line(error)}{_place(error)}") from error
+        raise InvalidArgumentError(f"{name}: cannot be imported: {first_line(error)}{place(error)}") from error
     if isinstance(value, nn.Module) or not callable(value):
         return value
     try:
         return value()
     except (Exception, SystemExit) as error:  # the user's code
-        raise InvalidArgumentError(f"{name}: fails: {first_line(error)}{_place(error)}") from error
+        raise InvalidArgumentError(f"{name}: fails: {first_line(error)}{place(error)}") from error
 
 
 def _of_torchvision(name: str, rest: str) -> Named:
@@ -118,18 +118,22 @@ def _takes(function: Any, argument: str) -> bool:
     return argument in inspect.signature(function).parameters
 
 
-def _place(error: BaseException) -> str:
+def place(error: BaseException) -> str:
     """The last file and line of the user's own code, in the current folder, that an error went through."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(Path.cwd())]
     own = [frame for frame in frames if frame.filename != __file__]
     return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
-def _shape(text: str) -> tuple[int, ...]:
-    sizes = text.split(",")
-    if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
-        raise typer.BadParameter(f"{text!r} is no shape such as 1,3,224,224", param_hint="--input")
-    return tuple(map(int, sizes))
+def _random(shape: str, dtype: torch.dtype) -> Tensor:
+    """Random numbers of a shape such as ``1,3,224,224``. Raises a usage error for what is none, or is too large."""
+    sizes = shape.split(",")
+    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+        raise typer.BadParameter(f"{shape!r} is no shape such as 1,3,224,224", param_hint="--input")
+    try:
+        return torch.randn(tuple(map(int, sizes))).to(dtype)
+    except (RuntimeError, TypeError) as error:  # no memory for it, or a size that is no 64-bit number
+        raise typer.BadParameter(f"{shape!r} is too large", param_hint="--input") from error
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -13,18 +14,23 @@ from ..errors import InvalidArgumentError, first_line
 from ..gate.squeeze_excitation import Form
 from .models import Named
 
+_PLACES = ("kinds", "position")  # what weights do not tell of their gates
 
-def with_weights(network: Named, weights: Path | None, gates: Path | None) -> nn.Module:
+
+def with_weights(
+    network: Named, weights: Path | None, gates: Path | None, options: dict[str, Any] | None = None
+) -> nn.Module:
     """The model with the weights of one file, and with the gates of another, as far as they are given.
 
-    Weights of a gated network give the model its gates, too. Raises ``InvalidArgumentError`` and the errors of
+    Weights of a gated network give the model its gates, too. Where these are, the weights do not tell: it is taken from
+    the options, if it is there. Raises ``InvalidArgumentError`` and the errors of
     ``load_gates``.
     """
     model = network.model
     if weights is not None:
         state = _read(weights)
         if state.keys() - model.state_dict().keys() and not list(se_inject.gates(model)):
-            _make_gates(network, state)
+            _make_gates(network, state, {name: options.pop(name) for name in _PLACES if options and name in options})
         _load(model, state, weights)
     if gates is not None:
         se_inject.load_gates(model, gates, example_inputs=network.example)
@@ -33,7 +39,8 @@ def with_weights(network: Named, weights: Path | None, gates: Path | None) -> nn
 
 def with_gates(network: Named, weights: Path | None, gates: Path | None, options: dict[str, Any]) -> nn.Module:
     """The same, with new gates where the model has none then, as ``apply`` puts them in with these options."""
-    model = with_weights(network, weights, gates)
+    options = dict(options)
+    model = with_weights(network, weights, gates, options)
     if list(se_inject.gates(model)):
         if options:
             raise InvalidArgumentError(f"the model has gates already, so {', '.join(options)} would have no effect")
@@ -53,19 +60,19 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _make_gates(network: Named, state: dict[str, Tensor]) -> None:
+def _make_gates(network: Named, state: dict[str, Tensor], places: dict[str, Any]) -> None:
     """Put gates of the form and the widths into a plain model that the weights of a gated one tell."""
     form: Form = "identity" if any(key.endswith(".identity_form") for key in state) else "standard"
 
     def width(site: se_inject.Site) -> int:
-        weight = state.get(f"{site.gate_path}.fc1.weight")
-        return 16 if weight is None else max(site.channels // len(weight), 1)
+        weight = state.get(f"{site.gate_path}.fc1.weight", torch.empty(0))
+        return max(site.channels // len(weight), 1) if weight.ndim and len(weight) else 16
 
     def has_weights(site: se_inject.Site) -> bool:
         return f"{site.gate_path}.fc1.weight" in state
 
     try:
-        se_inject.apply(network.model, width, init=form, where=has_weights, example_inputs=network.example)
+        se_inject.apply(network.model, width, init=form, where=has_weights, example_inputs=network.example, **places)
     except se_inject.errors.NoSiteError:
         return  # the weights are of another network; loading them says which
 

@@ -12,7 +12,7 @@ from torch import nn
 from ..errors import InvalidArgumentError
 from ..files.load import load_gates
 from ..files.save import save_gates
-from ..training import trained_names
+from ..training import gate_parameters, trained_names
 
 _SAVED_OTHERWISE = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
@@ -35,8 +35,10 @@ def save_gates_only(accelerator: Accelerator) -> None:
         )
 
     def save(models: list[nn.Module], weights: list[Any], folder: str) -> None:
-        for number, model in enumerate(models):
-            network = accelerator.unwrap_model(model)
+        networks = [accelerator.unwrap_model(model) for model in models]
+        for network in networks:
+            gate_parameters(network)  # raises, before any file is written, where there are none
+        for number, network in enumerate(networks):
             if accelerator.is_main_process:
                 save_gates(network, _file(folder, number), include=trained_names(network))
         weights.clear()  # then nothing else is saved

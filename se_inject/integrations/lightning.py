@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import InvalidArgumentError
 from ..training import frozen_names, gate_parameters
@@ -24,6 +25,8 @@ class GatesCheckpoint(Callback):  # type: ignore[misc]
     >>> trainer = Trainer(accelerator="cpu", logger=False, callbacks=[GatesCheckpoint()])
     """
 
+    _loading: RemovableHandle | None = None
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let the model load what its checkpoints hold."""
         gate_parameters(pl_module)
@@ -36,7 +39,16 @@ class GatesCheckpoint(Callback):  # type: ignore[misc]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let it load as before."""
-        self._loading.remove()
+        self._let_load_as_before()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The same, as nothing is torn down after an error."""
+        self._let_load_as_before()
+
+    def _let_load_as_before(self) -> None:
+        if self._loading is not None:
+            self._loading.remove()
+            self._loading = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Leave out what does not train."""

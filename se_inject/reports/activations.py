@@ -58,6 +58,12 @@ def activations(
     check_not_optimized(model)
     if not isinstance(loader, Iterable):
         raise ArgumentTypeError(f"loader must give batches of (images, labels), got {type(loader).__name__}")
+    if classes is not None and (
+        isinstance(classes, str)
+        or not isinstance(classes, Sequence)
+        or not all(isinstance(name, str) for name in classes)
+    ):
+        raise ArgumentTypeError(f"classes must be a sequence of names, got {classes!r}"[:200])
     means = {path: _Mean(path) for path in found}
     images: dict[int, int] = {}
     with ExitStack() as stack:
@@ -126,6 +132,8 @@ class _Mean:
 
 
 def _note(mean: _Mean, gate: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+    if not arguments:
+        raise InvalidArgumentError(f"{mean.path}: is called with keywords: pass its input by position")
     x: Tensor = arguments[0]
     if type(gate) is SqueezeExcitation and is_plain_layer(gate.fc1) and is_plain_layer(gate.fc2):
         mean.measured = "gate value"

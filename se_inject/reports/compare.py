@@ -187,9 +187,10 @@ def _path(keys: tuple[Any, ...]) -> str:
 
 def _apart(a: Tensor, b: Tensor) -> float:
     """The largest absolute difference; NaNs in the same places do not differ."""
+    b = b.to(a.device)
     if a.numel() == 0 or torch.equal(a, b):
         return 0.0
-    b = b.to(a.device)
     known = ~(a.isnan() & b.isnan())
-    apart = (a.double() - b.double()).abs()[known]
+    exact = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
+    apart = (a.to(exact) - b.to(exact)).abs()[known]
     return float(apart.max()) if apart.numel() else 0.0

@@ -1,5 +1,6 @@
 """Mean values of gates by class, as a table and as a picture."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -35,7 +36,7 @@ class Activations:
 
     def _repr_html_(self) -> str:
         head, rows = self._table()
-        return f"{html_table(head, rows)}<p>{self.about()}</p>"
+        return f"{html_table(head, rows)}<p>{html.escape(self.about())}</p>"
 
     def means(self, gate: str) -> list[float]:
         """The mean over the channels of a gate, for each class.

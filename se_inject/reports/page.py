@@ -39,7 +39,7 @@ def write_page(report: Report, path: Path_, *, activations: Activations | None =
     file = checked_path(path)
     text = page(report, activations)
     try:
-        write(file, text.encode())
+        write(file, text.encode(errors="replace"))  # a name of a file may have bytes that are no text
     except OSError as error:
         raise InvalidArgumentError(f"{path}: cannot be written: {error.strerror or error}") from error
 

@@ -1,5 +1,6 @@
 """What a report holds, and how it prints."""
 
+import html
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ class Report:
         return "\n".join([*text_table(_HEAD, self.rows()), self.about()])
 
     def _repr_html_(self) -> str:
-        return f"{html_table(_HEAD, self.rows())}<p>{self.about()}</p>"
+        return f"{html_table(_HEAD, self.rows())}<p>{html.escape(self.about())}</p>"
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """The table: what, of the plain network, with gates, and what the gates add."""

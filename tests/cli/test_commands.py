@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -49,6 +50,22 @@ def two_inputs():
         def forward(self, x, scale):
             return {"out": self.body(x) * scale}
     return Two(), (torch.randn(1, 3, 16, 16), torch.ones(1))
+
+def takes_a_dict():
+    class Dict(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = network()
+        def forward(self, inputs):
+            return self.body(inputs["x"])
+    return Dict(), ({"x": torch.randn(1, 3, 16, 16)},)
+
+def failing_batches():
+    yield torch.randn(2, 3, 16, 16), [0, 1]
+    raise ValueError("a broken image")
+
+def numbered_batches():
+    return [(torch.randn(1, 3, 16, 16), [0])], [7]
 
 def fails():
     return network().missing
@@ -170,6 +187,12 @@ def refused(result, code=1):
         ("report cli_models:plain --activations cli_models:batches", "the model has no gates"),
         ("report cli_models:gated --activations nosuch", "nosuch: is no folder of images"),
         ("report cli_models:gated --activations cli_models:no_model", "batches|no batch"),
+        (
+            "report cli_models:gated --activations cli_models:failing_batches",
+            r"fails: ValueError: a broken .*models.py:\d+",
+        ),
+        ("report cli_models:gated --activations cli_models:numbered_batches", "classes must be a sequence of names"),
+        ("report cli_models:plain --html /", "cannot be written: it is a folder"),
         ("report cli_models:no_model --rounds 2 --html cli_models.py/page.html", "cannot be written"),
     ],
 )
@@ -190,6 +213,10 @@ def test_refusals(run, line, says):
         "sites cli_models:plain --position middle",
         "report cli_models:plain --rounds 1",
         "report cli_models:plain --input 1,x",
+        "report cli_models:plain --input 1,²",
+        "report cli_models:plain --input 1,3,9999999,99999999",
+        "sites cli_models:plain --input 99999999999999999999",
+        "compare a.safetensors b.safetensors --input 1,3,16,16",
         "report cli_models:plain --reduction 0",
         "sites cli_models:plain extra",
     ],
@@ -249,3 +276,24 @@ def test_the_library_loads_none_of_its_extras():
     loaded = set(result.stdout.split())
     assert "se_inject" in loaded
     assert not loaded & {"typer", "rich", "jinja2", "pygments", "tqdm", "matplotlib", "torchvision", "timm", "numpy"}
+
+
+def test_other_programs_do_not_print_among_json(tmp_path):
+    Path(tmp_path, "noisy.py").write_text(
+        "import os\nfrom torch import nn\n\ndef build():\n    os.system('echo noise')\n    return nn.ReLU()\n"
+    )
+    command = [sys.executable, "-m", "se_inject", "sites", "noisy:build", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout)["sites"] == [] and "noise" in result.stderr
+
+
+def test_letters_that_a_terminal_does_not_have(tmp_path):
+    Path(tmp_path, "accents.py").write_text(
+        "from tests.support.blocks import network\nfrom torch import nn\n\n"
+        "def build():\n    model = nn.Sequential()\n    model.add_module('café', network())\n    return model\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "se_inject", "sites", "accents:build"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert r"caf\xe9.1" in result.stdout

@@ -50,6 +50,28 @@ def test_apply_writes_the_gates_of_weights_that_have_some(shell, init):
         assert torch.equal(se_inject.load_gates(plain, "gates.safetensors")(X), model(X))
 
 
+def test_weights_do_not_tell_the_position(shell):
+    model = se_inject.apply(network(32), 2, position="pre").eval()
+    for parameter in se_inject.gate_parameters(model):
+        torch.nn.init.normal_(parameter, std=0.5)
+    save_file(model.state_dict(), "weights.safetensors")
+    line = "apply cli_wide:wide --weights weights.safetensors --position pre -o gates.safetensors"
+    assert shell(line).stdout.startswith("wrote 2 gates")
+    plain = network(32).eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    with torch.no_grad():
+        assert torch.equal(se_inject.load_gates(plain, "gates.safetensors")(X), model(X))
+    found = shell("report cli_wide:wide --weights weights.safetensors --position pre --input 1,3,16,16 --rounds 2")
+    assert "2 gates" in found.stdout
+
+
+@pytest.mark.parametrize("weight", [torch.tensor(1.0), torch.zeros(0, 32, 1, 1)])
+def test_weights_that_are_no_gates_are_told(shell, weight):
+    save_file(trained().state_dict() | {"1.se.fc1.weight": weight}, "weights.safetensors")
+    result = shell("apply cli_wide:wide --weights weights.safetensors -o g.safetensors")
+    assert "of another network: 1.se.fc1.weight is (" in refused(result)
+
+
 def test_apply_gives_a_plain_model_gates(shell):
     save_file(network(32).state_dict(), "weights.safetensors")
     line = "apply cli_wide:wide --weights weights.safetensors -o gates --where '[12]' --reduction 4 --init standard"
@@ -101,6 +123,15 @@ def test_export(shell):
     [output] = onnxruntime.InferenceSession("new/model.onnx").run(None, {"input": X.numpy()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(output), model(X), atol=1e-4, rtol=1e-4)
+
+
+def test_export_of_a_model_that_takes_a_dict(shell):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    assert shell("export cli_models:takes_a_dict --onnx model.onnx").exit_code == 0
+    session = onnxruntime.InferenceSession("model.onnx")
+    [output] = session.run(None, {session.get_inputs()[0].name: X.numpy()})
+    assert output.shape == (3, 5)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ def test_what_is_saved_in_another_way_is_refused(monkeypatch):
 def test_a_model_without_gates_is_an_error(tmp_path):
     accelerator = Accelerator(cpu=True)
     save_gates_only(accelerator)
-    accelerator.prepare(small("resnet"))
+    accelerator.prepare(se_inject.apply(small("resnet")), small("resnet"))
     with pytest.raises(errors.NoGateError):
         accelerator.save_state(str(tmp_path))
+    assert not list(tmp_path.iterdir())

@@ -30,6 +30,11 @@ class Task(lightning.LightningModule):
         return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
 
 
+class Failing(Task):
+    def training_step(self, batch, index):
+        raise RuntimeError("out of luck")
+
+
 def trainer(folder, *, epochs, **options):
     from se_inject.integrations.lightning import GatesCheckpoint
 
@@ -67,6 +72,14 @@ def test_afterwards_a_model_loads_as_before(tmp_path):
     task = fit(tmp_path, epochs=1)
     with pytest.raises(RuntimeError, match="Missing key"):
         task.load_state_dict(torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)["state_dict"])
+
+
+def test_after_an_error_a_model_loads_as_before(tmp_path):
+    task = Failing()
+    with pytest.raises(RuntimeError, match="out of luck"):
+        fit(tmp_path, epochs=1, task=task)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        task.load_state_dict({name: t for name, t in task.state_dict().items() if ".se." in name or ".fc." in name})
 
 
 def test_what_cannot_work_is_an_error(tmp_path):

@@ -203,3 +203,38 @@ def test_table_shows_the_largest_classes():
     head = repr(found).splitlines()[0].split()
     assert head[-6:] == ["3", "4", "5", "6", "7", "8"] and "8 classes, 36 images" in repr(found)
     assert found._repr_html_().count("<tr>") == 4
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.called = se_inject.SqueezeExcitation(3)
+        self.add_module("<img src=x>", se_inject.SqueezeExcitation(3))
+
+    def forward(self, x):
+        return self.called(x)
+
+
+def test_names_are_escaped_in_a_notebook():
+    found = se_inject.activations(Branches(), [(IMAGES, LABELS)])
+    assert "&lt;img src=x&gt;" in found._repr_html_() and "<img" not in found._repr_html_()
+
+
+class Keywords(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate = se_inject.SqueezeExcitation(3)
+
+    def forward(self, x):
+        return self.gate(x=x)
+
+
+@pytest.mark.parametrize("classes", [5, "ab", [0, 1, 2, 3, 4, 5]])
+def test_classes_are_names(classes):
+    with pytest.raises(se_inject.errors.ArgumentTypeError, match="classes must be a sequence of names"):
+        se_inject.activations(trained(network()), BATCHES, classes=classes)
+
+
+def test_a_gate_that_is_called_with_keywords_is_named():
+    with pytest.raises(se_inject.errors.InvalidArgumentError, match="gate: is called with keywords"):
+        se_inject.activations(Keywords(), BATCHES)

@@ -82,3 +82,17 @@ def test_long_tables_are_cut_and_escaped():
 def test_misuse_is_told(a, b, options, error, says):
     with pytest.raises(getattr(se_inject.errors, error), match=says):
         se_inject.compare(a(), b(), **options)
+
+
+class Spectrum(nn.Module):
+    def __init__(self, phase):
+        super().__init__()
+        self.body, self.phase = network(), phase
+
+    def forward(self, x):
+        return torch.complex(torch.ones(2), torch.full((2,), self.phase))
+
+
+def test_complex_outputs():
+    found = se_inject.compare(Spectrum(1.0), Spectrum(5.0), example_inputs=torch.zeros(1))
+    assert found.values == {"output": 4.0} and not found.equal

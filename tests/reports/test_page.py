@@ -151,3 +151,11 @@ def test_stages_are_in_the_models_order():
     [stage] = tree(found).items
     assert stage.path == "0.1" and [item.path for item in stage.items] == ["0.1.0", "0.1.1.0", "0.1.2"]
     assert [block.path for block in stage.blocks] == ["0.1.0", "0.1.1.0.1", "0.1.1.0.2", "0.1.2"]
+
+
+def test_a_name_that_is_no_text_does_not_stop_the_page(tmp_path):
+    model = se_inject.apply(network())
+    image = torch.randn(1, 3, 8, 8)
+    values = se_inject.activations(model, [(image, [0])], classes=["caf\udce9"])  # as of a folder in Latin-1
+    se_inject.write_page(se_inject.report(model, image, rounds=2), tmp_path / "page.html", activations=values)
+    assert "caf?" in (tmp_path / "page.html").read_text()

@@ -205,3 +205,16 @@ def test_exported_programs_are_named():
         se_inject.report(program, X)
     found = measured(program.module())
     assert found.gated.parameters > found.plain.parameters and len(found.sites) == 3
+
+
+class Mode(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = network()
+
+    def forward(self, x, mode):
+        return self.body(x)
+
+
+def test_inputs_are_escaped_in_a_notebook():
+    assert "<img" not in measured(Mode(), (X, "<img src=x>"))._repr_html_()

@@ -29,6 +29,8 @@ def compare(a: Either, b: Either, shape: Input = None, as_json: Json = False) ->
     files = [Path(name).exists() or name.endswith(".safetensors") for name in (a, b)]
     if files[0] != files[1]:
         raise typer.BadParameter("give two files of gates, or two models", param_hint="FILE|MODEL")
+    if shape and all(files):
+        raise typer.BadParameter("files of gates take no inputs", param_hint="--input")
     with answering(as_json) as answer, working("comparing"):
         if all(files):
             found = se_inject.compare(a, b)

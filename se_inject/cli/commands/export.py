@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ...errors import InvalidArgumentError, first_line
 from ...files.atomic import write
@@ -55,16 +55,18 @@ def _exported(model: torch.nn.Module, inputs: tuple[Any, ...]) -> bytes:
     """The bytes of the file. Raises ``InvalidArgumentError``."""
     batch = torch.export.Dim("batch")
     dynamic = all(isinstance(value, Tensor) and value.ndim > 0 for value in tree_leaves(inputs))
-    # A batch of one would be taken for a size that never changes.
-    several = tuple(value.repeat_interleave(2, 0) if dynamic and len(value) == 1 else value for value in inputs)
+
+    def several(value: Any) -> Any:  # a batch of one would be taken for a size that never changes
+        return value.repeat_interleave(2, 0) if dynamic and len(value) == 1 else value
+
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # of the exporter, about itself
         try:
             program = torch.onnx.export(
                 model,
-                several,
+                (*tree_map(several, inputs), {}),  # a dict at the end is taken for keywords
                 dynamo=True,
-                dynamic_shapes=tuple({0: batch} for _ in inputs) if dynamic else None,
+                dynamic_shapes=tree_map(lambda _: {0: batch}, inputs) if dynamic else None,
                 verbose=False,
             )
             assert program is not None
@@ -72,5 +74,7 @@ def _exported(model: torch.nn.Module, inputs: tuple[Any, ...]) -> bytes:
         except ImportError as error:
             raise InvalidArgumentError(f"export needs {error.name}: pip install onnx onnxscript") from error
         except Exception as error:  # the exporter raises many types, for what the model does
-            raise InvalidArgumentError(f"the model cannot be exported: {first_line(error)}") from error
+            raise InvalidArgumentError(
+                f"the model cannot be exported: {first_line(error.__cause__ or error)}"
+            ) from error
         return Path(folder, "model.onnx").read_bytes()

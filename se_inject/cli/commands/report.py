@@ -64,10 +64,10 @@ def report(
         if html is not None:
             check_writable(html)
         network = named(model)
-        with_weights(network, weights, gates)
+        options = given(reduction=reduction, kinds=kind, where=where, position=position)
+        with_weights(network, weights, gates, options)
         inputs = _moved(network, network.inputs(shape or ()), device)
         values = None if activations is None else _values(network, activations, inputs)
-        options = given(reduction=reduction, kinds=kind, where=where, position=position)
         # Without a spinner, whose thread would disturb the times.
         measured = se_inject.report(network.model, inputs, rounds=rounds, **options)
         data, text = {"model": model, **of_report(measured)}, repr(measured)
