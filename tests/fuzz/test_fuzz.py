@@ -2,7 +2,7 @@
 
 from .chunk import run_chunk
 
-CASES = 120
+CASES = 100
 
 
 def test_fuzz():

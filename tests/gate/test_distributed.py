@@ -13,27 +13,29 @@ RUN = """
     sys.path.insert(0, {root!r})
     from tests.gate.test_distributed import gradients, model_and_inputs
 
-    rank, wrapper, store = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    rank, store = int(sys.argv[1]), sys.argv[2]
     dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
-    model, inputs = model_and_inputs()
-    if wrapper == "DDP":
-        wrapped = nn.parallel.DistributedDataParallel(model)
-    else:
+
+    def sharded(model):
         from torch.distributed import device_mesh, fsdp
         mesh = device_mesh.init_device_mesh("cpu", (2,))
         layers = [layer for block in model[1:] for layer in block.children()]
         for module in (*layers, *model):
             fsdp.fully_shard(module, mesh=mesh)
-        wrapped = fsdp.fully_shard(model, mesh=mesh)
-    found = gradients(wrapped, inputs[rank::2])  # two steps, accumulated
-    whole = [g.full_tensor() if hasattr(g, "full_tensor") else g for g in found]
-    reference, _ = model_and_inputs()
+        return fsdp.fully_shard(model, mesh=mesh)
+
+    reference, inputs = model_and_inputs()
     for _, module in reference.named_modules():
         if hasattr(module, "fc1"):
             module.fc1.register_forward_hook(lambda *_: None)  # then autograd's own way is taken
     expected = gradients(reference, inputs)
-    for ours, g in zip(whole, expected, strict=True):
-        torch.testing.assert_close(ours, g / 2)
+    for wrap in (nn.parallel.DistributedDataParallel, *[sharded][: {can_shard}]):
+        model, _ = model_and_inputs()
+        found = gradients(wrap(model), inputs[rank::2])  # two steps, accumulated
+        whole = [g.full_tensor() if hasattr(g, "full_tensor") else g for g in found]
+        for ours, g in zip(whole, expected, strict=True):
+            torch.testing.assert_close(ours, g / 2)
+        print(getattr(wrap, "__name__", ""))
     dist.destroy_process_group()
 """
 
@@ -80,9 +82,13 @@ CANNOT_SHARD = not hasattr(torch.cpu.Stream, "record_event")
 needs_sharding = pytest.mark.skipif(CANNOT_SHARD, reason="this torch cannot shard on a CPU")
 
 
-@pytest.mark.parametrize("wrapper", ["DDP", pytest.param("FSDP2", marks=needs_sharding)])
-def test_gradients_over_two_processes(wrapper, tmp_path, pytestconfig):
-    code = textwrap.dedent(RUN.format(root=str(pytestconfig.rootpath)))
+def test_gradients_over_two_processes(tmp_path, pytestconfig):
+    """Under DDP, and under FSDP2 where this torch has it for a CPU."""
+    code = textwrap.dedent(RUN.format(root=str(pytestconfig.rootpath), can_shard=int(not CANNOT_SHARD)))
     command = [sys.executable, "-W", "ignore", "-c", code]
-    processes = [subprocess.Popen([*command, str(rank), wrapper, str(tmp_path / "store")]) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stdout=-1, text=True) for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert said == [["DistributedDataParallel", *["sharded"][: not CANNOT_SHARD]]] * 2
