@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ConversionError
 from ..gate.marks import mark_converted
+from ..gate.record import Rewrite
 from ..gate.squeeze_excitation import Form, SqueezeExcitation
 from ..sites.callers import Weight
 from ..sites.factors import Factors, NoPlaceError
@@ -25,7 +26,7 @@ from ..source.functions import closed_over
 from ..tracing.reachable import is_library
 from .transaction import write
 
-_NOT_FOLLOWED = (*weakref.ProxyTypes, str, bytes, int, float, types.ModuleType, types.FrameType)
+_NOT_FOLLOWED = (*weakref.ProxyTypes, Rewrite, str, bytes, int, float, types.ModuleType, types.FrameType)
 
 
 class FormChange(NamedTuple):
@@ -135,14 +136,19 @@ def _held_tensors(model: nn.Module) -> Iterator[Tensor]:
             registers = ("_parameters", "_buffers") if value in own else ()
             todo += [type(value), *(held for name, held in vars(value).items() if name not in registers)]
         elif isinstance(value, type):
-            todo += [] if is_library(value.__module__) else [*value.__mro__, *vars(value).values()]
+            todo += [] if _holds_no_weights(value.__module__) else [*value.__mro__, *vars(value).values()]
         elif isinstance(value, types.FunctionType):  # not all that its module holds
-            if not is_library(value.__module__):
+            if not _holds_no_weights(value.__module__):
                 todo += [closed_over(value), value.__defaults__, value.__kwdefaults__, vars(value), *_globals_in(value)]
         else:
             todo += gc.get_referents(value)
             todo += [value.base] if type(value).__module__ == "numpy" and hasattr(value, "base") else []
             todo += [value()] if isinstance(value, weakref.ref) else []
+
+
+def _holds_no_weights(module: str | None) -> bool:
+    """Whether a module is of a library; ours has caches of texts, which take long to look through."""
+    return is_library(module) or (module or "").partition(".")[0] == __name__.partition(".")[0]
 
 
 def _is_optimizer(value: object) -> bool:

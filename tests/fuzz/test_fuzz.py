@@ -2,7 +2,7 @@
 
 from .chunk import run_chunk
 
-CASES = 100
+CASES = 80
 
 
 def test_fuzz():

@@ -143,13 +143,12 @@ def graphs_of(traced):
 # Variants differ little from the program, and the large networks take most of the time.
 VARIANTS = ("strict", "dynamic", "decomposed", "dynamic program", "decomposed program")
 LARGE = ("googlenet", "inception_resnet")
-SERVES_LARGE = ("program", "unflattened", "symbolic")
+SERVES_LARGE = ("program", "symbolic")
 CASES = [
     (tracer, name)
     for tracer in TRACERS
     for name in MODELS
-    if (name not in LARGE or tracer in SERVES_LARGE)
-    and (tracer not in VARIANTS or name in ("resnet", "convnext", "detector"))
+    if (name not in LARGE or tracer in SERVES_LARGE) and (tracer not in VARIANTS or name in ("resnet", "convnext"))
 ]
 
 
