@@ -16,24 +16,8 @@ from torchvision.models.convnext import CNBlockConfig
 import se_inject
 from se_inject import SqueezeExcitation, convert
 from se_inject.errors import ConversionError, InvalidArgumentError, NoGateError, NotAModuleError, WrappedModelError
+from tests.support.awake import awake
 from tests.support.blocks import Residual
-
-
-def awake(model):
-    """With gates, norms and statistics that tell channels and samples apart."""
-    torch.manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, SqueezeExcitation):
-            nn.init.normal_(module.fc2.weight, std=0.3)
-            nn.init.normal_(module.fc2.bias, std=0.3)
-        if getattr(module, "weight", None) is not None and "Norm" in type(module).__name__:
-            nn.init.normal_(module.weight, 1, 0.3)
-            if getattr(module, "bias", None) is not None:
-                nn.init.normal_(module.bias, std=0.3)
-        if getattr(module, "running_mean", None) is not None:
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return model.eval()
 
 
 def output_of(model, x):

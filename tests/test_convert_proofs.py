@@ -18,7 +18,8 @@ from torch.nn.utils import parametrizations, prune
 import se_inject
 from se_inject import SqueezeExcitation, convert
 from se_inject.errors import ConversionError
-from tests.test_convert import Turned, assert_converts, assert_equal_states, awake, copied_state
+from tests.support.awake import awake
+from tests.test_convert import Turned, assert_converts, assert_equal_states, copied_state
 
 
 class Block(nn.Module):

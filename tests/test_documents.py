@@ -18,9 +18,9 @@ def code(path):
 
 @pytest.mark.parametrize("path", list(filter(code, DOCUMENTS)), ids=lambda path: path.name)
 def test_code_runs(path, tmp_path, monkeypatch):
-    (tmp_path / "document.py").write_text(code(path))
+    (tmp_path / "document.py").write_text(f"{code(path)}\nreached_its_end = True\n")
     monkeypatch.chdir(tmp_path)
-    runpy.run_path("document.py")
+    assert runpy.run_path("document.py")["reached_its_end"]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

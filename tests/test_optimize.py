@@ -17,22 +17,10 @@ import se_inject
 from se_inject import SqueezeExcitation, optimize, optimized_gates
 from se_inject.errors import InferenceOnlyError, InvalidArgumentError, NoGateError, NotAModuleError, WrappedModelError
 
+from .support.awake import awake
 from .support.blocks import network
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
-
-
-def awake(model):
-    """With gates and statistics that tell channels and samples apart."""
-    torch.manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, SqueezeExcitation):
-            nn.init.normal_(module.fc2.weight, std=0.3)
-            nn.init.normal_(module.fc2.bias, std=0.3)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return model.eval()
 
 
 def assert_close(fast, model, x, limit=1e-5):

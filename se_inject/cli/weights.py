@@ -66,7 +66,9 @@ def _make_gates(network: Named, state: dict[str, Tensor], places: dict[str, Any]
 
     def width(site: se_inject.Site) -> int:
         weight = state.get(f"{site.gate_path}.fc1.weight", torch.empty(0))
-        return max(site.channels // len(weight), 1) if weight.ndim and len(weight) else 16
+        if not weight.ndim or not len(weight):
+            return 16
+        return site.channels if len(weight) == 8 else max(site.channels // len(weight), 1)  # 8 is the least width
 
     def has_weights(site: se_inject.Site) -> bool:
         return f"{site.gate_path}.fc1.weight" in state

@@ -12,6 +12,7 @@ from ..errors import InvalidArgumentError, NotAModuleError, WrappedModelError
 from ..graphs.traced import is_program
 from ..sites.qualified_names import join
 from ..sites.wrapped import check_not_optimized
+from ..surgery.values import own_tensors
 from ..training import gates
 
 # By name, as importing what defines them would cost seconds.
@@ -67,11 +68,11 @@ def inside(model: object) -> Inside:
             raise WrappedModelError(f"{path}: is beside the model that a wrapper holds: save or load that by itself")
         first, *others = names[gate]
         found[first], also[first] = gate, others
-    of_gates = {tensor for gate in found.values() for module in gate.modules() for tensor in _own(module).values()}
+    of_gates = {tensor for gate in found.values() for tensor in tensors_of(gate).values()}
     base = {
         join(path, name): tensor
         for path, module in named
-        for name, tensor in _own(module).items()
+        for name, tensor in own_tensors(module).items()
         if tensor not in of_gates
     }
     lazy = next((name for name, tensor in base.items() if is_lazy(tensor)), None)
@@ -86,7 +87,8 @@ def tensors_of(gate: nn.Module) -> dict[str, Tensor]:
     >>> list(tensors_of(nn.Linear(2, 2)))
     ['weight', 'bias']
     """
-    return {join(path, name): tensor for path, module in _modules(gate, "") for name, tensor in _own(module).items()}
+    named = _modules(gate, "")
+    return {join(path, name): tensor for path, module in named for name, tensor in own_tensors(module).items()}
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
@@ -129,12 +131,3 @@ def _modules(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     for name, child in module._modules.items():
         if child is not None:
             yield from _modules(child, join(path, name))
-
-
-def _own(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters and persistent buffers of a module itself."""
-    passing = getattr(module, "_non_persistent_buffers_set", ())  # a scripted module does not tell
-    buffers = {
-        name: b for name, b in module.named_buffers(recurse=False, remove_duplicate=False) if name not in passing
-    }
-    return dict(module.named_parameters(recurse=False, remove_duplicate=False)) | buffers

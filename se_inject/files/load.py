@@ -1,5 +1,6 @@
 """Loading gates into a plain network, or other gates into a gated one."""
 
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +13,8 @@ from ..gate.squeeze_excitation import SqueezeExcitation, width_of
 from ..inject import apply, remove
 from ..sites.site import Site
 from ..sites.wrapped import as_module
+from ..surgery.transaction import change_all, write
+from ..surgery.values import cast, check_writable
 from .container import unpacked
 from .description import Description, GateEntry, described
 from .folder import in_folder
@@ -159,15 +162,7 @@ def _write(found: Inside, description: Description, tensors: dict[str, Tensor], 
         changes = [(target, _fitting(name, tensors[name], target)) for name, target in targets.items()]
     except GateMismatchError as error:
         raise GateMismatchError(f"{file}: {error}") from error
-    with torch.inference_mode(any(target.is_inference() for target, _ in changes)), torch.no_grad():
-        old = [(target, target.clone()) for target, _ in changes]
-        try:
-            for target, value in changes:
-                target.copy_(value)
-        except BaseException:  # Ctrl-C, too
-            for target, value in old:
-                target.copy_(value)
-            raise
+    change_all((), [partial(write, target, value) for target, value in changes], [target for target, _ in changes])
 
 
 def _check_gates(found: Inside, description: Description) -> None:
@@ -193,19 +188,24 @@ def _check_gates(found: Inside, description: Description) -> None:
                 f"{name} is a gate {entry.gate or 'of a function'} at position {entry.position} in the file, and"
                 f" {asked[1] or 'of a function'} at {asked[0]} in the model"
             )
-        if isinstance(gate, SqueezeExcitation) and gate.init != entry.init:
-            raise GateMismatchError(
-                f"{name} is of the {entry.init} form in the file, and of the {gate.init} form in the model:"
-                f" se_inject.convert(model, {entry.init!r}) first"
-            )
-        if isinstance(gate, SqueezeExcitation) and gate.init != form_before(gate):
-            raise GateMismatchError(
-                f"{name} was converted, and the file has gates for weights as they were before: load after"
-                f" se_inject.convert(model, {form_before(gate)!r})"
-            )
+        if isinstance(gate, SqueezeExcitation):
+            _check_form(name, gate, entry)
         shapes = {key: list(tensor.shape) for key, tensor in tensors_of(gate).items()}
         there, wanted = ({f"{name}.{key}": shape for key, shape in of.items()} for of in (shapes, entry.tensors))
         _check_same(there, wanted, GateMismatchError, "the model")
+
+
+def _check_form(name: str, gate: SqueezeExcitation, entry: GateEntry) -> None:
+    if gate.init != form_before(gate):
+        raise GateMismatchError(
+            f"{name} was converted, and the file has gates for weights as they were before: load after"
+            f" se_inject.convert(model, {form_before(gate)!r})"
+        )
+    if gate.init != entry.init:
+        raise GateMismatchError(
+            f"{name} is of the {entry.init} form in the file, and of the {gate.init} form in the model: load into the"
+            " plain network (se_inject.remove(model))"
+        )
 
 
 def _check_tied(targets: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
@@ -221,14 +221,10 @@ def _fitting(name: str, value: Tensor, target: Tensor) -> Tensor:
     """A value in the dtype, on the device and in the shards of the tensor that takes it."""
     if target.is_meta:
         raise InvalidArgumentError(f"{name} is on the meta device: load the network's weights first")
-    if any(step == 0 for size, step in zip(target.shape, target.stride(), strict=True) if size > 1):
-        raise InvalidArgumentError(f"{name} is expanded, so that its values have common memory: clone it first")
+    check_writable(target, name)
     if value.dtype != target.dtype and not (value.is_floating_point() and target.is_floating_point()):
         raise GateMismatchError(f"{name} is of {value.dtype} in the file, and of {target.dtype} in the model")
-    fitting = value.to(target.dtype)
-    if not torch.equal(fitting.isfinite(), value.isfinite()):
-        raise GateMismatchError(f"{name} has values that are too large for the model's {target.dtype}")
-    fitting = fitting.to(target.device)
+    fitting = cast(value, target, name, GateMismatchError).to(target.device)
     if hasattr(target, "full_tensor"):
         from torch.distributed.tensor import distribute_tensor  # importing it costs a second
 

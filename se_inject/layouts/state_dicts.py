@@ -8,6 +8,7 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import ArgumentTypeError, InvalidArgumentError, WrappedModelError
 from ..sites.qualified_names import join
+from ..surgery.values import cast, own_tensors
 
 
 def check_state_dict(state_dict: object) -> None:
@@ -51,11 +52,7 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return {
         join(path, name): tensor if is_lazy(tensor) else tensor.detach()
         for path, module in model.named_modules(remove_duplicate=False)
-        for name, tensor in (
-            *module.named_parameters(recurse=False, remove_duplicate=False),
-            *module.named_buffers(recurse=False, remove_duplicate=False),
-        )
-        if name not in module._non_persistent_buffers_set
+        for name, tensor in own_tensors(module).items()
     }
 
 
@@ -89,19 +86,7 @@ def as_value(value: Tensor, like: Tensor, key: str) -> Tensor:
         raise InvalidArgumentError(f"{key} is quantized or sparse ({value.dtype}, {value.layout}): make it dense first")
     if not _fits(value, like):
         raise InvalidArgumentError(f"{key} is {value.dtype}, and the model has {like.dtype} there: convert it first")
-    fitting = value.detach().to(like.dtype, copy=True)
-    if not torch.equal(fitting.isfinite(), value.isfinite()):
-        raise InvalidArgumentError(f"{key} has values that are too large for the model's {like.dtype}")
-    return fitting.to(like.device).reshape(like.shape)
-
-
-def check_writable(tensor: Tensor, key: str) -> None:
-    """Raise if numbers of a model's tensor are one in memory, so that no values can be written into it.
-
-    >>> check_writable(torch.ones(3), "scale")
-    """
-    if any(step == 0 and size > 1 for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
-        raise InvalidArgumentError(f"{key} of the model is expanded, without memory of its own: make it contiguous()")
+    return cast(value, like, key, InvalidArgumentError).to(like.device).reshape(like.shape)
 
 
 def _fits(value: Tensor, like: Tensor) -> bool:

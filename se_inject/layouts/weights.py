@@ -12,12 +12,13 @@ from ..gate.factory import Blend
 from ..sites.qualified_names import with_parents
 from ..sites.wrapped import check_not_optimized
 from ..surgery.transaction import change_all, write
+from ..surgery.values import check_writable
 from ..training import gates
 from .layers import COUNTER, Layer, layers_of
 from .matching import match
 from .mismatch import mismatch
 from .renaming import renamed
-from .state_dicts import as_value, check_own, check_state_dict, check_writable, tensors_of
+from .state_dicts import as_value, check_own, check_state_dict, tensors_of
 
 Model = TypeVar("Model", bound=nn.Module)
 

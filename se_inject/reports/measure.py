@@ -33,9 +33,10 @@ def report(model: nn.Module, example_inputs: Any, *, rounds: int = 20, **options
 
     A plain model is measured beside a copy that is gated as ``apply(model, **options)`` does it, a gated model beside a
     copy without its gates. ``example_inputs`` is one tensor, or a tuple of arguments, of which the first is a batch
-    ``(N, *)``. The forward passes are in eval mode and without gradients, on the device that model and inputs are on;
-    on the meta device, parameters and multiply-adds are counted alone. The two networks take turns for as many
-    ``rounds``. Model, inputs and random streams stay as they are.
+    ``(N, *)``. The forward passes are in eval mode (a module of torch.export's in that which it was exported in) and
+    without gradients, on the device that model and inputs are on; on the meta device, parameters and multiply-adds are
+    counted alone. The two networks take turns for as many ``rounds``. Model, inputs and random streams stay as they
+    are.
 
     Raises what ``apply`` raises where there is nothing to gate, ``InvalidArgumentError`` where the model fails on the
     inputs or cannot be copied, where a gated model gets options, or for fewer than two rounds, ``ArgumentTypeError``,

@@ -29,6 +29,9 @@ from tests.support.blocks import network
 
 def wide():
     return network(32)
+
+def odd():
+    return network(23)
 """
 
 
@@ -36,6 +39,12 @@ def wide():
 def shell(run, monkeypatch):  # noqa: F811
     Path("cli_wide.py").write_text(WIDE)
     yield run
+
+
+def test_gates_of_the_least_width(shell):
+    """23 channels have it at reductions of 3 and more, and 23 // 8 is 2."""
+    save_file(se_inject.apply(network(23), 3).state_dict(), "weights.safetensors")
+    assert shell("apply cli_wide:odd --weights weights.safetensors -o gates.safetensors").exit_code == 0
 
 
 @pytest.mark.parametrize("init", ["identity", "standard"])

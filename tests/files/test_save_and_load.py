@@ -61,6 +61,11 @@ def with_buffer(model, buffer):
     return model
 
 
+def with_head(wrapper):
+    wrapper.head = se_inject.apply(network())
+    return wrapper
+
+
 class BesideItsModule(nn.DataParallel):
     def __init__(self, model):
         super().__init__(model)
@@ -291,6 +296,18 @@ def test_new_gates_do_not_come_behind_a_wrapper(tmp_path):
         se_inject.load_gates(model, tmp_path / "gates.safetensors")
 
 
+def test_autocast_sees_new_gates(tmp_path):
+    """It keeps casts of weights, for as long as it is on."""
+    model = se_inject.apply(network())
+    se_inject.save_gates(trained(se_inject.apply(network())), tmp_path / "gates.safetensors")
+    new = se_inject.load_gates(copy.deepcopy(model), tmp_path / "gates.safetensors")
+    x = torch.randn(1, 3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        model.eval()(x)
+        se_inject.load_gates(model, tmp_path / "gates.safetensors")
+        assert torch.equal(model(x), new.eval()(x))
+
+
 def test_half_precision(tmp_path):
     model = trained(se_inject.apply(network()))
     se_inject.save_gates(model, tmp_path / "gates.safetensors")
@@ -378,6 +395,7 @@ def test_resnet50_takes_ten_megabytes(tmp_path):
         (lambda m, p: se_inject.save_gates(with_buffer(m, torch.ones(2).to("meta")), p, digest=True), SEInjectError),
         (lambda m, p: se_inject.save_gates(with_buffer(m, torch.eye(2).to_sparse()), p, digest=True), SEInjectError),
         (lambda m, p: se_inject.save_gates(se_inject.apply(network(), gate=Counting), p), InvalidArgumentError),
+        (lambda m, p: se_inject.save_gates(with_head(nn.DataParallel(m)), p), WrappedModelError),
         (lambda m, p: se_inject.save_gates(m.to("meta"), p), InvalidArgumentError),
         (lambda m, p: se_inject.save_gates(se_inject.optimize(m), p), WrappedModelError),
         (lambda m, p: se_inject.save_gates(scripted(m[1].se), p), WrappedModelError),
@@ -479,7 +497,7 @@ def test_a_subclass_with_other_layers(tmp_path):
 def test_an_expanded_tensor_is_told(tmp_path):
     model = se_inject.apply(with_buffer(network(), torch.ones(1).expand(8)))
     se_inject.save_gates(model, tmp_path / "gates.safetensors", include="constant")
-    with untouched(model), pytest.raises(InvalidArgumentError, match="constant is expanded"):
+    with untouched(model), pytest.raises(InvalidArgumentError, match="constant of the model is expanded"):
         se_inject.load_gates(model, tmp_path / "gates.safetensors")
 
 
