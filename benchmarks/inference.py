@@ -28,6 +28,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 
 
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 TWINS = {"resnet50": "seresnet50", "resnext50_32x4d": "seresnext50_32x4d"}
 
 
@@ -49,7 +50,7 @@ def row(name: str, batch: int, memory_format: torch.memory_format, rounds: int, 
         model.to(memory_format=memory_format)
         if compiled:
             models[key] = torch.compile(model)  # type: ignore[assignment]
-    layout = "channels_last" if memory_format == torch.channels_last else "contiguous"
+    layout = next(layout for layout, known in LAYOUTS.items() if known == memory_format)
     found = ratios({key: partial(run, model, x) for key, model in models.items()}, rounds, f"{name}, {batch}")
     return {"network": name, "threads": str(torch.get_num_threads()), "batch": str(batch), "layout": layout, **found}
 
@@ -59,12 +60,13 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
     parser.add_argument("--rounds", type=int, default=11)
     flags = parser.parse_args()
     if flags.compiled:
         torch._inductor.config.freezing = True
     rows = []
-    formats = (torch.contiguous_format, torch.channels_last)
+    formats = [LAYOUTS[layout] for layout in flags.layouts]
     for name, threads, memory_format, batch in itertools.product(flags.networks, flags.threads, formats, (1, 8)):
         torch.set_num_threads(threads)
         rounds = flags.rounds * (3 if batch == 1 else 1)
