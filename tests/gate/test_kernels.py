@@ -27,10 +27,10 @@ def kernels(monkeypatch):
     return importlib.import_module("se_inject.gate.kernels")
 
 
-@pytest.fixture
-def everywhere(kernels, monkeypatch):
-    """The kernels on the CPU and for small features, too."""
-    monkeypatch.setattr(affine, "kernels_for", lambda *_: kernels)
+@pytest.fixture(params=[True, False], ids=["kernels", "operations"])
+def everywhere(request, kernels, monkeypatch):
+    """What a GPU does in half precision on the CPU, too, with kernels or with torch's operations."""
+    monkeypatch.setattr(affine, "kernels_for", lambda *_: kernels if request.param else None)
     monkeypatch.setattr(autograd, "_is_exact", lambda *_: True)
     monkeypatch.setattr(inference, "_goes_together", lambda *_: True)
 
