@@ -1,11 +1,15 @@
 """Small data sets and runs that the tests of the recipes share."""
 
+import gc
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
 from .images import write_images
 from .runs import short_run
+
+gc.freeze()  # each run ends with a garbage collection, which need not look at all that was imported
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +21,12 @@ def own_engine():
     torch.set_num_threads(before)
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Which images have been checked is the user's to remember: each test starts with none."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
