@@ -1,43 +1,72 @@
-"""Which network: a recipe, or a model of timm or torchvision, plain or with gates."""
+"""Which network: one that a name means, plain or with gates, and with how many outputs."""
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-import timm
 import torch
-import torchvision
 from torch import nn
 
 import se_inject
 
-from ..data.transforms import Preprocess, shorter_edge
-from ..errors import SettingsError, UnknownNameError
-from .registry import get
+from ..data.transforms import Preprocess
+from ..errors import SettingsError
+from .heads import find_head, replace_head
+from .libraries import build_base, own_preprocess
 
 
 @dataclass(frozen=True)
 class Model:
     """A network's description, enough to build it again.
 
-    ``name`` is a recipe's, or ``timm/NAME`` or ``torchvision/NAME``; ``gates`` the form of the gates, if it has any.
+    ``name`` is one that ``build_base`` knows; ``gates`` the form of the gates, if it has any. ``reduction``, ``gate``,
+    ``kinds`` and ``position`` are those of ``se_inject.apply``. ``head`` names the layers to replace in a network that
+    is not told the number of classes when it is made.
     """
 
     name: str
     gates: Literal["none", "identity", "standard"]
     num_classes: int
     reduction: int = 16
+    gate: str = "se"
+    kinds: tuple[str, ...] = ("residual", "inception")
+    position: str = "standard"
+    head: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("kinds", "head"):  # lists, where they come from JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def build(self) -> nn.Module:
         """The network, randomly initialized: images ``(N, 3, H, W)`` to logits ``(N, num_classes)``.
 
-        Raises ``UnknownNameError``.
+        Raises ``UnknownNameError``, ``SettingsError`` and the errors of ``se_inject.apply``.
 
         >>> sum(1 for _ in se_inject.gates(Model("se_resnet20", "standard", 10).build()))
         9
         """
-        network = _base(self.name, self.num_classes)
-        return network if self.gates == "none" else se_inject.apply(network, self.reduction, init=self.gates)
+        network = build_base(self.name, None if self.head else self.num_classes)
+        if self.head:
+            replace_head(network, self.head, self.num_classes)
+        return network if self.gates == "none" else self.inject(network)
+
+    def inject(self, network: nn.Module) -> nn.Module:
+        """Put the gates into the plain ``network``, in place, and return it.
+
+        Raises the errors of ``se_inject.apply``.
+        """
+        options: dict[str, Any] = {"gate": self.gate, "kinds": self.kinds, "position": self.position}
+        return se_inject.apply(network, self.reduction, init=self.gates, **options)  # type: ignore[arg-type]
+
+    def head_layers(self) -> tuple[str, ...]:
+        """The names of the layers that make the logits.
+
+        Raises ``SettingsError`` if they are not found.
+
+        >>> Model("timm/resnet18", "none", 10).head_layers()
+        ('fc',)
+        """
+        return self.head or find_head(self.name)
 
     def preprocess(self, native: int | None, size: int | None = None) -> Preprocess:
         """How its inputs are made, of images that are ``native`` pixels a side, or of any size; ``size`` overrides.
@@ -45,38 +74,8 @@ class Model:
         >>> Model("se_resnet50", "none", 1000).preprocess(native=None)
         Preprocess(size=224, resize=256, interpolation='bilinear', mean=(0.485, ...), std=(0.229, ...))
         """
-        own, wanted = _own_preprocess(self.name), size or native
+        own, wanted = own_preprocess(self.name), size or native
         return own.at(wanted, native is not None) if wanted and (native or wanted != own.size) else own
-
-
-def _base(name: str, num_classes: int) -> nn.Module:
-    library, _, rest = name.partition("/")
-    if not rest:
-        return get(name).build(se=False, num_classes=num_classes)
-    network: nn.Module
-    if library == "timm" and timm.is_model(rest):
-        network = timm.create_model(rest, num_classes=num_classes)
-    elif library == "torchvision" and rest in torchvision.models.list_models(module=torchvision.models):
-        network = torchvision.models.get_model(rest, num_classes=num_classes)
-    else:
-        raise UnknownNameError(
-            f"{name}: no such model; give timm/NAME or torchvision/NAME of a classifier, or a name of "
-            "recipes.list_networks()"
-        )
-    return network
-
-
-def _own_preprocess(name: str) -> Preprocess:
-    library, _, rest = name.partition("/")
-    if library == "timm":
-        c = timm.data.resolve_data_config(timm.get_pretrained_cfg(rest).to_dict())
-        size = c["input_size"][-1]
-        return Preprocess(size, int(size / c["crop_pct"]), c["interpolation"], tuple(c["mean"]), tuple(c["std"]))
-    if library == "torchvision":
-        size = 299 if rest == "inception_v3" else 224
-        return Preprocess(size, shorter_edge(size))
-    recipe = get(name)
-    return Preprocess(recipe.size, shorter_edge(recipe.size), mean=recipe.mean, std=recipe.std)
 
 
 def check_input(network: nn.Module, model: Model, size: int, batch: int = 2) -> None:
