@@ -19,6 +19,7 @@ from tabulate import tabulate
 import se_inject
 
 from ..data.datasets import Data, open_data
+from ..data.subsets import limit_per_class
 from ..data.unreadable import drop_unreadable
 from ..files import check_writable, replacing
 from ..networks.any_model import Model
@@ -84,20 +85,6 @@ class Experiment:
             scratch_table=table(SCRATCH, [row for row, _ in errors]),
             tuned_table=table(TUNED, [row for _, row in errors]),
         )
-
-
-def few(data: Data, count: int | None) -> Data:
-    """``data`` with only the first ``count`` training images of each class; all of them if ``count`` is ``None``.
-
-    >>> len(few(open_data(None), 3).train.labels)
-    30
-    """
-    if count is None:
-        return data
-    by_class: dict[int, list[int]] = {}
-    for i, label in enumerate(data.train.labels):
-        by_class.setdefault(label, []).append(i)
-    return replace(data, train=data.train.subset(sorted(i for some in by_class.values() for i in some[:count])))
 
 
 def table(names: Sequence[str], errors: Sequence[Sequence[float]]) -> str:
@@ -183,7 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tuning = replace(SMALL, epochs=epochs, lr=0.01, gate_lr=0.1, lr_step=max(1, epochs // 2))
     accelerator = make_accelerator()
     check_writable(flags.out / "RESULTS.md")
-    data = few(drop_unreadable(open_data(flags.data), "error", accelerator), flags.per_class)
+    data = drop_unreadable(open_data(flags.data), "error", accelerator)
+    data = limit_per_class(data, flags.per_class)
     experiment = Experiment(flags.network, data, scratch, tuning, flags.runs)
     both = [
         (experiment.from_scratch(seed, accelerator), experiment.fine_tuned(seed, accelerator))

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+import time
 from collections import Counter
 
 import numpy as np
@@ -46,6 +47,15 @@ def test_order_depends_on_the_seed_and_is_drawn_anew():
     cycles = [[image for image, _ in batch if image < 50] for batch in ClassBalanced(labels, 0, 100, 2)]
     assert sorted(cycles[0]) == sorted(cycles[1]) == list(range(50))
     assert cycles[0] != cycles[1] and cycles[0] != sorted(cycles[0])
+
+
+def test_sampling_at_imagenet_size_starts_at_once():
+    labels = [i // 1281 for i in range(1_281_000)]
+    started = time.process_time()
+    batches = ClassBalanced(labels, seed=0, batch=1024, stop=500_001, start=500_000)
+    (batch,) = batches
+    assert time.process_time() - started < 1
+    assert batch[0][1] == 512_000_000 and len({labels[image] for image, _ in batch[:1000]}) == 1000
 
 
 @pytest.mark.parametrize("augmentation", ["paper", "small"])
