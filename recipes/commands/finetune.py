@@ -1,22 +1,19 @@
-"""Give a trained model gates: ``python -m recipes finetune --model timm/resnet50 --weights FILE --data DIR``.
+"""Adapt a pretrained network: ``python -m recipes finetune --model timm/resnet50 --weights FILE --data DIR``.
 
-Reports the plain model, the plain model trained as long, and the model with gates, side by side.
+It gets gates, and a new head where the data has other classes. Reports the plain network, the plain network trained as
+long, and the one that was trained as --train says, side by side.
 """
 
 import argparse
-import copy
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import get_args
 
 import torch
 from accelerate import Accelerator
 from tabulate import tabulate
 from torch import nn
-
-import se_inject
 
 from ..data.datasets import Augmented
 from ..errors import RecipeError
@@ -25,11 +22,20 @@ from ..networks.any_model import Model, check_input
 from ..training.accelerator import make_accelerator
 from ..training.loop import fit
 from ..training.metrics import predict, score
+from ..training.partial import Trained
 from ..training.run import Run, add_run_flags, run_from_flags
-from ..training.settings import FINETUNE, add_flags, from_flags
-from ..weights.described import check_origin, describe
-from ..weights.load import load_weights, read_weights
+from ..training.settings import PRESETS, add_flags, from_flags
 from .flags import add_data_flags, data_from_flags
+from .transfer import CONTROL, WAYS, add_pretrained_flags, pretrained_from_flags
+
+Report = dict[str, dict[str, float]]
+TITLES = {
+    "head": "head alone trained",
+    "norm": "norms trained",
+    "gates": "with gates, trained alone",
+    "gates+norm": "with gates, trained with norms",
+    "all": "with gates",
+}
 
 
 def _validate(network: nn.Module, run: Run, accelerator: Accelerator) -> tuple[torch.Tensor, dict[str, float]]:
@@ -39,77 +45,76 @@ def _validate(network: nn.Module, run: Run, accelerator: Accelerator) -> tuple[t
 
 
 def finetune(
-    plain: nn.Module, run: Run, accelerator: Accelerator, reduction: int = 16, gates_only: bool = False
-) -> dict[str, dict[str, float]]:
-    """Inject gates into a copy of the trained ``plain``, train both as ``run`` says, and compare.
+    plain: nn.Module, model: Model, adapted: nn.Module, run: Run, accelerator: Accelerator, way: Trained = "all"
+) -> Report:
+    """Train the pretrained ``plain`` and ``adapted``, a copy of it with gates if ``way`` has any, and compare.
 
-    ``run`` describes the plain model; the two trainings go to ``plain/`` and ``gates/`` in its folder, the comparison
-    to ``report.json``. With ``gates_only``, the copy's backbone stays as it is; ``plain`` trains all its parameters.
+    ``run`` describes the plain network, ``model`` the adapted one. The two trainings go to ``plain/`` and ``gates/``
+    (or ``head/``, ``norm/``, where there are no gates) in the run's folder, the comparison to ``report.json``. Of
+    ``adapted`` that is trained which ``way`` says; ``plain`` trains all its parameters.
 
     Raises ``RecipeError`` if the gates change any prediction before the first step, and what ``fit`` raises.
     """
-    gated_model = replace(run.model, gates="identity", reduction=reduction)
-    gated = se_inject.apply(copy.deepcopy(plain), reduction)
-    if gates_only:
-        se_inject.freeze_backbone(gated)
+    folder = "gates" if WAYS[way][0] else way
     runs = {
-        "gates": replace(run, model=gated_model, folder=run.folder / "gates", gates_only=gates_only),
-        "plain": replace(run, folder=run.folder / "plain"),
+        folder: replace(run, model=model, folder=run.folder / folder, trained=way),
+        CONTROL: replace(run, folder=run.folder / CONTROL, cache=False),
     }
     for each in runs.values():
         each.saved()  # whether it can start
     before, result = _validate(plain, run, accelerator)
-    after, with_gates = _validate(gated, run, accelerator)
-    if not torch.equal(before, after) or result != with_gates:
-        raise RecipeError(
-            f"{run.model.name}: the gates changed the predictions before the first step (top-1 error "
-            f"{result['top1']:.3f} -> {with_gates['top1']:.3f} %); nothing was trained"
-        )
+    main = accelerator.is_main_process
+    if WAYS[way][0]:
+        after, with_gates = _validate(adapted, run, accelerator)
+        if not torch.equal(before, after) or result != with_gates:
+            raise RecipeError(
+                f"{run.model.name}: the gates changed the predictions before the first step (top-1 error "
+                f"{result['top1']:.3f} -> {with_gates['top1']:.3f} %); nothing was trained"
+            )
+        if main:
+            print(f"validation error unchanged by the gates, to the bit: top-1 {result['top1']:.2f} %")
     report = {"plain": result}
-    if accelerator.is_main_process:
-        print(f"validation error unchanged by the gates, to the bit: top-1 {result['top1']:.2f} %")
-    for name, title, network in (("plain", "plain, trained as long", plain), ("gates", "with gates", gated)):
+    for name, title, network in ((CONTROL, "plain, trained as long", plain), (folder, TITLES[way], adapted)):
         last = fit(runs[name], network, accelerator)[-1]
         report[title] = {metric: last[f"val_{metric}"] for metric in ("loss", "top1", "top5")}
-    if accelerator.is_main_process:
+    if main:
         with replacing(run.folder / "report.json") as temporary:
             temporary.write_text(json.dumps(report, indent=1))
     return report
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
+def main(arguments: Sequence[str] | None = None) -> Report:
     """Run the command with these arguments, or the program's; returns the report.
 
     Raises the errors of ``recipes.errors``.
     """
     parser = argparse.ArgumentParser("python -m recipes finetune", description=__doc__)
+    add_pretrained_flags(parser)
     parser.add_argument(
-        "--model", required=True, help="timm/NAME, torchvision/NAME or a name of recipes.list_networks()"
+        "--train", choices=get_args(Trained), default="all", help="what learns, with a new head (default: %(default)s)"
     )
-    parser.add_argument("--weights", type=Path, required=True, help="its weights, trained on the classes of the data")
-    parser.add_argument("--reduction", type=int, default=16, help="of the gates (default: %(default)s)")
-    parser.add_argument("--gates-only", action="store_true", help="train only the gates and freeze the rest")
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="transfer", help="settings to start from (default: %(default)s)"
+    )
     add_data_flags(parser)
     add_run_flags(parser)
     add_flags(parser)
     flags = parser.parse_args(arguments)
 
-    settings = from_flags(FINETUNE, flags)
-    state = read_weights(flags.weights)
+    settings = from_flags(PRESETS[flags.preset], flags)
     accelerator = make_accelerator(settings.mixed_precision)
     data = data_from_flags(flags, accelerator)
-    description = describe(flags.weights)
-    if description is not None:
-        check_origin(flags.weights, description, flags.model, data.classes)
-    model = Model(flags.model, "none", description.model.num_classes if description else len(data.classes))
-    torch.manual_seed(settings.seed)
-    plain = model.build()
-    load_weights(plain, state, str(flags.weights))
-    name = f"finetune-{flags.model.replace('/', '-')}"
-    run = run_from_flags(flags, model, data, settings, accelerator.num_processes, name)
-    run = replace(run, start=hashlib.sha256(flags.weights.read_bytes()).hexdigest())
-    check_input(plain, model, run.preprocess.size, run.settings.device_batch or 2)
-    report = finetune(plain, run, accelerator, flags.reduction, flags.gates_only)
+    pretrained = pretrained_from_flags(flags, data.classes)
+    plain, origin = pretrained.load(settings.seed)
+    name = f"finetune-{flags.model.replace('/', '-').replace(':', '-')}"
+    run = run_from_flags(flags, pretrained.plain, data, settings, accelerator.num_processes, name)
+    head = origin.new_head or (pretrained.plain.head_layers() if flags.train == "head" else ())
+    run = replace(run, start=pretrained.digest, head=head)
+    check_input(plain, run.model, run.preprocess.size, run.settings.device_batch or 2)
+    model, adapted = pretrained.begin(flags.train, plain, settings.seed)
+    if accelerator.is_main_process and origin.new_head:
+        print(f"new head {', '.join(origin.new_head)}: {origin.why}")
+    report = finetune(plain, model, adapted, run, accelerator, flags.train)
     if accelerator.is_main_process:
         rows = [[name, *result.values()] for name, result in report.items()]
         print(tabulate(rows, ["model", "loss", "top-1 error %", "top-5 error %"], floatfmt=("", ".4f", ".2f", ".2f")))

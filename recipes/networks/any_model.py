@@ -11,8 +11,8 @@ import se_inject
 
 from ..data.transforms import Preprocess
 from ..errors import SettingsError
+from .base import build_base, own_preprocess
 from .heads import find_head, replace_head
-from .libraries import build_base, own_preprocess
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Model:
     """A network's description, enough to build it again.
 
     ``name`` is one that ``build_base`` knows; ``gates`` the form of the gates, if it has any. ``reduction``, ``gate``,
-    ``kinds`` and ``position`` are those of ``se_inject.apply``. ``head`` names the layers to replace in a network that
-    is not told the number of classes when it is made.
+    ``kinds`` and ``position`` are those of ``se_inject.apply``. ``head`` names the layers that make the logits, in a
+    network that is not told the number of classes when it is made.
     """
 
     name: str
@@ -48,9 +48,9 @@ class Model:
         network = build_base(self.name, None if self.head else self.num_classes)
         if self.head:
             replace_head(network, self.head, self.num_classes)
-        return network if self.gates == "none" else self.inject(network)
+        return network if self.gates == "none" else self.add_gates(network)
 
-    def inject(self, network: nn.Module) -> nn.Module:
+    def add_gates(self, network: nn.Module) -> nn.Module:
         """Put the gates into the plain ``network``, in place, and return it.
 
         Raises the errors of ``se_inject.apply``.

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..errors import SettingsError
-from .libraries import build_base
+from .base import build_base
 
 
 def find_head(name: str) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""The plain networks that a name means: the recipes', those of timm, torchvision and pytorchcv, and your own."""
+"""Networks of timm, torchvision and pytorchcv, by ``LIBRARY/NAME``: how they are built, and what their inputs are."""
 
-import importlib
-import inspect
-from collections.abc import Callable
+import difflib
+import math
+from collections.abc import Collection
 from typing import Any
 
 import timm
@@ -10,108 +10,77 @@ import torch
 import torchvision
 from torch import nn
 
-from ..data.transforms import Preprocess, shorter_edge
-from ..errors import SettingsError, UnknownNameError
-from .registry import get
+from ..data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from ..errors import UnknownNameError
 
-KINDS_OF_NAMES = (
-    "timm/NAME, torchvision/NAME or pytorchcv/NAME of a classifier, package.module:function of yours, or a name of "
-    "recipes.list_networks()"
-)
-# torchvision's published weights of these take inputs from -1 to 1, and their auxiliary classifiers serve training
-# from scratch alone
+# their auxiliary classifiers serve training from scratch, and their published weights take inputs from -1 to 1
 _WITH_AUXILIARY = ("googlenet", "inception_v3")
 
 
-def build_base(name: str, num_classes: int | None) -> nn.Module:
-    """The plain network of that name, randomly initialized, with so many outputs, or as many as it has by itself.
+def build(name: str, num_classes: int | None) -> nn.Module:
+    """The classifier of that name, randomly initialized: ``(N, 3, H, W)`` to ``(N, num_classes)``.
 
-    GoogLeNet and Inception-v3 of torchvision come without their auxiliary classifiers. A function of yours is called
-    with ``num_classes``, if it takes that.
+    Without ``num_classes`` it has as many outputs as its library gives it. GoogLeNet and Inception-v3 of torchvision
+    come without their auxiliary classifiers.
 
-    Raises ``UnknownNameError``, and ``SettingsError`` for a function that cannot be imported or called.
+    Raises ``UnknownNameError``, with the nearest names.
 
-    >>> build_base("torchvision/squeezenet1_1", 5)(torch.zeros(1, 3, 32, 32)).shape
-    torch.Size([1, 5])
+    >>> build("timm/resnet_18", 10)
+    Traceback (most recent call last):
+    ...
+    recipes.errors.UnknownNameError: timm/resnet_18: there is no such model; did you mean timm/resnet18, ...?
     """
-    library, slash, rest = name.partition("/")
-    if ":" in name:
-        return _of_function(name, num_classes)
-    if not slash:
-        return get(name).build(se=False, num_classes=num_classes)
-    network: nn.Module | None = None
-    wanted = {} if num_classes is None else {"num_classes": num_classes}
-    if library == "timm" and timm.is_model(rest):
-        network = timm.create_model(rest, **wanted)
-    elif library == "torchvision" and rest in torchvision.models.list_models(module=torchvision.models):
-        options = {"aux_logits": False, "init_weights": False} if rest in _WITH_AUXILIARY else {}
-        network = torchvision.models.get_model(rest, **options, **wanted)
+    library, _, rest = name.partition("/")
+    known = _names(library, rest)
+    if rest not in known:
+        near = ", ".join(f"{library}/{other}" for other in difflib.get_close_matches(rest, known, 3))
+        remedy = (
+            f"did you mean {near}?" if near else "give timm/NAME, torchvision/NAME or pytorchcv/NAME of a classifier"
+        )
+        raise UnknownNameError(f"{name}: there is no such model; {remedy}")
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    network: nn.Module
+    if library == "timm":
+        network = timm.create_model(rest, **options)
     elif library == "pytorchcv":
-        network = _of_pytorchcv(name, wanted)
-    if network is None:
-        raise UnknownNameError(f"{name}: no such model; give {KINDS_OF_NAMES}")
+        network = _pytorchcv().get_model(rest, **options)
+    else:
+        options |= {"aux_logits": False, "init_weights": False} if rest in _WITH_AUXILIARY else {}
+        network = torchvision.models.get_model(rest, **options)
     return network
 
 
-def own_preprocess(name: str) -> Preprocess:
-    """The inputs that the network of that name was made for.
+def inputs(name: str) -> Preprocess:
+    """The inputs that the library evaluates the network with; where it has several, those of its first weights.
 
-    >>> own_preprocess("torchvision/inception_v3").size
-    299
+    >>> inputs("torchvision/inception_v3").size, inputs("timm/inception_v4").mean
+    (299, (0.5, 0.5, 0.5))
     """
-    library, slash, rest = name.partition("/")
-    if ":" in name:
-        return Preprocess(224, shorter_edge(224))
-    if not slash:
-        recipe = get(name)
-        return Preprocess(recipe.size, shorter_edge(recipe.size), mean=recipe.mean, std=recipe.std)
+    library, _, rest = name.partition("/")
     if library == "timm":
         c = timm.data.resolve_data_config(timm.get_pretrained_cfg(rest).to_dict())
         size = c["input_size"][-1]
         return Preprocess(size, int(size / c["crop_pct"]), c["interpolation"], tuple(c["mean"]), tuple(c["std"]))
     if library == "pytorchcv":
         with torch.device("meta"):
-            size = int(getattr(build_base(name, None), "in_size", (224, 224))[0])
-        return Preprocess(size, shorter_edge(size))
-    size = 299 if rest == "inception_v3" else 224
-    if rest in _WITH_AUXILIARY:
-        return Preprocess(size, shorter_edge(size), mean=(0.5,) * 3, std=(0.5,) * 3)
-    return Preprocess(size, shorter_edge(size))
+            size = build(name, 1000).in_size[0]
+        return Preprocess(size, math.ceil(size / 0.875), "bilinear", IMAGENET_MEAN, IMAGENET_STD)
+    c = next(iter(torchvision.models.get_model_weights(rest))).transforms()
+    mean, std = ((0.5,) * 3, (0.5,) * 3) if rest in _WITH_AUXILIARY else (tuple(c.mean), tuple(c.std))
+    return Preprocess(c.crop_size[0], c.resize_size[0], c.interpolation.value, mean, std)
 
 
-def _of_pytorchcv(name: str, wanted: dict[str, int]) -> nn.Module | None:
-    try:
-        from pytorchcv.model_provider import get_model
-    except ImportError as error:
-        raise UnknownNameError(f"{name}: needs pytorchcv; pip install pytorchcv") from error
-    try:
-        network: nn.Module = get_model(name.partition("/")[2], **wanted)
-    except ValueError:  # it knows no such name
-        return None
-    return network
+def _names(library: str, like: str) -> Collection[str]:
+    if library == "timm":
+        names: Collection[str] = timm.list_pretrained() if "." in like else timm.list_models()  # ARCHITECTURE.TAG
+    elif library == "torchvision":
+        names = torchvision.models.list_models(module=torchvision.models)
+    else:
+        names = _pytorchcv()._models if library == "pytorchcv" else ()
+    return names
 
 
-def _of_function(name: str, num_classes: int | None) -> nn.Module:
-    function = _imported(name)
-    takes_classes = num_classes is not None and "num_classes" in inspect.signature(function).parameters
-    try:
-        network = function(num_classes=num_classes) if takes_classes else function()
-    except Exception as error:  # the user's code
-        raise SettingsError(f"{name}: fails ({type(error).__name__}: {error})") from error
-    if not isinstance(network, nn.Module):
-        raise SettingsError(f"{name}: must return a torch.nn.Module, got {type(network).__name__}")
-    return network
+def _pytorchcv():  # type: ignore[no-untyped-def]
+    import pytorchcv.model_provider as provider  # takes a while
 
-
-def _imported(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # the user's code
-        raise UnknownNameError(
-            f"{name}: cannot be imported ({type(error).__name__}: {error}); start the command where it can be"
-        ) from error
-    if not callable(function) or isinstance(function, nn.Module):
-        raise SettingsError(f"{name}: must be a function that makes the network, got {type(function).__name__}")
-    result: Callable[..., Any] = function
-    return result
+    return provider
