@@ -64,9 +64,9 @@ class Experiment:
         """Top-1 errors in per cent, as in ``TUNED``, of the plain network from scratch after more training."""
         start = self.folder / f"plain-{seed}" / "model.safetensors"
         report = finetune(load_model(start)[0], self._run("finetune", seed, "none", self.tuning), accelerator)
-        alone = replace(self._run("finetune-gates-alone", seed, "identity", self.tuning), gates_only=True)
+        alone = replace(self._run("finetune-gates-alone", seed, "identity", self.tuning), trained="gates")
         torch.manual_seed(seed)
-        network = se_inject.freeze_backbone(se_inject.apply(load_model(start)[0]))
+        network = se_inject.apply(load_model(start)[0])
         return [report[name]["top1"] for name in TUNED[:3]] + [fit(alone, network, accelerator)[-1]["val_top1"]]
 
     def describe(self, command: str, machine: str, errors: Sequence[tuple[list[float], list[float]]]) -> str:

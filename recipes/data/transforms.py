@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-Augmentation = Literal["paper", "small"]
+Augmentation = Literal["paper", "small", "randaugment", "none"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as timm and torchvision have them
 
 
@@ -35,26 +35,24 @@ class Preprocess:
         ``"paper"``: mirror, crop of 8-100 % of the area with aspect 3/4-4/3, rotation by up to 10 degrees, pixel jitter
         of up to 20 grey levels (the authors' list, https://github.com/hujie-frank/SENet). ``"small"``: mirror, and crop
         after padding by an eighth, 4 of 32 pixels, as in the paper's CIFAR experiments (section 5.1).
+        ``"randaugment"``: the same crop and mirror as ``"paper"``, then two random operations (Cubuk et al., 2020).
+        ``"none"``: the centre crop, as in evaluation.
 
         >>> from PIL import Image
         >>> Preprocess(32, 32).training("paper")(Image.new("L", (40, 30))).shape
         torch.Size([3, 32, 32])
         """
         mirror, filter_ = v2.RandomHorizontalFlip(), v2.InterpolationMode(self.interpolation)
-        if augmentation == "paper":
-            crop = v2.RandomResizedCrop(self.size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation=filter_)
-            rotation = v2.RandomRotation(10, v2.InterpolationMode.BILINEAR)
-            steps = [v2.RGB(), crop, mirror, rotation, v2.ToImage(), PixelJitter(20)]
-        else:
-            resize = v2.Resize((self.size, self.size), filter_)
-            steps = [
-                v2.RGB(),
-                resize,
-                v2.RandomCrop(self.size, padding=max(1, round(self.size / 8))),
-                mirror,
-                v2.ToImage(),
-            ]
-        return v2.Compose([*steps, *self._normalize()])
+        crop = v2.RandomResizedCrop(self.size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation=filter_)
+        padded_crop = v2.RandomCrop(self.size, padding=max(1, round(self.size / 8)))
+        rotation = v2.RandomRotation(10, v2.InterpolationMode.BILINEAR)
+        steps = {
+            "paper": [crop, mirror, rotation, v2.ToImage(), PixelJitter(20)],
+            "small": [v2.Resize((self.size, self.size), filter_), padded_crop, mirror, v2.ToImage()],
+            "randaugment": [crop, mirror, v2.RandAugment(), v2.ToImage()],
+            "none": [v2.Resize(self.resize, filter_), v2.CenterCrop(self.size), v2.ToImage()],
+        }
+        return v2.Compose([v2.RGB(), *steps[augmentation], *self._normalize()])
 
     def evaluation(self, ten_crop: bool = False) -> v2.Compose:
         """From a PIL image to its crops ``(crops, 3, size, size)``: the centre alone, or ten.
