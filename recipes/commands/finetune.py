@@ -18,7 +18,7 @@ from torch import nn
 from ..data.datasets import Augmented
 from ..errors import RecipeError
 from ..files import replacing
-from ..networks.any_model import Model, check_input
+from ..networks.any_model import check_input
 from ..training.accelerator import make_accelerator
 from ..training.loop import fit
 from ..training.metrics import predict, score
@@ -26,16 +26,10 @@ from ..training.partial import Trained
 from ..training.run import Run, add_run_flags, run_from_flags
 from ..training.settings import PRESETS, add_flags, from_flags
 from .flags import add_data_flags, data_from_flags
-from .transfer import CONTROL, WAYS, add_pretrained_flags, pretrained_from_flags
+from .transfer import add_pretrained_flags, pretrained_from_flags
 
 Report = dict[str, dict[str, float]]
-TITLES = {
-    "head": "head alone trained",
-    "norm": "norms trained",
-    "gates": "with gates, trained alone",
-    "gates+norm": "with gates, trained with norms",
-    "all": "with gates",
-}
+GATED = {"gates": "with gates, trained alone", "gates+norm": "with gates, trained with norms", "all": "with gates"}
 
 
 def _validate(network: nn.Module, run: Run, accelerator: Accelerator) -> tuple[torch.Tensor, dict[str, float]]:
@@ -44,27 +38,23 @@ def _validate(network: nn.Module, run: Run, accelerator: Accelerator) -> tuple[t
     return log_probability, score(log_probability, labels)
 
 
-def finetune(
-    plain: nn.Module, model: Model, adapted: nn.Module, run: Run, accelerator: Accelerator, way: Trained = "all"
-) -> Report:
-    """Train the pretrained ``plain`` and ``adapted``, a copy of it with gates if ``way`` has any, and compare.
+def finetune(plain: nn.Module, adapted: nn.Module, run: Run, accelerator: Accelerator) -> Report:
+    """Train the pretrained ``plain`` and ``adapted``, a copy of it that may have gates, and compare.
 
-    ``run`` describes the plain network, ``model`` the adapted one. The two trainings go to ``plain/`` and ``gates/``
-    (or ``head/``, ``norm/``, where there are no gates) in the run's folder, the comparison to ``report.json``. Of
-    ``adapted`` that is trained which ``way`` says; ``plain`` trains all its parameters.
+    ``run`` describes the training of ``adapted``; ``plain`` is the control, which trains all its parameters as long. The
+    two go to folders within the run's, the comparison to ``report.json``.
 
-    Raises ``RecipeError`` if the gates change any prediction before the first step, and what ``fit`` raises.
+    Raises ``RecipeError`` if gates change any prediction before the first step, and what ``fit`` raises.
     """
-    folder = "gates" if WAYS[way][0] else way
-    runs = {
-        folder: replace(run, model=model, folder=run.folder / folder, trained=way),
-        CONTROL: replace(run, folder=run.folder / CONTROL, cache=False),
-    }
+    gated = run.model.gates != "none"
+    folder, title = ("gates", GATED[run.trained]) if gated else (run.trained, f"{run.trained} alone trained")
+    control = replace(run, model=replace(run.model, gates="none"), trained="all", cache=False)
+    runs = {"plain": replace(control, folder=run.folder / "plain"), folder: replace(run, folder=run.folder / folder)}
     for each in runs.values():
         each.saved()  # whether it can start
     before, result = _validate(plain, run, accelerator)
     main = accelerator.is_main_process
-    if WAYS[way][0]:
+    if gated:
         after, with_gates = _validate(adapted, run, accelerator)
         if not torch.equal(before, after) or result != with_gates:
             raise RecipeError(
@@ -74,9 +64,9 @@ def finetune(
         if main:
             print(f"validation error unchanged by the gates, to the bit: top-1 {result['top1']:.2f} %")
     report = {"plain": result}
-    for name, title, network in ((CONTROL, "plain, trained as long", plain), (folder, TITLES[way], adapted)):
+    for name, what, network in (("plain", "plain, trained as long", plain), (folder, title, adapted)):
         last = fit(runs[name], network, accelerator)[-1]
-        report[title] = {metric: last[f"val_{metric}"] for metric in ("loss", "top1", "top5")}
+        report[what] = {metric: last[f"val_{metric}"] for metric in ("loss", "top1", "top5")}
     if main:
         with replacing(run.folder / "report.json") as temporary:
             temporary.write_text(json.dumps(report, indent=1))
@@ -96,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     parser.add_argument(
         "--preset", choices=PRESETS, default="transfer", help="settings to start from (default: %(default)s)"
     )
+    parser.add_argument(
+        "--cache", action="store_true", help="compute features before what learns once; needs --augmentation none"
+    )
     add_data_flags(parser)
     add_run_flags(parser)
     add_flags(parser)
@@ -106,15 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     data = data_from_flags(flags, accelerator)
     pretrained = pretrained_from_flags(flags, data.classes)
     plain, origin = pretrained.load(settings.seed)
-    name = f"finetune-{flags.model.replace('/', '-').replace(':', '-')}"
-    run = run_from_flags(flags, pretrained.plain, data, settings, accelerator.num_processes, name)
-    head = origin.new_head or (pretrained.plain.head_layers() if flags.train == "head" else ())
-    run = replace(run, start=pretrained.digest, head=head)
-    check_input(plain, run.model, run.preprocess.size, run.settings.device_batch or 2)
     model, adapted = pretrained.begin(flags.train, plain, settings.seed)
+    name = f"finetune-{flags.model.replace('/', '-').replace(':', '-')}"
+    run = run_from_flags(flags, model, data, settings, accelerator.num_processes, name)
+    head = origin.new_head or (model.head_layers() if flags.train == "head" else ())
+    run = replace(run, trained=flags.train, head=head, cache=flags.cache, start=pretrained.digest)
+    check_input(adapted, model, run.preprocess.size, run.settings.device_batch or 2)
     if accelerator.is_main_process and origin.new_head:
         print(f"new head {', '.join(origin.new_head)}: {origin.why}")
-    report = finetune(plain, model, adapted, run, accelerator, flags.train)
+    report = finetune(plain, adapted, run, accelerator)
     if accelerator.is_main_process:
         rows = [[name, *result.values()] for name, result in report.items()]
         print(tabulate(rows, ["model", "loss", "top-1 error %", "top-5 error %"], floatfmt=("", ".4f", ".2f", ".2f")))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
@@ -10,11 +11,40 @@ from torch import Tensor, fx, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from ..data.datasets import Augmented
 from ..errors import SettingsError
+from .partial import trained_modules
+from .run import Run
+
+
+def cache_features(
+    run: Run, network: nn.Module, accelerator: Accelerator
+) -> tuple[nn.Module, "Features", Dataset[Any]]:
+    """The part of ``network`` that learns, the features of the training images, and those of the validation images.
+
+    With an average of the weights, which is another network, the last are the validation images themselves.
+
+    Raises ``SettingsError`` if the network cannot be cut, features take more than half of the memory that is free, or
+    there are several processes.
+    """
+    if accelerator.num_processes > 1:
+        raise _refused("each of several processes would keep all of them")
+    data, preprocess = run.data, run.preprocess
+    images = [Augmented(part, preprocess.training("none")) for part in (data.train, data.val)]
+    example = torch.stack([images[0][i][0] for i in range(2)]).to(accelerator.device)
+    parts = cut(network, trained_modules(network, run.trained, run.head), example)
+    validated = not run.settings.ema
+    values = _allocated([value[0] for value in parts.frozen(example)], [len(part) for part in images[: 1 + validated]])
+    for inputs, kept in zip(images, values, strict=False):
+        _fill(kept, parts.frozen, inputs, accelerator, run.workers)
+    train = Features(values[0], data.train.labels)
+    if not validated:
+        return parts.rest, train, Augmented(data.val, preprocess.evaluation())
+    return parts.rest, train, Features([value.unsqueeze(1) for value in values[1]], data.val.labels)  # of one crop each
 
 
 class Features(Dataset[tuple[tuple[Tensor, ...], int]]):
-    """What the frozen part makes of each image; item ``(i, position)`` is of image ``i``, with its label.
+    """What the frozen part made of each image; items ``i`` and ``(i, position)`` are of image ``i``, with its label.
 
     >>> Features([torch.eye(2)], [5, 7])[1, 40]
     ((tensor([0., 1.]),), 7)
@@ -26,8 +56,34 @@ class Features(Dataset[tuple[tuple[Tensor, ...], int]]):
     def __len__(self) -> int:
         return len(self._labels)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[tuple[Tensor, ...], int]:
-        return tuple(value[item[0]] for value in self._values), self._labels[item[0]]
+    def __getitem__(self, item: int | tuple[int, int]) -> tuple[tuple[Tensor, ...], int]:
+        index = item[0] if isinstance(item, tuple) else item
+        return tuple(value[index] for value in self._values), self._labels[index]
+
+
+def _allocated(examples: Sequence[Tensor], counts: Sequence[int]) -> list[list[Tensor]]:
+    """Room for features like the ``examples`` of so many images each."""
+    needed, free = sum(counts) * sum(value.nbytes for value in examples), psutil.virtual_memory().available
+    text = f"the features of {sum(counts):,} images before the first trained layer take {needed / 1e9:.2f} GB"
+    if needed > free / 2:
+        raise SettingsError(
+            f"{text} of memory, and {free / 1e9:.2f} GB are free; leave out --cache, or take smaller or fewer images"
+        )
+    tqdm.write(f"{text} of memory")
+    return [[torch.empty(count, *value.shape, dtype=value.dtype) for value in examples] for count in counts]
+
+
+def _fill(
+    values: Sequence[Tensor], frozen: nn.Module, images: Augmented, accelerator: Accelerator, workers: int
+) -> None:
+    loader = DataLoader(images, batch_size=128, num_workers=workers)
+    with torch.no_grad(), tqdm(total=len(images), desc="cache features", unit="image", leave=False) as bar:
+        for batch, _ in loader:
+            with accelerator.autocast():
+                made = frozen(batch.to(accelerator.device))
+            for value, part in zip(values, made, strict=True):
+                value[bar.n : bar.n + len(batch)] = part.cpu()
+            bar.update(len(batch))
 
 
 @dataclass(frozen=True)
@@ -36,39 +92,6 @@ class Cut:
 
     frozen: nn.Module
     rest: nn.Module
-
-    def features(
-        self, images: Dataset[tuple[Tensor, int]], labels: Sequence[int], accelerator: Accelerator, workers: int = 0
-    ) -> Features:
-        """The features of all ``images``, kept in memory.
-
-        Raises ``SettingsError``, before it begins, if they take more than half of the memory that is free.
-        """
-        loader = DataLoader(images, batch_size=128, num_workers=workers)
-        values: list[Tensor] = []
-        with torch.no_grad(), tqdm(total=len(labels), desc="cache features", unit="image", leave=False) as bar:
-            for batch, _ in loader:
-                with accelerator.autocast():
-                    made = self.frozen(batch.to(accelerator.device))
-                if not values:
-                    values = _allocated([value[0] for value in made], len(labels))
-                for value, part in zip(values, made, strict=True):
-                    value[bar.n : bar.n + len(batch)] = part.cpu()
-                bar.update(len(batch))
-        return Features(values, labels)
-
-
-def _allocated(examples: Sequence[Tensor], count: int) -> list[Tensor]:
-    needed, free = count * sum(value.nbytes for value in examples), psutil.virtual_memory().available
-    text = f"the features of {count:,} images before the first trained layer take {_gb(needed)}"
-    if needed > free / 2:
-        raise SettingsError(f"{text}, and {_gb(free)} are free; leave out --cache, or take smaller or fewer images")
-    tqdm.write(f"{text} of memory")
-    return [torch.empty(count, *value.shape, dtype=value.dtype) for value in examples]
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
 
 
 def cut(network: nn.Module, trained: Iterable[nn.Module], images: Tensor) -> Cut:
