@@ -25,7 +25,7 @@ from ..training.metrics import predict, score
 from ..training.partial import Trained
 from ..training.run import Run, add_run_flags, run_from_flags
 from ..training.settings import PRESETS, add_flags, from_flags
-from .flags import add_data_flags, data_from_flags
+from .flags import add_data_flags, add_subset_flags, data_from_flags
 from .transfer import add_pretrained_flags, pretrained_from_flags
 
 Report = dict[str, dict[str, float]]
@@ -41,8 +41,8 @@ def _validate(network: nn.Module, run: Run, accelerator: Accelerator) -> tuple[t
 def finetune(plain: nn.Module, adapted: nn.Module, run: Run, accelerator: Accelerator) -> Report:
     """Train the pretrained ``plain`` and ``adapted``, a copy of it that may have gates, and compare.
 
-    ``run`` describes the training of ``adapted``; ``plain`` is the control, which trains all its parameters as long. The
-    two go to folders within the run's, the comparison to ``report.json``.
+    ``run`` describes the training of ``adapted``; ``plain`` is the control, which trains all its parameters as long.
+    The two go to folders within the run's, the comparison to ``report.json``.
 
     Raises ``RecipeError`` if gates change any prediction before the first step, and what ``fit`` raises.
     """
@@ -90,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> Report:
         "--cache", action="store_true", help="compute features before what learns once; needs --augmentation none"
     )
     add_data_flags(parser)
+    add_subset_flags(parser)
     add_run_flags(parser)
     add_flags(parser)
     flags = parser.parse_args(arguments)

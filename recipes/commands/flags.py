@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
@@ -10,6 +11,7 @@ from accelerate import Accelerator
 from se_inject.errors import SEInjectError
 
 from ..data.datasets import Data, open_data
+from ..data.subsets import limit_per_class
 from ..data.unreadable import drop_unreadable
 from ..errors import SettingsError
 from ..training.settings import at_least
@@ -45,6 +47,15 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_subset_flags(parser: argparse.ArgumentParser) -> None:
+    """Add flags for a part of the data, which ``data_from_flags`` reads too.
+
+    >>> add_subset_flags(argparse.ArgumentParser())
+    """
+    parser.add_argument("--per-class", type=at_least(1), help="train only on the first so many images of each class")
+    parser.add_argument("--val-per-class", type=at_least(1), help="validate only on the first so many of each class")
+
+
 def data_from_flags(flags: argparse.Namespace, accelerator: Accelerator, train: bool = True) -> Data:
     """The data that the flags name, every image file checked; without ``train``, images to evaluate on are enough.
 
@@ -55,7 +66,11 @@ def data_from_flags(flags: argparse.Namespace, accelerator: Accelerator, train: 
     >>> len(data_from_flags(parser.parse_args([]), Accelerator()).classes)
     10
     """
-    return drop_unreadable(open_data(flags.data, train), flags.unreadable, accelerator)
+    data = open_data(flags.data, train)
+    if "per_class" in flags:
+        few = limit_per_class(replace(data, train=data.val), flags.val_per_class).train
+        data = replace(limit_per_class(data, flags.per_class), val=few)
+    return drop_unreadable(data, flags.unreadable, accelerator)
 
 
 def count_classes(wanted: int | None, classes: Sequence[str]) -> int:

@@ -173,9 +173,14 @@ def _split(traced: fx.GraphModule, frozen: set[fx.Node]) -> Cut:
     for node in nodes:
         if node not in frozen:
             copies[node] = second.node_copy(node, copies.__getitem__)
-    for graph in (first, second):
-        graph.eliminate_dead_code()
-    return Cut(fx.GraphModule(traced, first), _OneArgument(fx.GraphModule(traced, second)))
+    return Cut(_module(traced, first), _OneArgument(_module(traced, second)))
+
+
+def _module(traced: fx.GraphModule, graph: fx.Graph) -> fx.GraphModule:
+    module = fx.GraphModule(traced, graph)
+    module.graph.eliminate_dead_code()  # parameters that only the other part uses
+    module.recompile()
+    return module
 
 
 class _OneArgument(nn.Module):
