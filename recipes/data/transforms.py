@@ -3,23 +3,34 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import psutil
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from ..errors import SettingsError
+
 Augmentation = Literal["paper", "small", "randaugment", "none"]
+SMALLEST = 8  # pixels a side of an input, as scikit-learn's digits have
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as timm and torchvision have them
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How images become inputs: ``size`` pixels a side, cut from one whose shorter edge is ``resize``, normalized."""
+    """How images become inputs: ``size`` pixels a side, cut from one whose shorter edge is ``resize``, normalized.
+
+    Raises ``SettingsError`` if ``size`` is less than ``SMALLEST``.
+    """
 
     size: int
     resize: int
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.size < SMALLEST:
+            raise SettingsError(f"inputs of {self.size} pixels show nothing; choose a --size of at least {SMALLEST}")
 
     def at(self, size: int, native: bool) -> "Preprocess":
         """The same for another ``size``, of images that all have that size (``native``), or of photographs.
@@ -65,7 +76,7 @@ class Preprocess:
         """
         resize = v2.Resize(self.resize, v2.InterpolationMode(self.interpolation))
         crop = v2.TenCrop(self.size) if ten_crop else v2.CenterCrop(self.size)
-        return v2.Compose([v2.RGB(), resize, v2.ToImage(), crop, _Stack(), *self._normalize()])
+        return v2.Compose([v2.RGB(), resize, crop, v2.ToImage(), _Stack(), *self._normalize()])
 
     def _normalize(self) -> list[v2.Transform]:
         return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]
@@ -106,6 +117,22 @@ class _Stack(torch.nn.Module):
 
 # The paper's protocols (section 5.1): shorter edge for a crop. For 320 it prints none.
 _RESIZE = {224: 256, 299: 352, 320: 352}
+
+
+def check_memory(batch: int, size: int) -> None:
+    """Raise ``SettingsError`` if ``batch`` inputs of ``size`` pixels a side are more than this machine can hold.
+
+    >>> check_memory(128, 100_000)
+    Traceback (most recent call last):
+    ...
+    recipes.errors.SettingsError: 128 inputs of 100000 pixels a side take 14,305 GiB, more than this machine's ...
+    """
+    needed, memory = batch * 3 * size**2 * 4 / 2**30, psutil.virtual_memory().total / 2**30
+    if needed > memory:
+        raise SettingsError(
+            f"{batch} inputs of {size} pixels a side take {needed:,.0f} GiB, more than this machine's {memory:,.0f} "
+            "GiB of memory; choose a smaller --size or --device-batch"
+        )
 
 
 def shorter_edge(size: int) -> int:

@@ -25,6 +25,12 @@ def own_engine():
     GradientState._reset_state()
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Which images have been checked is the user's to remember: each test starts with none."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def folders(tmp_path):
     return write_images(tmp_path / "images")

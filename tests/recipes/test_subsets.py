@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from recipes.data import Images, open_data
 from recipes.data.datasets import Data
+from recipes.data.folders import ImageFiles
 from recipes.data.subsets import by_class, limit_per_class, split
 from recipes.errors import DataError, SettingsError
 
@@ -17,7 +18,7 @@ from recipes.errors import DataError, SettingsError
 def _data(labels):
     """``load`` tells which image it is asked for."""
     names = [f"class {label}" for label in range(max(labels, default=0) + 1)]
-    images = Images(lambda i: i, labels, [f"{i}.png" for i in range(len(labels))], digest="train")
+    images = Images(lambda i: i, labels, ImageFiles(range(len(labels)), np.arange(len(labels))), digest="train")
     return Data(images, Images(lambda i: -1, [0, 1], digest="val"), names, None, "test")
 
 
@@ -36,7 +37,10 @@ def test_limit_keeps_the_first_of_each_class(labels, count):
     few = limit_per_class(data, count)
     expected = [i for i, label in enumerate(labels) if labels[:i].count(label) < count]
     assert [few.train.load(i) for i in range(len(few.train.labels))] == expected
-    assert few.train.labels == [labels[i] for i in expected] and few.train.files == [f"{i}.png" for i in expected]
+    assert (
+        few.train.labels == [labels[i] for i in expected]
+        and few.train.files.paths == few.train.files.stamps.tolist() == expected
+    )
     assert few.val is data.val and limit_per_class(data, None) is data
 
 
@@ -53,7 +57,7 @@ def test_split_is_stratified_and_loses_no_image(counts, fraction, seed):
     places = [[part.load(i) for i in range(len(part.labels))] for part in (parts.train, parts.val)]
     assert sorted(places[0] + places[1]) == list(range(len(labels)))  # none twice, none of data.val
     for place, part in zip(places, (parts.train, parts.val), strict=True):
-        assert part.labels == [labels[i] for i in place] and part.files == [f"{i}.png" for i in place]
+        assert part.labels == [labels[i] for i in place] and part.files.paths == part.files.stamps.tolist() == place
     held_out = Counter(parts.val.labels)
     for label, count in enumerate(counts):
         assert 1 <= held_out[label] < count and abs(held_out[label] - fraction * count) <= 1
