@@ -167,13 +167,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of RESULTS.md (default: here)")
     flags = parser.parse_args(arguments)
 
-    scratch = replace(SMALL, epochs=flags.epochs, lr_step=max(1, 2 * flags.epochs // 5))
-    epochs = flags.finetune_epochs
-    tuning = replace(SMALL, epochs=epochs, lr=0.01, gate_lr=0.1, lr_step=max(1, epochs // 2))
     accelerator = make_accelerator()
     check_writable(flags.out / "RESULTS.md")
     data = drop_unreadable(open_data(flags.data), "error", accelerator)
     data = limit_per_class(data, flags.per_class)
+    small = replace(SMALL, batch=min(SMALL.batch, len(data.train.labels)))
+    scratch = replace(small, epochs=flags.epochs, lr_step=max(1, 2 * flags.epochs // 5))
+    epochs = flags.finetune_epochs
+    tuning = replace(small, epochs=epochs, lr=0.01, gate_lr=0.1, lr_step=max(1, epochs // 2))
     experiment = Experiment(flags.network, data, scratch, tuning, flags.runs)
     both = [
         (experiment.from_scratch(seed, accelerator), experiment.fine_tuned(seed, accelerator))

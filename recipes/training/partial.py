@@ -22,14 +22,14 @@ def trained_modules(network: nn.Module, trained: Trained, head: Sequence[str] = 
     >>> trained_modules(network, "norm", head=["3"])
     [Linear(in_features=8, out_features=2, bias=True), BatchNorm2d(8, ...)]
     """
-    if trained == "all":
-        return [network]
     named = dict(network.named_modules())
     unknown = [name for name in head if name not in named]
     if unknown:
         raise SettingsError(
             f"the network has no module {unknown[0]!r} to be its head; its last one is {[*named][-1]!r}"
         )
+    if trained == "all":
+        return [network]
     kinds = {
         "head": [named[name] for name in head],
         "gates": [gate for _, gate in se_inject.gates(network)],

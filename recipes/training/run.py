@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from ..data.datasets import Data
 from ..data.transforms import Preprocess
-from ..errors import DataError, SettingsError
+from ..errors import SettingsError
 from ..files import check_writable
 from ..networks.any_model import Model
 from .checkpoint import check_identity, load_checkpoint
@@ -28,7 +28,7 @@ class Run:
     what is frozen be computed once; ``start`` is a digest of the weights that the network starts from, if they are not
     random.
 
-    Raises ``DataError`` if there is only one class, ``SettingsError`` if there are fewer images than in a batch.
+    Raises ``SettingsError`` if there are fewer images to train on than in a batch.
 
     >>> from ..data import open_data
     >>> model, data = Model("se_resnet20", "standard", 10), open_data(None)
@@ -56,10 +56,6 @@ class Run:
             why = "--train all leaves nothing frozen" if self.trained == "all" else "they need --augmentation none"
             raise SettingsError(f"features cannot be cached: {why}; leave out --cache, or change that")
         batch, images = self.settings.batch, len(self.data.train.labels)
-        if len(self.data.classes) < 2:
-            raise DataError(
-                f"all images are of one class, {self.data.classes[0]}; training needs two or more to tell apart"
-            )
         if batch > images:
             raise SettingsError(f"a batch of {batch} is more than the {images} images to train on; lower --batch")
 
