@@ -43,7 +43,7 @@ def build(name: str, num_classes: int | None) -> nn.Module:
     if library == "timm":
         network = timm.create_model(rest, **options)
     elif library == "pytorchcv":
-        network = _pytorchcv().get_model(rest, **options)
+        network = _provider().get_model(rest, **options)
     else:
         options |= {"aux_logits": False, "init_weights": False} if rest in _WITH_AUXILIARY else {}
         network = torchvision.models.get_model(rest, **options)
@@ -63,7 +63,7 @@ def inputs(name: str) -> Preprocess:
         return Preprocess(size, int(size / c["crop_pct"]), c["interpolation"], tuple(c["mean"]), tuple(c["std"]))
     if library == "pytorchcv":
         with torch.device("meta"):
-            size = build(name, 1000).in_size[0]
+            size = int(build(name, 1000).in_size[0])  # type: ignore[index, arg-type]
         return Preprocess(size, math.ceil(size / 0.875), "bilinear", IMAGENET_MEAN, IMAGENET_STD)
     c = next(iter(torchvision.models.get_model_weights(rest))).transforms()
     mean, std = ((0.5,) * 3, (0.5,) * 3) if rest in _WITH_AUXILIARY else (tuple(c.mean), tuple(c.std))
@@ -76,11 +76,11 @@ def _names(library: str, like: str) -> Collection[str]:
     elif library == "torchvision":
         names = torchvision.models.list_models(module=torchvision.models)
     else:
-        names = _pytorchcv()._models if library == "pytorchcv" else ()
+        names = _provider()._models if library == "pytorchcv" else ()
     return names
 
 
-def _pytorchcv():  # type: ignore[no-untyped-def]
+def _provider() -> Any:
     import pytorchcv.model_provider as provider  # takes a while
 
     return provider
