@@ -154,8 +154,8 @@ class Study:
             tqdm.write(f"{run.folder}: {error}")
             return record
         last, seconds = rows[-1], sum(row["seconds"] for row in rows)
-        found = {name: last[f"val_{name}"] for name in ("loss", "top1", "top5")}
-        return replace(record, epochs=int(last["epoch"]), seconds=round(seconds, 1), **found)
+        loss, top1, top5 = (last[f"val_{name}"] for name in ("loss", "top1", "top5"))
+        return replace(record, epochs=int(last["epoch"]), loss=loss, top1=top1, top5=top5, seconds=round(seconds, 1))
 
     def _write(self, path: Path, about: Mapping[str, Any], content: Any) -> None:
         if self.accelerator.is_main_process:

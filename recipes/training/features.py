@@ -136,7 +136,8 @@ def _frozen_nodes(traced: fx.GraphModule, images: Tensor) -> set[fx.Node]:
     interpreter = fx.Interpreter(traced)
     first = next(iter(traced.graph.nodes))
     interpreter.env[first] = images
-    frozen, constants = {first}, set()
+    frozen: set[fx.Node] = {first}
+    constants: set[fx.Node] = set()
     with torch.no_grad():
         for node in traced.graph.nodes:
             if _learns(interpreter, node) or not (frozen | constants).issuperset(node.all_input_nodes):

@@ -74,7 +74,7 @@ class _Step:
     def __call__(self) -> None:
         with self._accelerator.autocast():
             loss = nn.functional.cross_entropy(self._network(self.images), self._labels)
-        loss.backward()
+        self._accelerator.backward(loss)
         self._optimizer.step()
         self._optimizer.zero_grad()
 

@@ -42,6 +42,8 @@ def load_pretrained(
             raise CheckpointError(f"{path}: its network has gates already; give the weights of a plain one")
         if list(description.classes) != list(classes):
             why = why or f"the file is of {_some(description.classes)}, the data of {_some(classes)}"
+    off = {name for name, value in vars(network).items() if value is None}  # such as auxiliary classifiers
+    state = {key: value for key, value in state.items() if key.partition(".")[0] not in off}
     own = network.state_dict()
     in_head = {key for key in own if key.rpartition(".")[0] in head}
     state = renamed(state, own, in_head)
@@ -76,7 +78,8 @@ def renamed(state: Mapping[str, Tensor], own: Mapping[str, Tensor], head: Collec
 
 def _pairs(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], head: Collection[str]) -> dict[str, str] | None:
     """Our keys and theirs; ``None`` where the two do not fit."""
-    left, found = _by_words(theirs), {}
+    left: dict[str, list[str]] = _by_words(theirs)
+    found: dict[str, str] = {}
     for words, keys in _by_words(own).items():
         others = left.pop(words, [])
         if len(others) == len(keys):
