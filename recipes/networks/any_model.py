@@ -1,18 +1,17 @@
-"""Which network: a recipe, or a model of timm or torchvision, plain or with gates."""
+"""Which network: a recipe, or a model of timm, torchvision or pytorchcv, plain or with gates."""
 
 import copy
 from dataclasses import dataclass
 from typing import Literal
 
-import timm
 import torch
-import torchvision
 from torch import nn
 
 import se_inject
 
 from ..data.transforms import Preprocess, shorter_edge
-from ..errors import SettingsError, UnknownNameError
+from ..errors import SettingsError
+from . import libraries
 from .registry import get
 
 
@@ -20,7 +19,8 @@ from .registry import get
 class Model:
     """A network's description, enough to build it again.
 
-    ``name`` is a recipe's, or ``timm/NAME`` or ``torchvision/NAME``; ``gates`` the form of the gates, if it has any.
+    ``name`` is a recipe's, or ``timm/NAME``, ``torchvision/NAME`` or ``pytorchcv/NAME``; ``gates`` the form of the
+    gates that are added, if any.
     """
 
     name: str
@@ -36,8 +36,20 @@ class Model:
         >>> sum(1 for _ in se_inject.gates(Model("se_resnet20", "standard", 10).build()))
         9
         """
-        network = _base(self.name, self.num_classes)
-        return network if self.gates == "none" else se_inject.apply(network, self.reduction, init=self.gates)
+        return self.add_gates(_base(self.name, self.num_classes))
+
+    def add_gates(self, network: nn.Module) -> nn.Module:
+        """``network``, the plain one of this name, with this description's gates, in place.
+
+        >>> model = Model("timm/resnet18", "standard", 10)
+        >>> sum(1 for _ in se_inject.gates(model.add_gates(libraries.build(model.name, 10))))
+        8
+        """
+        if self.gates == "none":
+            return network
+        if "/" not in self.name:
+            return get(self.name).add_gates(network, self.reduction, self.gates)
+        return se_inject.apply(network, self.reduction, init=self.gates)
 
     def preprocess(self, native: int | None, size: int | None = None) -> Preprocess:
         """How its inputs are made, of images that are ``native`` pixels a side, or of any size; ``size`` overrides.
@@ -50,37 +62,20 @@ class Model:
 
 
 def _base(name: str, num_classes: int) -> nn.Module:
-    library, _, rest = name.partition("/")
-    if not rest:
-        return get(name).build(se=False, num_classes=num_classes)
-    network: nn.Module
-    if library == "timm" and timm.is_model(rest):
-        network = timm.create_model(rest, num_classes=num_classes)
-    elif library == "torchvision" and rest in torchvision.models.list_models(module=torchvision.models):
-        network = torchvision.models.get_model(rest, num_classes=num_classes)
-    else:
-        raise UnknownNameError(
-            f"{name}: no such model; give timm/NAME or torchvision/NAME of a classifier, or a name of "
-            "recipes.list_networks()"
-        )
-    return network
+    if "/" in name:
+        return libraries.build(name, num_classes)
+    return get(name).build(se=False, num_classes=num_classes)
 
 
 def _own_preprocess(name: str) -> Preprocess:
-    library, _, rest = name.partition("/")
-    if library == "timm":
-        c = timm.data.resolve_data_config(timm.get_pretrained_cfg(rest).to_dict())
-        size = c["input_size"][-1]
-        return Preprocess(size, int(size / c["crop_pct"]), c["interpolation"], tuple(c["mean"]), tuple(c["std"]))
-    if library == "torchvision":
-        size = 299 if rest == "inception_v3" else 224
-        return Preprocess(size, shorter_edge(size))
+    if "/" in name:
+        return libraries.inputs(name)
     recipe = get(name)
     return Preprocess(recipe.size, shorter_edge(recipe.size), mean=recipe.mean, std=recipe.std)
 
 
-def check_input(network: nn.Module, model: Model, size: int, batch: int = 2) -> None:
-    """Raise ``SettingsError`` unless ``network`` makes logits of ``batch`` images of ``size`` pixels in training mode.
+def check_input(network: nn.Module, model: Model, size: int, batch: int = 2, training: bool = True) -> None:
+    """Raise ``SettingsError`` unless ``network`` makes logits of ``batch`` images of ``size`` pixels.
 
     >>> model = Model("se_bn_inception", "none", 10)
     >>> check_input(model.build(), model, 8)
@@ -88,15 +83,18 @@ def check_input(network: nn.Module, model: Model, size: int, batch: int = 2) -> 
     ...
     recipes.errors.SettingsError: se_bn_inception cannot train on 2 images of 8 pixels at once ...
     """
-    probe = copy.deepcopy(network).to("meta").train()
+    probe = copy.deepcopy(network).to("meta").train(training)
+    task, remedy = (f"train on {batch} images", "--size or --device-batch") if training else ("take images", "--size")
     try:
-        logits = probe(torch.empty(batch, 3, size, size, device="meta"))
+        with torch.no_grad():
+            logits = probe(torch.empty(batch, 3, size, size, device="meta"))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         text = str(error).splitlines()[0]
+        at_once = " at once" if training else ""
         raise SettingsError(
-            f"{model.name} cannot train on {batch} images of {size} pixels at once ({text}); try another --size or "
-            "--device-batch"
+            f"{model.name} cannot {task} of {size} pixels{at_once} ({text}); try another {remedy}"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (batch, model.num_classes):
         what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise SettingsError(f"{model.name} must return logits (N, {model.num_classes}) in training, but returns {what}")
+        mode = "training" if training else "evaluation"
+        raise SettingsError(f"{model.name} must return logits (N, {model.num_classes}) in {mode}, but returns {what}")

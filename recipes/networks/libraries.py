@@ -1,0 +1,80 @@
+"""Networks of timm, torchvision and pytorchcv, by ``LIBRARY/NAME``: how they are built, and what their inputs are."""
+
+import difflib
+import math
+import warnings
+from collections.abc import Collection
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from ..data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from ..errors import UnknownNameError
+
+
+def build(name: str, num_classes: int) -> nn.Module:
+    """The classifier of that name, randomly initialized: ``(N, 3, H, W)`` to ``(N, num_classes)`` in eval mode.
+
+    Raises ``UnknownNameError``, with the nearest names.
+
+    >>> build("timm/resnet_18", 10)
+    Traceback (most recent call last):
+    ...
+    recipes.errors.UnknownNameError: timm/resnet_18: there is no such model; did you mean timm/resnet18, ...?
+    """
+    library, _, rest = name.partition("/")
+    known = _names(library, rest)
+    if rest not in known:
+        near = ", ".join(f"{library}/{other}" for other in difflib.get_close_matches(rest, known, 3))
+        remedy = (
+            f"did you mean {near}?" if near else "give timm/NAME, torchvision/NAME or pytorchcv/NAME of a classifier"
+        )
+        raise UnknownNameError(f"{name}: there is no such model; {remedy}")
+    network: nn.Module
+    if library == "timm":
+        network = timm.create_model(rest, num_classes=num_classes)
+    elif library == "pytorchcv":
+        network = _provider().get_model(rest, num_classes=num_classes)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # about initial weights, of GoogLeNet and Inception-v3
+            network = torchvision.models.get_model(rest, num_classes=num_classes)
+    return network
+
+
+def inputs(name: str) -> Preprocess:
+    """The inputs that the library evaluates the network with; where it has several, those of its first weights.
+
+    >>> inputs("torchvision/inception_v3").size, inputs("timm/inception_v4").mean
+    (299, (0.5, 0.5, 0.5))
+    """
+    library, _, rest = name.partition("/")
+    if library == "timm":
+        c = timm.data.resolve_data_config(timm.get_pretrained_cfg(rest).to_dict())
+        size = c["input_size"][-1]
+        return Preprocess(size, int(size / c["crop_pct"]), c["interpolation"], tuple(c["mean"]), tuple(c["std"]))
+    if library == "pytorchcv":
+        with torch.device("meta"):
+            size = int(build(name, 1000).in_size[0])  # type: ignore[index, arg-type]
+        return Preprocess(size, math.ceil(size / 0.875), "bilinear", IMAGENET_MEAN, IMAGENET_STD)
+    c = next(iter(torchvision.models.get_model_weights(rest))).transforms()
+    return Preprocess(c.crop_size[0], c.resize_size[0], c.interpolation.value, tuple(c.mean), tuple(c.std))
+
+
+def _names(library: str, like: str) -> Collection[str]:
+    if library == "timm":
+        names: Collection[str] = timm.list_pretrained() if "." in like else timm.list_models()  # ARCHITECTURE.TAG
+    elif library == "torchvision":
+        names = torchvision.models.list_models(module=torchvision.models)
+    else:
+        names = _provider()._models if library == "pytorchcv" else ()
+    return names
+
+
+def _provider() -> Any:
+    import pytorchcv.model_provider as provider  # takes a while
+
+    return provider
