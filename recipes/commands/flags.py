@@ -34,15 +34,17 @@ def run_command(main: Callable[[], object]) -> None:
         sys.exit("interrupted; training goes on from its last checkpoint with --resume")
 
 
-def add_data_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that ``data_from_flags`` reads.
+def add_data_flags(parser: argparse.ArgumentParser, several_sizes: bool = False) -> None:
+    """Add the flags that ``data_from_flags`` reads, and the size of inputs, of which there may be several.
 
     >>> add_data_flags(argparse.ArgumentParser())
     """
     parser.add_argument(
         "--data", help="folder with train/ and val/, or torchvision root with FashionMNIST or CIFAR10 (default: digits)"
     )
-    parser.add_argument("--size", type=at_least(SMALLEST), help="side of an input in pixels")
+    sizes = {"nargs": "+", "help": "sides of an input in pixels, each by itself and all fused"}
+    one = {"help": "side of an input in pixels"}
+    parser.add_argument("--size", type=at_least(SMALLEST), **(sizes if several_sizes else one))  # type: ignore[arg-type]
     parser.add_argument("--workers", type=at_least(0), default=0, help="processes that load images")
     parser.add_argument(
         "--unreadable",

@@ -80,8 +80,9 @@ def add_pretrained_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--kinds",
         nargs="+",
-        default=["residual", "inception"],
-        help="sites to gate: residual, inception, dense, plain, noskip (blocks without identity beside gated ones)",
+        default=[],
+        help="sites to gate: residual, inception, dense, plain, and noskip, which are blocks without an identity beside "
+        "gated ones (default: the paper's)",
     )
 
 

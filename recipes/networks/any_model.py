@@ -11,17 +11,19 @@ import se_inject
 
 from ..data.transforms import Preprocess, check_memory
 from ..errors import SettingsError
-from .base import build_base, own_preprocess
+from .base import build_base, is_recipe, own_preprocess
 from .heads import find_head, replace_head
+from .recipe import PAPERS_KINDS
+from .registry import get
 
 
 @dataclass(frozen=True)
 class Model:
     """A network's description, enough to build it again.
 
-    ``name`` is one that ``build_base`` knows; ``gates`` the form of the gates, if it has any. ``reduction``, ``gate``,
-    ``kinds`` and ``position`` are those of ``se_inject.apply``. ``head`` names the layers that make the logits, in a
-    network that is not told the number of classes when it is made.
+    ``name`` is one that ``build_base`` knows; ``gates`` the form of the gates that are added, if any. ``reduction``,
+    ``gate``, ``kinds`` and ``position`` are those of ``se_inject.apply``; no kinds are those of the paper. ``head``
+    names the layers that make the logits, in a network that is not told the number of classes when it is made.
     """
 
     name: str
@@ -29,7 +31,7 @@ class Model:
     num_classes: int
     reduction: int = 16
     gate: str = "se"
-    kinds: tuple[str, ...] = ("residual", "inception")
+    kinds: tuple[str, ...] = ()
     position: str = "standard"
     head: tuple[str, ...] = ()
 
@@ -48,15 +50,24 @@ class Model:
         network = build_base(self.name, None if self.head else self.num_classes)
         if self.head:
             replace_head(network, self.head, self.num_classes)
-        return network if self.gates == "none" else self.add_gates(network)
+        return self.add_gates(network)
 
     def add_gates(self, network: nn.Module) -> nn.Module:
-        """Put the gates into the plain ``network``, in place, and return it.
+        """``network``, the plain one of this name, with this description's gates, in place.
 
         Raises the errors of ``se_inject.apply``.
+
+        >>> model = Model("timm/resnet18", "standard", 10)
+        >>> sum(1 for _ in se_inject.gates(model.add_gates(build_base(model.name, 10))))
+        8
         """
-        options: dict[str, Any] = {"gate": self.gate, "kinds": self.kinds, "position": self.position}
-        return se_inject.apply(network, self.reduction, init=self.gates, **options)  # type: ignore[arg-type]
+        if self.gates == "none":
+            return network
+        options: dict[str, Any] = {"gate": self.gate, "position": self.position}
+        if is_recipe(self.name):
+            return get(self.name).add_gates(network, self.reduction, self.gates, self.kinds, **options)
+        kinds: Any = self.kinds or PAPERS_KINDS
+        return se_inject.apply(network, self.reduction, init=self.gates, kinds=kinds, **options)
 
     def head_layers(self) -> tuple[str, ...]:
         """The names of the layers that make the logits.
@@ -78,8 +89,8 @@ class Model:
         return own.at(wanted, native is not None) if wanted and (native or wanted != own.size) else own
 
 
-def check_input(network: nn.Module, model: Model, size: int, batch: int = 2) -> None:
-    """Raise ``SettingsError`` unless ``network`` makes logits of ``batch`` images of ``size`` pixels in training mode.
+def check_input(network: nn.Module, model: Model, size: int, batch: int = 2, training: bool = True) -> None:
+    """Raise ``SettingsError`` unless ``network`` makes logits of ``batch`` images of ``size`` pixels.
 
     Also if such a batch does not fit into this machine's memory.
 
@@ -90,15 +101,18 @@ def check_input(network: nn.Module, model: Model, size: int, batch: int = 2) -> 
     recipes.errors.SettingsError: se_bn_inception cannot train on 2 images of 8 pixels at once ...
     """
     check_memory(batch, size)
-    probe = copy.deepcopy(network).to("meta").train()
+    probe = copy.deepcopy(network).to("meta").train(training)
+    task, remedy = (f"train on {batch} images", "--size or --device-batch") if training else ("take images", "--size")
     try:
-        logits = probe(torch.empty(batch, 3, size, size, device="meta"))
+        with torch.no_grad():
+            logits = probe(torch.empty(batch, 3, size, size, device="meta"))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         text = str(error).splitlines()[0]
+        at_once = " at once" if training else ""
         raise SettingsError(
-            f"{model.name} cannot train on {batch} images of {size} pixels at once ({text}); try another --size or "
-            "--device-batch"
+            f"{model.name} cannot {task} of {size} pixels{at_once} ({text}); try another {remedy}"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (batch, model.num_classes):
         what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise SettingsError(f"{model.name} must return logits (N, {model.num_classes}) in training, but returns {what}")
+        mode = "training" if training else "evaluation"
+        raise SettingsError(f"{model.name} must return logits (N, {model.num_classes}) in {mode}, but returns {what}")

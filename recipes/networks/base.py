@@ -28,11 +28,18 @@ def build_base(name: str, num_classes: int | None) -> nn.Module:
     >>> build_base("se_resnet20", 5)(torch.zeros(1, 3, 32, 32)).shape
     torch.Size([1, 5])
     """
-    if ":" in name and "/" not in name:
-        return _of_function(name, num_classes)
-    if "/" in name:
-        return libraries.build(name, num_classes)
-    return get(name).build(se=False, num_classes=num_classes)
+    if is_recipe(name):
+        return get(name).build(se=False, num_classes=num_classes)
+    return libraries.build(name, num_classes) if "/" in name else _of_function(name, num_classes)
+
+
+def is_recipe(name: str) -> bool:
+    """Whether the name is of no library and of no function.
+
+    >>> is_recipe("se_resnet20"), is_recipe("timm/resnet18"), is_recipe("package.module:function")
+    (True, False, False)
+    """
+    return "/" not in name and ":" not in name
 
 
 def own_preprocess(name: str) -> Preprocess:
@@ -41,12 +48,10 @@ def own_preprocess(name: str) -> Preprocess:
     >>> own_preprocess("se_resnet20").size
     32
     """
-    if ":" in name and "/" not in name:
-        return Preprocess(224, shorter_edge(224))
-    if "/" in name:
-        return libraries.inputs(name)
-    recipe = get(name)
-    return Preprocess(recipe.size, shorter_edge(recipe.size), mean=recipe.mean, std=recipe.std)
+    if is_recipe(name):
+        recipe = get(name)
+        return Preprocess(recipe.size, shorter_edge(recipe.size), mean=recipe.mean, std=recipe.std)
+    return libraries.inputs(name) if "/" in name else Preprocess(224, shorter_edge(224))
 
 
 def _of_function(name: str, num_classes: int | None) -> nn.Module:

@@ -12,6 +12,7 @@ from ..errors import CheckpointError
 from ..networks.any_model import Model
 from .described import describe
 from .load import load_weights, read_weights
+from .open import todays_names
 
 
 class Origin(NamedTuple):
@@ -42,8 +43,7 @@ def load_pretrained(
             raise CheckpointError(f"{path}: its network has gates already; give the weights of a plain one")
         if list(description.classes) != list(classes):
             why = why or f"the file is of {_some(description.classes)}, the data of {_some(classes)}"
-    off = {name for name, value in vars(network).items() if value is None}  # such as auxiliary classifiers
-    state = {key: value for key, value in state.items() if key.partition(".")[0] not in off}
+    state = todays_names(state, network)
     own = network.state_dict()
     in_head = {key for key in own if key.rpartition(".")[0] in head}
     state = renamed(state, own, in_head)
