@@ -1,7 +1,9 @@
 """Processes that tests start and kill: forks of one that has imported everything, so that they take no time."""
 
+import gc
 import multiprocessing
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -21,11 +23,15 @@ def start(target, *arguments):
 def quiet(said=os.devnull):
     """In a child: all that it prints goes to the file ``said``, and it computes on one thread."""
     torch.set_num_threads(1)
+    gc.freeze()
     sys.stdout = sys.stderr = Path(said).open("w")  # noqa: SIM115
 
 
-def start_together(target, *arguments, port):
-    """Two processes as ``torchrun`` would start them; each calls ``target`` and is waited for."""
+def start_together(target, *arguments):
+    """Two processes as ``torchrun`` starts them; each calls ``target`` and is waited for."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     children = [start(_as_rank, rank, port, target, arguments) for rank in range(2)]
     for child in children:
         child.join()
