@@ -81,7 +81,7 @@ def add_pretrained_flags(parser: argparse.ArgumentParser) -> None:
         "--kinds",
         nargs="+",
         default=[],
-        help="sites to gate: residual, inception, dense, plain, and noskip, which are blocks without an identity beside "
+        help="sites to gate: residual, inception, dense, plain, and noskip, blocks without an identity beside "
         "gated ones (default: the paper's)",
     )
 

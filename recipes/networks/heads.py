@@ -40,7 +40,7 @@ def replace_head(network: nn.Module, head: Sequence[str], num_classes: int) -> N
     >>> network[1]
     Linear(in_features=8, out_features=3, bias=True)
     """
-    modules = dict(network.named_modules())
+    modules = {name: module for name, module in network.named_modules() if name}
     layers = {name: _resized(name, modules.get(name), num_classes) for name in head}
     for name, layer in layers.items():
         network.set_submodule(name, layer)
