@@ -90,9 +90,10 @@ def picture(records: Sequence[Record], costs: Mapping[str, StepCosts]) -> Figure
         color = "black" if way == CONTROL else None
         spread = None if math.isnan(half) else half
         axes.errorbar(cost.parameters, mean, spread, fmt=marker, capsize=4, color=color, label=TITLES[way])
-        if way == CONTROL:
-            axes.axhline(mean, color="black", linewidth=0.8, linestyle=":")
-    axes.margins(0.15)
+    counts = [cost.parameters for cost in costs.values()]
+    axes.set(xlim=(min(counts) / 2, max(counts) * 2))
+    level = statistics.mean(record.top1 for record in records if record.way == CONTROL)
+    axes.axhline(level, color="black", linewidth=0.8, linestyle=":")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
