@@ -3,7 +3,8 @@
 import difflib
 import math
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import timm
@@ -12,13 +13,13 @@ import torchvision
 from torch import nn
 
 from ..data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from ..errors import UnknownNameError
+from ..errors import SettingsError, UnknownNameError
 
 
 def build(name: str, num_classes: int) -> nn.Module:
     """The classifier of that name, randomly initialized: ``(N, 3, H, W)`` to ``(N, num_classes)`` in eval mode.
 
-    Raises ``UnknownNameError``, with the nearest names.
+    Raises ``UnknownNameError``, with the nearest names, and ``SettingsError`` where it cannot have as many classes.
 
     >>> build("timm/resnet_18", 10)
     Traceback (most recent call last):
@@ -33,15 +34,32 @@ def build(name: str, num_classes: int) -> nn.Module:
             f"did you mean {near}?" if near else "give timm/NAME, torchvision/NAME or pytorchcv/NAME of a classifier"
         )
         raise UnknownNameError(f"{name}: there is no such model; {remedy}")
-    network: nn.Module
+    try:
+        network: nn.Module = _builder(library, rest)(num_classes=num_classes)
+    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+        text = f" ({error})" if str(error) else ""
+        raise SettingsError(f"{name}: its library does not build it with {num_classes} outputs{text}") from error
+    return network
+
+
+def _builder(library: str, rest: str) -> Callable[..., nn.Module]:
     if library == "timm":
-        network = timm.create_model(rest, num_classes=num_classes)
-    elif library == "pytorchcv":
-        network = _provider().get_model(rest, num_classes=num_classes)
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # about initial weights, of GoogLeNet and Inception-v3
-            network = torchvision.models.get_model(rest, num_classes=num_classes)
+        return partial(timm.create_model, rest)
+    return partial(_pytorchcv if library == "pytorchcv" else _torchvision, rest)
+
+
+def _pytorchcv(rest: str, num_classes: int) -> nn.Module:
+    network: Any = _provider().get_model(rest, num_classes=num_classes)
+    pool = getattr(getattr(network, "features", None), "final_pool", None)
+    if isinstance(pool, nn.AvgPool2d):  # of its own input's last map, so the same at that size; now it takes others
+        network.features.final_pool = nn.AdaptiveAvgPool2d(1)
+    return network  # type: ignore[no-any-return]
+
+
+def _torchvision(rest: str, num_classes: int) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # about initial weights, of GoogLeNet and Inception-v3
+        network: nn.Module = torchvision.models.get_model(rest, num_classes=num_classes)
     return network
 
 
