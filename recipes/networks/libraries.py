@@ -2,9 +2,7 @@
 
 import difflib
 import math
-import warnings
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Collection
 from typing import Any
 
 import timm
@@ -15,9 +13,15 @@ from torch import nn
 from ..data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from ..errors import SettingsError, UnknownNameError
 
+# their auxiliary classifiers serve training from scratch, and their published weights take inputs from -1 to 1
+_WITH_AUXILIARY = ("googlenet", "inception_v3")
 
-def build(name: str, num_classes: int) -> nn.Module:
-    """The classifier of that name, randomly initialized: ``(N, 3, H, W)`` to ``(N, num_classes)`` in eval mode.
+
+def build(name: str, num_classes: int | None) -> nn.Module:
+    """The classifier of that name, randomly initialized: ``(N, 3, H, W)`` to ``(N, num_classes)``.
+
+    Without ``num_classes`` it has as many outputs as its library gives it. GoogLeNet and Inception-v3 of torchvision
+    come without their auxiliary classifiers.
 
     Raises ``UnknownNameError``, with the nearest names, and ``SettingsError`` where it cannot have as many classes.
 
@@ -34,33 +38,27 @@ def build(name: str, num_classes: int) -> nn.Module:
             f"did you mean {near}?" if near else "give timm/NAME, torchvision/NAME or pytorchcv/NAME of a classifier"
         )
         raise UnknownNameError(f"{name}: there is no such model; {remedy}")
+    options = {} if num_classes is None else {"num_classes": num_classes}
     try:
-        network: nn.Module = _builder(library, rest)(num_classes=num_classes)
+        network = _made(library, rest, options)
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         text = f" ({error})" if str(error) else ""
         raise SettingsError(f"{name}: its library does not build it with {num_classes} outputs{text}") from error
     return network
 
 
-def _builder(library: str, rest: str) -> Callable[..., nn.Module]:
+def _made(library: str, rest: str, options: dict[str, Any]) -> nn.Module:
+    network: Any
     if library == "timm":
-        return partial(timm.create_model, rest)
-    return partial(_pytorchcv if library == "pytorchcv" else _torchvision, rest)
-
-
-def _pytorchcv(rest: str, num_classes: int) -> nn.Module:
-    network: Any = _provider().get_model(rest, num_classes=num_classes)
-    pool = getattr(getattr(network, "features", None), "final_pool", None)
-    if isinstance(pool, nn.AvgPool2d):  # of its own input's last map, so the same at that size; now it takes others
-        network.features.final_pool = nn.AdaptiveAvgPool2d(1)
+        network = timm.create_model(rest, **options)
+    elif library == "torchvision":
+        options = options | ({"aux_logits": False, "init_weights": False} if rest in _WITH_AUXILIARY else {})
+        network = torchvision.models.get_model(rest, **options)
+    else:
+        network = _provider().get_model(rest, **options)
+        if isinstance(getattr(getattr(network, "features", None), "final_pool", None), nn.AvgPool2d):
+            network.features.final_pool = nn.AdaptiveAvgPool2d(1)  # the same at its own size, and now it takes others
     return network  # type: ignore[no-any-return]
-
-
-def _torchvision(rest: str, num_classes: int) -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # about initial weights, of GoogLeNet and Inception-v3
-        network: nn.Module = torchvision.models.get_model(rest, num_classes=num_classes)
-    return network
 
 
 def inputs(name: str) -> Preprocess:
@@ -79,7 +77,8 @@ def inputs(name: str) -> Preprocess:
             size = int(build(name, 1000).in_size[0])  # type: ignore[index, arg-type]
         return Preprocess(size, math.ceil(size / 0.875), "bilinear", IMAGENET_MEAN, IMAGENET_STD)
     c = next(iter(torchvision.models.get_model_weights(rest))).transforms()
-    return Preprocess(c.crop_size[0], c.resize_size[0], c.interpolation.value, tuple(c.mean), tuple(c.std))
+    mean, std = ((0.5,) * 3, (0.5,) * 3) if rest in _WITH_AUXILIARY else (tuple(c.mean), tuple(c.std))
+    return Preprocess(c.crop_size[0], c.resize_size[0], c.interpolation.value, mean, std)
 
 
 def _names(library: str, like: str) -> Collection[str]:

@@ -1,8 +1,8 @@
 """A recipe: how one network of the paper is made from its plain base."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -56,9 +56,16 @@ class Recipe:
         return self.add_gates(network, reduction) if se else network
 
     def add_gates(
-        self, network: nn.Module, reduction: int = 16, init: Literal["identity", "standard"] = "standard"
+        self,
+        network: nn.Module,
+        reduction: int = 16,
+        init: Literal["identity", "standard"] = "standard",
+        kinds: Sequence[str] = (),
+        **options: Any,
     ) -> nn.Module:
         """Put gates into ``network``, this recipe's plain base, in place, and return it. Raises as ``build`` does.
+
+        ``kinds`` are other ones than this recipe's, ``options`` others of ``se_inject.apply``.
 
         >>> import recipes
         >>> recipes.get("densenet161").add_gates(nn.Identity())
@@ -66,8 +73,9 @@ class Recipe:
         ...
         recipes.errors.SettingsError: densenet161 has no sites for gates: its concatenations ...; build it plain
         """
-        if not self.kinds:
+        wanted: Any = kinds or self.kinds
+        if not wanted:
             raise SettingsError(
                 f"{self.name} has no sites for gates: its concatenations contain their own input; build it plain"
             )
-        return se_inject.apply(network, reduction, init=init, kinds=self.kinds)
+        return se_inject.apply(network, reduction, init=init, kinds=wanted, **options)

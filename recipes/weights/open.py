@@ -44,7 +44,7 @@ def open_network(path: Path, data: Data, name: str | None = None, plain: bool = 
 def _of_others(path: Path, data: Data, name: str, plain: bool) -> tuple[nn.Module, Description]:
     model = Model(name, "none", len(data.classes))
     state, network = read_weights(path), model.build().eval()
-    state = _todays(state, network)
+    state = todays_names(state, network)
     lacks = state.keys() - network.state_dict().keys()
     if lacks and not plain:
         gated = replace(model, gates="identity" if any(".identity_form" in key for key in lacks) else "standard")
@@ -54,11 +54,14 @@ def _of_others(path: Path, data: Data, name: str, plain: bool) -> tuple[nn.Modul
     return network, Description(model, model.preprocess(data.size), data.classes)
 
 
-def _todays(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """The weights without heads that only training has use for, and under today's names.
+def todays_names(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """The weights of others without the heads that only training has use for, and under today's names.
 
     torchvision published its DenseNets when the name of a module could hold a dot; timm and torchvision, Inception-v3
     and GoogLeNet with auxiliary heads.
+
+    >>> list(todays_names({"AuxLogits.fc.weight": Tensor(), "denselayer1.norm.1.bias": Tensor()}, nn.Identity()))
+    ['denselayer1.norm.1.bias']
     """
     unused = {"AuxLogits", "aux1", "aux2"} - {name for name, _ in network.named_children()}
     renamed = {re.sub(r"(\.denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", key): value for key, value in state.items()}
