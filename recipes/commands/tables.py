@@ -56,11 +56,6 @@ def _named_files(weights: Sequence[str]) -> Iterator[tuple[str | None, Path]]:
             yield (None if describe(path) else path.stem), path
 
 
-def _larger(size: int) -> int | None:
-    """The side of Table 4's larger crop: 320 pixels for 224, as much more for less; networks of 299 pixels have one."""
-    return round(size * 320 / 224) if size <= 224 else None
-
-
 def _evaluations(weights: Sequence[str], size: int | None, data: Data) -> dict[Which, Evaluation]:
     """What is to be evaluated, all checked."""
     found: dict[Which, Evaluation] = {}
@@ -77,8 +72,8 @@ def _evaluations(weights: Sequence[str], size: int | None, data: Data) -> dict[W
                 f"{path}: there is a {form} {which.name} already, {found[which].path}; give one of them"
             )
         found[which] = one
-        larger = _larger(inputs.size)
-        if larger and any(which.name in system.networks for system in list_systems(4)):
+        if any(which.name in system.networks and system.recipe.size <= 224 for system in list_systems(4)):
+            larger = round(inputs.size * 320 / 224)
             found[which._replace(larger=True)] = replace(one, preprocess=inputs.at(larger, native))
     for one in found.values():
         one.check()

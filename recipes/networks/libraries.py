@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from ..data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from ..errors import UnknownNameError
+from ..errors import SettingsError, UnknownNameError
 
 # their auxiliary classifiers serve training from scratch, and their published weights take inputs from -1 to 1
 _WITH_AUXILIARY = ("googlenet", "inception_v3")
@@ -23,7 +23,7 @@ def build(name: str, num_classes: int | None) -> nn.Module:
     Without ``num_classes`` it has as many outputs as its library gives it. GoogLeNet and Inception-v3 of torchvision
     come without their auxiliary classifiers.
 
-    Raises ``UnknownNameError``, with the nearest names.
+    Raises ``UnknownNameError``, with the nearest names, and ``SettingsError`` where it cannot have as many classes.
 
     >>> build("timm/resnet_18", 10)
     Traceback (most recent call last):
@@ -38,16 +38,27 @@ def build(name: str, num_classes: int | None) -> nn.Module:
             f"did you mean {near}?" if near else "give timm/NAME, torchvision/NAME or pytorchcv/NAME of a classifier"
         )
         raise UnknownNameError(f"{name}: there is no such model; {remedy}")
-    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    network: nn.Module
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    try:
+        network = _made(library, rest, options)
+    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+        text = f" ({error})" if str(error) else ""
+        raise SettingsError(f"{name}: its library does not build it with {num_classes} outputs{text}") from error
+    return network
+
+
+def _made(library: str, rest: str, options: dict[str, Any]) -> nn.Module:
+    network: Any
     if library == "timm":
         network = timm.create_model(rest, **options)
-    elif library == "pytorchcv":
-        network = _provider().get_model(rest, **options)
-    else:
-        options |= {"aux_logits": False, "init_weights": False} if rest in _WITH_AUXILIARY else {}
+    elif library == "torchvision":
+        options = options | ({"aux_logits": False, "init_weights": False} if rest in _WITH_AUXILIARY else {})
         network = torchvision.models.get_model(rest, **options)
-    return network
+    else:
+        network = _provider().get_model(rest, **options)
+        if isinstance(getattr(getattr(network, "features", None), "final_pool", None), nn.AvgPool2d):
+            network.features.final_pool = nn.AdaptiveAvgPool2d(1)  # the same at its own size, and now it takes others
+    return network  # type: ignore[no-any-return]
 
 
 def inputs(name: str) -> Preprocess:

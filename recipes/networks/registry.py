@@ -14,22 +14,11 @@ from .resnet import caffe, resnet, small_resnet
 from .senet154 import SENet154Base
 
 
-def _timm(name: str) -> Callable[[int], nn.Module]:
+def _library(name: str) -> Callable[[int], nn.Module]:
     def build(num_classes: int) -> nn.Module:
-        import timm  # takes a while
+        from . import libraries  # takes a while
 
-        network: nn.Module = timm.create_model(name, num_classes=num_classes)
-        return network
-
-    return build
-
-
-def _pytorchcv(name: str) -> Callable[[int], nn.Module]:
-    def build(num_classes: int) -> nn.Module:
-        from pytorchcv.model_provider import get_model  # takes a while
-
-        network: nn.Module = get_model(name, num_classes=num_classes)
-        return network
+        return libraries.build(name, num_classes)
 
     return build
 
@@ -46,7 +35,7 @@ _ALL = [
     Recipe("se_resnet101_caffe", lambda n: caffe(resnet(101, n)), twin="legacy_seresnet101", paper=paper.RESNET101),
     Recipe("se_resnet152_caffe", lambda n: caffe(resnet(152, n)), twin="legacy_seresnet152", paper=paper.RESNET152),
     # He et al., "Identity Mappings in Deep Residual Networks", with fb.resnet.torch's stride in the 3x3 convolution
-    Recipe("se_resnet200", _pytorchcv("preresnet200b"), paper=paper.RESNET200),
+    Recipe("se_resnet200", _library("pytorchcv/preresnet200b"), paper=paper.RESNET200),
     Recipe("se_resnext50_32x4d", lambda n: resnet(50, n, 32, 4), twin="seresnext50_32x4d", paper=paper.RESNEXT50),
     Recipe("se_resnext101_32x4d", lambda n: resnet(101, n, 32, 4), twin="seresnext101_32x4d", paper=paper.RESNEXT101),
     Recipe(
@@ -68,22 +57,32 @@ _ALL = [
     Recipe("se_vgg16", lambda n: vgg16_bn(num_classes=n), paper=paper.VGG16, kinds=("plain",)),
     Recipe("se_bn_inception", BNInception, paper=paper.BN_INCEPTION),
     Recipe(
-        "se_inception_v3", _timm("inception_v3"), 299, paper=paper.INCEPTION_V3, mean=_INCEPTION[0], std=_INCEPTION[1]
+        "se_inception_v3",
+        _library("timm/inception_v3"),
+        299,
+        paper=paper.INCEPTION_V3,
+        mean=_INCEPTION[0],
+        std=_INCEPTION[1],
     ),
     Recipe(
-        "se_inception_v4", _timm("inception_v4"), 299, paper=paper.INCEPTION_V4, mean=_INCEPTION[0], std=_INCEPTION[1]
+        "se_inception_v4",
+        _library("timm/inception_v4"),
+        299,
+        paper=paper.INCEPTION_V4,
+        mean=_INCEPTION[0],
+        std=_INCEPTION[1],
     ),
     Recipe(
         "se_inception_resnet_v2",
-        _timm("inception_resnet_v2"),
+        _library("timm/inception_resnet_v2"),
         size=299,
         mean=_INCEPTION[0],
         std=_INCEPTION[1],
         paper=paper.INCEPTION_RESNET_V2,
     ),
     Recipe("densenet161", lambda n: densenet161(num_classes=n), paper=paper.DENSENET161, kinds=()),
-    Recipe("se_polynet", _pytorchcv("polynet"), size=331, paper=paper.POLYNET),
-    Recipe("se_dpn131", _timm("dpn131"), mean=_DPN[0], std=_DPN[1], paper=paper.DPN131),
+    Recipe("se_polynet", _library("pytorchcv/polynet"), size=331, paper=paper.POLYNET),
+    Recipe("se_dpn131", _library("timm/dpn131"), mean=_DPN[0], std=_DPN[1], paper=paper.DPN131),
     Recipe("senet154", SENet154Base, twin="legacy_senet154", paper=paper.SENET154),
     Recipe("se_resnet20", lambda n: small_resnet(20, n), size=32, classes=10),
     Recipe("se_resnet56", lambda n: small_resnet(56, n), size=32, classes=10),
