@@ -27,7 +27,7 @@ class StoppedError(Exception):
 
 
 def _on_each(images, folder):
-    """In each of two processes: a run, another one that stops within an epoch and resumes, and a score of shares."""
+    """In each of two processes: a run, another one that stops within epochs and resumes, and a score of shares."""
     engine = make_accelerator()
     quiet(folder / f"said-{engine.process_index}")
     command, save = [*SETTINGS, "--data", str(images), "--out"], loop._Training.save
@@ -35,12 +35,13 @@ def _on_each(images, folder):
 
     def save_and_stop(training):
         save(training)
-        if training.step == 5:
+        if training.step in (1, 4, 8):
             raise StoppedError
 
     loop._Training.save = save_and_stop
-    with pytest.raises(StoppedError):
-        train.main([*command, str(folder / "resumed")])
+    for _ in range(3):
+        with pytest.raises(StoppedError):
+            train.main([*command, str(folder / "resumed"), "--resume"])
     loop._Training.save = save
     train.main([*command, str(folder / "resumed"), "--resume"])
 
