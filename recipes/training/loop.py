@@ -10,7 +10,7 @@ from accelerate.tracking import TensorBoardTracker
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from tqdm import tqdm
 
@@ -20,12 +20,15 @@ from ..errors import RecipeError
 from ..weights.described import Description, save_model
 from .batch_norm import RunningStatistics
 from .checkpoint import save_checkpoint
+from .features import cache_features
 from .log import Row, best_epoch, write_log
 from .metrics import predict, score
 from .optimizer import make_optimizer
 from .partial import freeze_rest, training_mode
 from .run import Run
 from .schedule import lr_factor
+
+Inputs = Dataset[Any]  # items with a label
 
 
 class _Training:
@@ -56,10 +59,16 @@ class _Training:
             self._load(saved, optimizer)
         factor = lr_factor(settings, self.epoch_steps, self.ends)
         self.schedule = LambdaLR(optimizer, factor, last_epoch=self.step - 1)
-        if settings.compile:
-            network.compile()
-        self.wrapped, self.optimizer = accelerator.prepare(network, optimizer)
         training_mode(network, run.trained, run.head)
+        self.learner: nn.Module = network  # on inputs, which are images, or features that were cached
+        transform = run.preprocess.training(settings.augmentation)
+        self.inputs: Inputs = Augmented(run.data.train, transform, settings.seed)
+        self.validation: Inputs = Augmented(run.data.val, run.preprocess.evaluation())
+        if run.cache and self.step < self.total:
+            self.learner, self.inputs, self.validation = cache_features(run, network, accelerator)
+        if settings.compile:
+            self.learner.compile()
+        self.wrapped, self.optimizer = accelerator.prepare(self.learner, optimizer)
         self.statistics = RunningStatistics(network, self.parts)
 
     @property
@@ -84,9 +93,8 @@ class _Training:
         run, settings = self.run, self.run.settings
         size, start, stop = settings.batch // self.parts, self.step * self.parts, self.total * self.parts
         sampler = ClassBalanced(run.data.train.labels, settings.seed, size, stop, start)
-        inputs = Augmented(run.data.train, run.preprocess.training(settings.augmentation), settings.seed)
         cuda = self.accelerator.device.type == "cuda"
-        loader = DataLoader(inputs, batch_sampler=sampler, num_workers=run.workers, pin_memory=cuda)
+        loader = DataLoader(self.inputs, batch_sampler=sampler, num_workers=run.workers, pin_memory=cuda)
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
 
@@ -96,7 +104,7 @@ class _Training:
         torch.manual_seed(int(seed))  # mixup and dropout too depend on the position in the run alone
         if self.mixup:
             images, labels = self.mixup(images, labels)
-        if self.run.settings.channels_last:
+        if self.run.settings.channels_last and isinstance(images, Tensor):
             images = images.to(memory_format=torch.channels_last)
         self.statistics.before_part()
         with self.accelerator.accumulate(self.wrapped):
@@ -125,8 +133,8 @@ class _Training:
         """Validate, and add a row to the history: losses, and errors in per cent."""
         loss, errors, images = self.accelerator.reduce(self.sums, "sum").tolist()
         self.sums.zero_()
-        inputs = Augmented(self.run.data.val, self.run.preprocess.evaluation())
-        validation = score(*predict(self.validated, inputs, self.accelerator, workers=self.run.workers))
+        network = self.learner if self.average is None else self.validated
+        validation = score(*predict(network, self.validation, self.accelerator, workers=self.run.workers))
         training_mode(self.network, self.run.trained, self.run.head)
         row: Row = {"epoch": self.epoch, "step": self.step, "lr": self.lr}
         row |= {"train_loss": loss / images, "train_top1": 100 * errors / images}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
@@ -22,7 +23,7 @@ def predict(
 ) -> tuple[Tensor, Tensor]:
     """Log probabilities ``(N, classes)`` and labels ``(N,)`` of this process's share of ``inputs``; crops are averaged.
 
-    ``inputs`` are crops ``(crops, 3, H, W)`` with a label.
+    ``inputs`` are crops ``(crops, 3, H, W)``, or features of crops, several of an image, with a label.
 
     >>> data = [(torch.eye(3)[i].view(1, 3, 1, 1), i) for i in (0, 1, 1, 2)]
     >>> log_probability, labels = predict(nn.Flatten(), data, Accelerator())
@@ -36,8 +37,8 @@ def predict(
     found, truth = [], []
     for crops, labels in tqdm(loader, "evaluate", leave=False, disable=not accelerator.is_main_process):
         with accelerator.autocast():
-            logits = network(crops.to(accelerator.device).flatten(0, 1))
-        log_probability = logits.float().log_softmax(-1).unflatten(0, crops.shape[:2])
+            logits = network(tree_map(lambda one: one.to(accelerator.device).flatten(0, 1), crops))
+        log_probability = logits.float().log_softmax(-1).unflatten(0, tree_leaves(crops)[0].shape[:2])
         found.append(mean_probability(log_probability.unbind(1)))
         truth.append(labels.to(accelerator.device))
     network.train(training)
