@@ -33,14 +33,14 @@ def same(a, b):
 
 
 def refuse_to_train(monkeypatch):
-    monkeypatch.setattr("recipes.training.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("recipes.training.state.Training.train_on", lambda *_: pytest.fail("it trained"))
 
 
 def validations(monkeypatch, errors, losses=None):
     """The next validations find these errors and losses, one after the other."""
     found = zip(errors, losses or itertools.repeat(1.0), strict=False)
     rows = ({"loss": loss, "top1": error, "top5": 0.0} for error, loss in found)
-    monkeypatch.setattr("recipes.training.loop.score", lambda *_: next(rows))
+    monkeypatch.setattr("recipes.training.state.score", lambda *_: next(rows))
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +344,7 @@ def test_tensorboard_after_a_resumption(make_run, monkeypatch):
     train(run)
     (run.folder.with_name("run-3") / "last.pt").replace(run.checkpoint)
     validations(monkeypatch, [30.0])
-    monkeypatch.setattr("recipes.training.loop.save_checkpoint", lambda *_: None)
+    monkeypatch.setattr("recipes.training.state.save_checkpoint", lambda *_: None)
     train(run)
     events = EventAccumulator(str(run.folder / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("val_top1")] == [(1, 50.0), (2, 30.0)]
