@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -24,7 +23,7 @@ from .metrics import predict, score
 from .optimizer import make_optimizer
 from .partial import freeze_rest, training_mode
 from .run import Run
-from .schedule import lr_factor
+from .schedule import lr_factor, set_rates
 
 Inputs = Dataset[Any]  # items with a label
 
@@ -55,8 +54,7 @@ class Training:
         optimizer = make_optimizer(network, settings, run.head)
         if saved := run.saved():
             self._load(saved, optimizer)
-        factor = lr_factor(settings, self.epoch_steps, self.ends)
-        self.schedule = LambdaLR(optimizer, factor, last_epoch=self.step - 1)
+        self.lr_factor = lr_factor(settings, self.epoch_steps, self.ends)
         training_mode(network, run.trained, run.head)
         self.learner: nn.Module = network  # on inputs, which are images, or features that were cached
         transform = run.preprocess.training(settings.augmentation)
@@ -104,6 +102,7 @@ class Training:
             images, labels = self.mixup(images, labels)
         if self.run.settings.channels_last and isinstance(images, Tensor):
             images = images.to(memory_format=torch.channels_last)
+        set_rates(self.optimizer, self.lr_factor(self.step))
         self.statistics.before_part()
         with self.accelerator.accumulate(self.wrapped):
             logits = self.wrapped(images)
@@ -120,8 +119,6 @@ class Training:
         if not self.accelerator.sync_gradients:
             return False
         self.statistics.end_step(self.accelerator)
-        self.lr = float(self.schedule.get_last_lr()[0])
-        self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.step += 1
@@ -134,7 +131,7 @@ class Training:
         network = self.learner if self.average is None else self.validated
         validation = score(*predict(network, self.validation, self.accelerator, workers=self.run.workers))
         training_mode(self.network, self.run.trained, self.run.head)
-        row: Row = {"epoch": self.epoch, "step": self.step, "lr": self.lr}
+        row: Row = {"epoch": self.epoch, "step": self.step, "lr": self.optimizer.param_groups[0]["lr"]}
         row |= {"train_loss": loss / images, "train_top1": 100 * errors / images}
         row |= {f"val_{name}": value for name, value in validation.items()}
         row |= {"best": best_epoch([*self.history, row]), "seconds": round(seconds, 1)}
