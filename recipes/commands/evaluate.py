@@ -34,7 +34,7 @@ def _open(path: Path, name: str | None, data: Data) -> tuple[nn.Module, Model, P
         network = model.build().eval()
         load_weights(network, read_weights(path), str(path))
         return network, model, model.preprocess(data.size)
-    network, description = load_model(path)
+    network, description = load_model(path, name)
     check_origin(path, description, name or description.model.name, data.classes)
     return network, description.model, description.preprocess
 
