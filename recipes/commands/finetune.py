@@ -26,7 +26,7 @@ from ..training.accelerator import make_accelerator
 from ..training.loop import fit
 from ..training.metrics import predict, score
 from ..training.run import Run, add_run_flags, run_from_flags
-from ..training.settings import FINETUNE, add_flags, from_flags
+from ..training.settings import TRANSFER, add_flags, from_flags
 from ..weights.described import check_origin, describe
 from ..weights.load import load_weights, read_weights
 from .flags import add_data_flags, data_from_flags
@@ -50,10 +50,8 @@ def finetune(
     """
     gated_model = replace(run.model, gates="identity", reduction=reduction)
     gated = se_inject.apply(copy.deepcopy(plain), reduction)
-    if gates_only:
-        se_inject.freeze_backbone(gated)
     runs = {
-        "gates": replace(run, model=gated_model, folder=run.folder / "gates", gates_only=gates_only),
+        "gates": replace(run, model=gated_model, folder=run.folder / "gates", trained="gates" if gates_only else "all"),
         "plain": replace(run, folder=run.folder / "plain"),
     }
     for each in runs.values():
@@ -94,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     add_flags(parser)
     flags = parser.parse_args(arguments)
 
-    settings = from_flags(FINETUNE, flags)
+    settings = from_flags(TRANSFER, flags)
     state = read_weights(flags.weights)
     accelerator = make_accelerator(settings.mixed_precision)
     data = data_from_flags(flags, accelerator)

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import torch
 from accelerate import Accelerator
@@ -10,7 +11,8 @@ from accelerate import Accelerator
 from se_inject.errors import SEInjectError
 
 from ..data.datasets import Data, open_data
-from ..data.unreadable import drop_unreadable
+from ..data.transforms import SMALLEST
+from ..data.unreadable import Unreadable, drop_unreadable
 from ..errors import SettingsError
 from ..training.settings import at_least
 
@@ -38,10 +40,13 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", help="folder with train/ and val/, or torchvision root with FashionMNIST or CIFAR10 (default: digits)"
     )
-    parser.add_argument("--size", type=at_least(1), help="side of an input in pixels")
+    parser.add_argument("--size", type=at_least(SMALLEST), help="side of an input in pixels")
     parser.add_argument("--workers", type=at_least(0), default=0, help="processes that load images")
     parser.add_argument(
-        "--unreadable", choices=["error", "skip"], default="error", help="what to do with images that cannot be read"
+        "--unreadable",
+        choices=get_args(Unreadable),
+        default="error",
+        help="what to do with images that cannot be read: stop, leave them out, or not look for them (default: error)",
     )
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import se_inject
 
-from ..data.transforms import Preprocess, shorter_edge
+from ..data.transforms import Preprocess, check_memory, shorter_edge
 from ..errors import SettingsError, UnknownNameError
 from .registry import get
 
@@ -82,12 +82,15 @@ def _own_preprocess(name: str) -> Preprocess:
 def check_input(network: nn.Module, model: Model, size: int, batch: int = 2) -> None:
     """Raise ``SettingsError`` unless ``network`` makes logits of ``batch`` images of ``size`` pixels in training mode.
 
+    Also if such a batch does not fit into this machine's memory.
+
     >>> model = Model("se_bn_inception", "none", 10)
     >>> check_input(model.build(), model, 8)
     Traceback (most recent call last):
     ...
     recipes.errors.SettingsError: se_bn_inception cannot train on 2 images of 8 pixels at once ...
     """
+    check_memory(batch, size)
     probe = copy.deepcopy(network).to("meta").train()
     try:
         logits = probe(torch.empty(batch, 3, size, size, device="meta"))

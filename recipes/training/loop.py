@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
+from accelerate.tracking import TensorBoardTracker
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
+from torchvision.transforms import v2
 from tqdm import tqdm
 
 from ..data.datasets import Augmented
@@ -17,10 +20,12 @@ from ..errors import RecipeError
 from ..weights.described import Description, save_model
 from .batch_norm import RunningStatistics
 from .checkpoint import save_checkpoint
-from .log import Row, TensorBoard, write_log
+from .log import Row, best_epoch, write_log
 from .metrics import predict, score
-from .optimizer import parameter_groups
+from .optimizer import make_optimizer
+from .partial import freeze_rest, training_mode
 from .run import Run
+from .schedule import lr_factor
 
 
 class _Training:
@@ -29,10 +34,12 @@ class _Training:
     def __init__(self, run: Run, network: nn.Module, accelerator: Accelerator) -> None:
         self.run, self.accelerator, settings = run, accelerator, run.settings
         self.parts = settings.batch // (settings.device_batch or settings.batch)  # of a step, over all processes
-        self.epoch_steps = max(1, round(len(run.data.train.labels) / settings.batch))
+        self.epoch_steps = round(len(run.data.train.labels) / settings.batch)
         self.total = settings.epochs * self.epoch_steps
         self.step = 0
+        self.ends = [settings.epochs]  # the planned lengths of the run: one, and one more each time it was extended
         self.history: list[Row] = []
+        self.sums = torch.zeros(3, device=accelerator.device)  # of this epoch so far: loss, errors, images
         accelerator.gradient_accumulation_steps = self.parts // accelerator.num_processes
 
         self.network = network.to(accelerator.device)
@@ -42,20 +49,29 @@ class _Training:
         if settings.ema:
             decay = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(network, multi_avg_fn=decay, use_buffers=True)
-        optimizer = torch.optim.SGD(parameter_groups(network, settings), momentum=settings.momentum)
-        self.schedule = torch.optim.lr_scheduler.StepLR(optimizer, settings.lr_step * self.epoch_steps, gamma=0.1)
+        self.mixup = v2.MixUp(alpha=settings.mixup, num_classes=run.model.num_classes) if settings.mixup else None
+        freeze_rest(network, run.trained, run.head)
+        optimizer = make_optimizer(network, settings, run.head)
+        if saved := run.saved():
+            self._load(saved, optimizer)
+        factor = lr_factor(settings, self.epoch_steps, self.ends)
+        self.schedule = LambdaLR(optimizer, factor, last_epoch=self.step - 1)
         if settings.compile:
             network.compile()
         self.wrapped, self.optimizer = accelerator.prepare(network, optimizer)
-        self.statistics = RunningStatistics(self.wrapped.train(), self.parts)
-        self.sums = torch.zeros(3, device=accelerator.device)  # of this epoch so far: loss, errors, images
-        if saved := run.saved():
-            self._load(saved)
+        training_mode(network, run.trained, run.head)
+        self.statistics = RunningStatistics(network, self.parts)
 
     @property
     def epoch(self) -> int:
         """Epochs done."""
         return self.step // self.epoch_steps
+
+    @property
+    def impatient(self) -> bool:
+        """Whether as many epochs as the run is patient were no better than an earlier one."""
+        patience = self.run.settings.patience
+        return patience is not None and any(row["epoch"] - row["best"] >= patience for row in self.history[-1:])
 
     @property
     def validated(self) -> nn.Module:
@@ -74,21 +90,26 @@ class _Training:
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
 
-    def train_on(self, images: torch.Tensor, labels: torch.Tensor, part: int) -> bool:
+    def train_on(self, images: Tensor, labels: Tensor, part: int) -> bool:
         """Forward and backward of the run's part number ``part``; whether it completed a batch, and so a step."""
         seed = np.random.SeedSequence((self.run.settings.seed, part, 1)).generate_state(1)[0]
-        torch.manual_seed(int(seed))  # dropout too depends on the position in the run alone
+        torch.manual_seed(int(seed))  # mixup and dropout too depend on the position in the run alone
+        if self.mixup:
+            images, labels = self.mixup(images, labels)
         if self.run.settings.channels_last:
             images = images.to(memory_format=torch.channels_last)
         self.statistics.before_part()
         with self.accelerator.accumulate(self.wrapped):
             logits = self.wrapped(images)
-            loss = nn.functional.cross_entropy(logits, labels)
+            loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.run.settings.label_smoothing)
             self.accelerator.backward(loss)
+            if self.run.settings.clip and self.accelerator.sync_gradients:
+                self.accelerator.clip_grad_norm_(self.network.parameters(), self.run.settings.clip)
             self.optimizer.step()
             self.optimizer.zero_grad()
         self.statistics.after_part()
-        errors = (logits.detach().argmax(1) != labels).sum()
+        strongest = labels.argmax(1) if self.mixup else labels
+        errors = (logits.detach().argmax(1) != strongest).sum()
         self.sums += torch.stack([loss.detach() * len(labels), errors, torch.full_like(errors, len(labels))])
         if not self.accelerator.sync_gradients:
             return False
@@ -106,9 +127,11 @@ class _Training:
         self.sums.zero_()
         inputs = Augmented(self.run.data.val, self.run.preprocess.evaluation())
         validation = score(*predict(self.validated, inputs, self.accelerator, workers=self.run.workers))
-        row = {"epoch": self.epoch, "step": self.step, "lr": self.lr}
+        training_mode(self.network, self.run.trained, self.run.head)
+        row: Row = {"epoch": self.epoch, "step": self.step, "lr": self.lr}
         row |= {"train_loss": loss / images, "train_top1": 100 * errors / images}
-        row |= {f"val_{name}": value for name, value in validation.items()} | {"seconds": round(seconds, 1)}
+        row |= {f"val_{name}": value for name, value in validation.items()}
+        row |= {"best": best_epoch([*self.history, row]), "seconds": round(seconds, 1)}
         self.history.append(row)
         return row
 
@@ -117,51 +140,67 @@ class _Training:
 
         Raises ``RecipeError``, and writes nothing, if the loss is no longer a number.
         """
-        run, sums, scaler = self.run, self.accelerator.reduce(self.sums, "sum"), self.accelerator.scaler
+        run, scaler = self.run, self.accelerator.scaler
+        sums: Tensor = self.accelerator.gather(self.sums[None])  # of each process: a sum of sums would be rounded anew
         losses = [value for row in self.history[-1:] for value in (row["train_loss"], row["val_loss"])]
         weights = torch.stack([parameter.isfinite().all() for parameter in self.network.parameters()])
-        if not (np.isfinite([*sums.tolist(), *losses]).all() and weights.all()):
+        if not (sums.isfinite().all() and np.isfinite(losses).all() and weights.all()):
             raise RecipeError(
                 f"{run.folder}: the loss is no longer a number at step {self.step}; the last checkpoint is kept; start "
-                "again in another --out with a lower --lr or without half precision"
+                "again in another --out with a lower --lr, with --clip or --warmup, or without half precision"
             )
         if not self.accelerator.is_main_process:
             return
         if self.step % self.epoch_steps == 0:
             write_log(run.folder, self.history)
-            path = run.folder / "model.safetensors"
-            save_model(path, self.validated, Description(run.model, run.preprocess, list(run.data.classes)))
+            about = Description(run.model, run.preprocess, list(run.data.classes))
+            save_model(run.folder / "model.safetensors", self.validated, about)
+            if self.history[-1]["best"] == self.epoch:
+                save_model(run.folder / "best.safetensors", self.validated, about)
         state = {
             "identity": run.identity(),
             "step": self.step,
+            "ends": self.ends,
             "history": self.history,
             "sums": sums,
             "network": self.network.state_dict(),
             "average": self.average and self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
             "scaler": scaler and scaler.state_dict(),
         }
         save_checkpoint(run.checkpoint, state)
 
-    def _load(self, state: dict[str, Any]) -> None:
-        self.step, self.history = state["step"], state["history"]
+    def _load(self, state: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+        self.step, self.ends, self.history = state["step"], state["ends"], state["history"]
+        if self.run.settings.epochs > self.ends[-1]:
+            self._extend()
         self.network.load_state_dict(state["network"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        sums = state["sums"].to(self.sums.device)
+        if len(sums) == self.accelerator.num_processes:
+            self.sums += sums[self.accelerator.process_index]
+        elif self.accelerator.is_main_process:
+            self.sums += sums.sum(0)
+
+    def _extend(self) -> None:
+        self.ends.append(self.run.settings.epochs)
         if self.accelerator.is_main_process:
-            self.sums += state["sums"].to(self.sums.device)
+            again = f"; the cosine starts again after epoch {self.ends[-2]}"
+            more = f"{self.run.folder}: {self.ends[-1]} epochs instead of {self.ends[-2]}"
+            tqdm.write(more + again * (self.run.settings.schedule == "cosine"))
 
 
 def fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
     """Train ``network`` in place as ``run`` says, from its checkpoint if it resumes; the log's rows, one an epoch.
 
-    Leaves ``last.pt``, ``log.csv`` and ``model.safetensors`` in the run's folder. However often the run is killed and
-    resumed, on one machine's CPU the result is the same to the bit.
+    Leaves in the run's folder ``last.pt``, ``log.csv``, ``model.safetensors`` of the last epoch, and
+    ``best.safetensors`` of the one with the lowest top-1 error on the validation images. However often the run is
+    killed and resumed, on one machine's CPU the result is the same to the bit. A run that resumes with more epochs
+    goes on to these.
 
     Raises ``CheckpointError`` or ``SettingsError`` for a folder that does not fit, ``RecipeError`` if the loss
     diverges.
@@ -175,7 +214,7 @@ def fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
     >>> model, data = Model("se_resnet20", "standard", 10), open_data(None)
     >>> run = Run(model, data, model.preprocess(data.size), Settings(epochs=1), Path(tempfile.mkdtemp()))
     >>> rows = fit(run, model.build(), make_accelerator())
-    epoch 1  step 1  lr 0.6  train_loss ...  train_top1 ...  val_loss ...  val_top1 ...  val_top5 ...  seconds ...
+    epoch 1  step 1  lr 0.6  train_loss ...  val_loss ...  val_top1 ...  val_top5 ...  best 1  seconds ...
     """
     with run.held(accelerator.is_main_process):
         return _fit(run, network, accelerator)
@@ -184,10 +223,14 @@ def fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
 def _fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
     training = _Training(run, network, accelerator)
     main, processes = accelerator.is_main_process, accelerator.num_processes
-    board = TensorBoard(run.folder, training.epoch + 1) if run.tensorboard and main else None
+    board = None
+    if run.tensorboard and main:  # rows of a killed run that came after its checkpoint are replaced
+        board = TensorBoardTracker("tensorboard", run.folder, purge_step=training.epoch + 1)
+        board.start()
     bar = tqdm(total=training.total, initial=training.step, desc=run.folder.name, unit="step", disable=not main)
     first, started = training.step * training.parts + accelerator.process_index, time.monotonic()
-    for i, (images, labels) in enumerate(training.batches() if training.step < training.total else ()):
+    ended = training.step >= training.total or training.impatient
+    for i, (images, labels) in enumerate(() if ended else training.batches()):
         if not training.train_on(images, labels, first + i * processes):
             continue
         bar.update()
@@ -199,8 +242,13 @@ def _fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
         if epoch_ends and main:
             tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
             if board:
-                board.add(row)
+                board.log(row, step=training.epoch)
+        if epoch_ends and training.impatient:
+            break
     bar.close()
+    if main and training.impatient and training.step < training.total:
+        patience, best = run.settings.patience, training.history[-1]["best"]
+        tqdm.write(f"stopped: for {patience} epochs no better on the validation images than epoch {best:.0f}")
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     return training.history
