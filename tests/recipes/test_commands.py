@@ -11,15 +11,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from matplotlib.figure import Figure
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import se_inject
-from recipes.commands import evaluate, finetune, plot, results, train
+from recipes.commands import evaluate, finetune, results, train
 from recipes.errors import CheckpointError, DataError, RecipeError, SettingsError, UnknownNameError
 from recipes.networks.any_model import Model, check_input
-from recipes.training.accelerator import make_accelerator
 from recipes.training.log import read_log
 from recipes.training.metrics import mean_probability, score
 from recipes.weights.described import Description, load_model, save_model
@@ -243,76 +240,6 @@ def test_finetune_checks_that_the_gates_change_nothing(trained, tmp_path, monkey
 def _shifted(model):
     torch.nn.init.normal_(model.fc.bias)
     return model
-
-
-def picture_width(path):
-    with Image.open(path) as picture:
-        return picture.size[0]
-
-
-def test_plot_curves(trained, tmp_path):
-    plot.main(["curves", str(trained / "plain"), str(trained / "se"), "--out", str(tmp_path / "c.png")])
-    assert picture_width(tmp_path / "c.png") > 500
-    axes = plot.curves([trained / "plain", trained / "se"]).axes[0]
-    assert axes.get_xlabel() == "epoch" and axes.get_ylabel() == "top-1 error (%)"
-    twins = plot.curves([trained / "finetune-se_resnet20" / "gates", trained / "finetune-se_resnet20" / ".." / "se"])
-    assert twins.axes[0].lines[0].get_label() == "gates, validation"
-    both = plot.curves([trained / "se", trained / "plain" / ".." / "se"]).axes[0]
-    assert both.lines[0].get_label() != both.lines[2].get_label()
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["plain, validation", "plain, training", "se, validation", "se, training"]
-    for line, name in zip(axes.lines[2:], ("val_top1", "train_top1"), strict=True):
-        assert list(line.get_ydata()) == [row[name] for row in read_log(trained / "se")]
-    assert axes.lines[3].get_linestyle() == "--" and axes.lines[3].get_color() == axes.lines[2].get_color()
-    with pytest.raises(DataError, match="has no log"):
-        plot.main(["curves", str(tmp_path), "--out", str(tmp_path / "d.png")])
-    (tmp_path / "log.csv").write_text("a,b\n1,x\n")
-    with pytest.raises(DataError, match="not the log of a run"):
-        plot.main(["curves", str(tmp_path), "--out", str(tmp_path / "d.png")])
-    with pytest.raises(SettingsError, match=r"d\.txt: a picture's name ends in one of .*png"):
-        plot.main(["curves", str(trained / "se"), "--out", str(tmp_path / "d.txt")])
-
-
-def test_plot_gates(trained, tmp_path):
-    file = str(trained / "se" / "model.safetensors")
-    plot.main(["gates", "--checkpoint", file, "--classes", "3", "7", "--out", str(tmp_path / "g.png")])
-    assert picture_width(tmp_path / "g.png") > 500
-    with pytest.raises(SettingsError, match="has no class whale"):
-        plot.main(["gates", "--checkpoint", file, "--classes", "whale"])
-    with pytest.raises(SettingsError, match="the network has no gates"):
-        plot.main(["gates", "--checkpoint", str(trained / "plain" / "model.safetensors")])
-
-
-@pytest.mark.parametrize("init", ["identity", "standard"])
-def test_activations_are_the_means_by_class(init):
-    torch.manual_seed(0)
-    gate = se_inject.SqueezeExcitation(8, init=init)
-    torch.nn.init.normal_(gate.fc2.weight)
-    images, labels = torch.randn(5, 1, 8, 4, 4), [0, 1, 1, 0, 1]
-    network = torch.nn.Sequential(gate, torch.nn.Flatten(), torch.nn.Linear(128, 2))
-    found = plot.activations(network, list(zip(images, labels, strict=True)), 2, make_accelerator())
-    scales = torch.stack([(gate(x) / x)[0, :, 0, 0] for x in images]).detach()
-    for label in (0, 1):
-        torch.testing.assert_close(
-            found["0"][label], scales[[i for i, one in enumerate(labels) if one == label]].mean(0)
-        )
-    assert not gate.fc2._forward_hooks
-
-
-def test_gate_figure_shows_first_to_last_block():
-    figure = plot.gate_figure({f"layer{i}.se": torch.rand(3, 8) for i in range(11)}, ["a", "b", "c"], [0, 2])
-    assert isinstance(figure, Figure)
-    assert [axes.get_title() for axes in figure.axes] == ["layer0", "layer2", "layer4", "layer6", "layer8", "layer10"]
-    assert all(axes.get_xlabel() == "channel" and "activation" in axes.get_ylabel() for axes in figure.axes)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "c", "mean of all classes"]
-
-
-def test_gate_figure_draws_the_activations():
-    by_class = torch.rand(3, 8)
-    by_class[1] = torch.nan  # a class without images
-    first, second, mean = plot.gate_figure({"layer1.se": by_class}, ["a", "b", "c"], [0, 2]).axes[0].lines
-    assert first.get_ydata().tolist() == by_class[0].tolist() and second.get_ydata().tolist() == by_class[2].tolist()
-    assert mean.get_ydata() == pytest.approx(((by_class[0] + by_class[2]) / 2).numpy())
 
 
 def test_score_counts_over_all_images():
