@@ -98,7 +98,7 @@ def test_command_line_says_errors_without_a_traceback(tmp_path):
     ],
 )
 def test_train_refuses_before_training(flags, error, says, tmp_path, monkeypatch):
-    monkeypatch.setattr("recipes.training.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("recipes.training.state.Training.train_on", lambda *_: pytest.fail("it trained"))
     with pytest.raises(error, match=says):
         train.main([*SMALL, *flags, "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
@@ -106,7 +106,7 @@ def test_train_refuses_before_training(flags, error, says, tmp_path, monkeypatch
 
 def test_train_checks_its_folder_before_training(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("recipes.training.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("recipes.training.state.Training.train_on", lambda *_: pytest.fail("it trained"))
     with pytest.raises(SettingsError, match=r"file/run/last\.pt: cannot be written"):
         train.main([*SMALL, "--out", str(tmp_path / "file" / "run")])
 
@@ -166,7 +166,7 @@ def test_finetune_gates_alone_then_resumes_and_refuses(trained, tmp_path, monkey
     assert about.model.reduction == 4 and all(gate.fc2.weight.any() for _, gate in se_inject.gates(network))
     assert [gate.fc1.out_channels for _, gate in se_inject.gates(network)][-1] == 16
 
-    monkeypatch.setattr("recipes.training.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("recipes.training.state.Training.train_on", lambda *_: pytest.fail("it trained"))
     assert finetune.main([*flags, "--resume"]) == report
     with pytest.raises(SettingsError, match="holds a run already"):
         finetune.main(flags)

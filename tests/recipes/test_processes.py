@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from recipes.commands import train
-from recipes.training import loop
 from recipes.training.accelerator import make_accelerator
 from recipes.training.batch_norm import RunningStatistics
 from recipes.training.log import read_log
 from recipes.training.metrics import score
+from recipes.training.state import Training
 
 from .children import quiet, start_together
 from .images import write_images
@@ -30,7 +30,7 @@ def _on_each(images, folder):
     """In each of two processes: a run, another one that stops within epochs and resumes, and a score of shares."""
     engine = make_accelerator()
     quiet(folder / f"said-{engine.process_index}")
-    command, save = [*SETTINGS, "--data", str(images), "--out"], loop._Training.save
+    command, save = [*SETTINGS, "--data", str(images), "--out"], Training.save
     train.main([*command, str(folder / "two")])
 
     def save_and_stop(training):
@@ -38,11 +38,11 @@ def _on_each(images, folder):
         if training.step in (1, 4, 8):
             raise StoppedError
 
-    loop._Training.save = save_and_stop
+    Training.save = save_and_stop
     for _ in range(3):
         with pytest.raises(StoppedError):
             train.main([*command, str(folder / "resumed"), "--resume"])
-    loop._Training.save = save
+    Training.save = save
     train.main([*command, str(folder / "resumed"), "--resume"])
 
     mine = torch.arange(3) if engine.process_index else torch.arange(3, 10)

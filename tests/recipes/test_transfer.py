@@ -339,7 +339,7 @@ def test_finetune_puts_gates_where_and_as_asked_for(mobilenet, folders, tmp_path
 
 
 def test_finetune_refuses(weights, folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("recipes.training.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("recipes.training.state.Training.train_on", lambda *_: pytest.fail("it trained"))
     flags = ["--model", "se_resnet20", "--weights", str(weights), "--data", str(folders), *FLAGS]
     for more, error, says in (
         (["--cache"], SettingsError, "--train all leaves nothing frozen"),
