@@ -30,7 +30,11 @@ def activations(
 
     def record(name: str, gate: se_inject.SqueezeExcitation) -> Any:
         scale = 2 if gate.init == "identity" else 1
-        hook = lambda _, __, out: seen.setdefault(name, []).append(scale * out.float().sigmoid().flatten(1).cpu())  # noqa: E731
+
+        def hook(module: nn.Module, inputs: Any, out: Tensor) -> None:
+            activation = accelerator.gather_for_metrics(scale * out.float().sigmoid().flatten(1))
+            seen.setdefault(name, []).append(activation.cpu())
+
         return gate.fc2.register_forward_hook(hook)
 
     gates = [(name, gate) for name, gate in se_inject.gates(network) if isinstance(gate, se_inject.SqueezeExcitation)]

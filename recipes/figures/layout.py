@@ -2,17 +2,19 @@
 
 import functools
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-_WRAP = 60  # characters, of a name in a legend
-_LINE = 0.22  # inches that a line of a legend takes
+_WRAP = 45  # characters, of a name in a legend
+_HANDLE, _GAP = 0.65, 0.07  # inches, of what is beside a name in a legend, and above it
 
 
 def panels(count: int, xlabel: str, ylabel: str, share: bool = False) -> tuple[Figure, list[Axes]]:
@@ -50,14 +52,23 @@ def write(artist: Text, words: str, width: int) -> None:
 
 def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
     """Add a legend below the panels, in as many columns as fit; the figure grows by its height."""
-    lines = [_lines(name, _WRAP) for name in names]
-    columns = int(figure.get_figwidth() / (0.6 + 0.09 * max(len(line) for each in lines for line in each)))
+    sizes = [_size(figure, name) for name in names]
+    columns = int(figure.get_figwidth() / (_HANDLE + max(width for width, _ in sizes)))
     columns = max(1, min(columns, len(names)))
-    highest = max(sum(column) for column in np.array_split([len(each) for each in lines], columns))
-    figure.set_figheight(figure.get_figheight() + _LINE * (highest + 1))
+    highest = max(sum(column) for column in np.array_split([height + _GAP for _, height in sizes], columns))
+    figure.set_figheight(figure.get_figheight() + highest + 4 * _GAP)
     made = figure.legend(handles, [""] * len(names), loc="outside lower center", ncols=columns)
     for text, name in zip(made.get_texts(), names, strict=True):
         write(text, name, _WRAP)
+
+
+def _size(figure: Figure, name: str) -> tuple[float, float]:
+    """The width and height in inches of a name in a legend."""
+    text = figure.text(0, 0, "")
+    write(text, name, _WRAP)
+    box = text.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    text.remove()
+    return box.width / figure.dpi, box.height / figure.dpi
 
 
 def _lines(words: str, width: int) -> list[str]:
@@ -71,18 +82,19 @@ def _lines(words: str, width: int) -> list[str]:
 @functools.cache
 def _family(character: str) -> str | None:
     """The family of a font that can draw a character: "" for the default one, ``None`` if there is none."""
-    if not character.isprintable():
+    is_joiner = unicodedata.category(character) == "Cf"  # and shapes the characters around it
+    if not character.isprintable() and not is_joiner:
         return None
     default = font_manager.findfont(font_manager.FontProperties())
     for family, path in ({"": default} | _families()).items():
-        font = font_manager.get_font(path)
-        if font.get_char_index(ord(character)):
-            try:
-                font.set_size(10, 100)
+        try:
+            font = font_manager.get_font(path)
+            font.set_size(10, 100)
+            if font.get_char_index(ord(character)):
                 font.load_char(ord(character))
-            except RuntimeError:  # a font of pixels, not outlines
-                continue
-            return family
+                return family
+        except RuntimeError:  # a font of pixels, not outlines, or none that matplotlib reads
+            continue
     return None
 
 

@@ -122,12 +122,21 @@ def _check(description: Description, state: dict[str, Tensor]) -> None:
         raise ValueError(f"mean and std must be of three channels, and std above 0, got {inputs.mean}, {inputs.std}")
     if not 1 <= len(description.classes) <= model.num_classes:
         raise ValueError(f"{len(description.classes)} classes do not fit {model.num_classes} outputs")
-    if _is_code(model):
+    if not any(model.num_classes in value.shape for value in state.values()):
+        raise ValueError(f"no layer in the file has {model.num_classes} outputs")
+    if not _is_code(model):
+        _check_size(model, sum(value.numel() for value in state.values()))
+
+
+def _check_size(model: Model, most: int) -> None:
+    """Raise ``ValueError`` if the plain network has more values than ``most``."""
+    try:
+        with torch.device("meta"):  # where networks of any size can be built
+            needed = replace(model, gates="none").build().state_dict()
+    except NotImplementedError:  # torchvision's RegNets compute with tensors while they are built
         return
-    with torch.device("meta"):  # where networks of any size can be built
-        needed = replace(model, gates="none").build().state_dict()
-    if sum(value.numel() for value in needed.values()) > sum(value.numel() for value in state.values()):
-        raise ValueError(f"{model.name} with {model.num_classes} outputs has more weights than the file")
+    if sum(value.numel() for value in needed.values()) > most:
+        raise ValueError(f"{model.name} has more weights than the file")
 
 
 def _is_code(model: Model) -> bool:

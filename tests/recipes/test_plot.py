@@ -118,7 +118,9 @@ def test_limits_show_each_lines_end_and_differences_between_lines():
 @pytest.mark.parametrize("count", [1, 6, 24])
 def test_legends_fit(make_log, count):
     rng = random.Random(0)
-    names = [f"{i} {'a-very-long-name ' * rng.randrange(12)}"[:200] for i in range(count)]
+    names = [
+        f"{i} {rng.choice(['a-very-long-name ', 'MMWW', 'i', '漢']) * rng.randrange(60)}"[:80] for i in range(count)
+    ]
     runs = [make_log(name, *(30 + rng.random() for _ in range(3))) for name in names]
     figure = curves(runs)
     assert len(texts(figure.legends[0])) == count + 2
@@ -169,7 +171,7 @@ NAMES = [
     "_hidden",
     "a\tb\nc",
     "",
-    "x" * 300,
+    "W" * 300,
     "\udcff",
     "e\u0301",
     "Ω ≠ ß",
