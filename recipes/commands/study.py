@@ -120,7 +120,7 @@ class Study:
     def describe(self) -> str:
         """The network, the data and the budget, in a sentence or two."""
         train, val = (len(images.labels) for images in (self.data.train, self.data.val))
-        budget = f"{self.settings.epochs} epochs" if self.seconds is None else f"{self.seconds:g} seconds of steps"
+        budget = f"{self.settings.epochs} epoch(s)" if self.seconds is None else f"{self.seconds:g} seconds of steps"
         return (
             f"`{self.pretrained.plain.name}` on {self.data.name}: {train:,} training images, {val:,} to validate on, "
             f"{budget} for each training, {self.seeds} seed(s)."

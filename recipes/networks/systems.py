@@ -55,10 +55,8 @@ class Systems(tuple[System, ...]):
     def table(self, style: str) -> str:
         """The table in one of tabulate's styles, such as ``"github"``; errors as top-1 / top-5 in per cent.
 
-        >>> print(list_systems().table("github"))
-        | system ...
-        | ResNet-50 ...| 24.70 / 7.80 | 24.80 / 7.48 ...| 23.29 / 6.62 ...
-        ...
+        >>> "| 24.70 / 7.80  | 24.80 / 7.48     | 23.29 / 6.62 |" in list_systems().table("github")
+        True
         """
         text: str = tabulate([_cells(system) for system in self], _HEADERS, tablefmt=style, disable_numparse=True)
         return text

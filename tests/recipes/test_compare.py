@@ -1,7 +1,7 @@
 """The comparison of ways to adapt a network: same budget, rates chosen without the validation images, resumable."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -157,6 +157,11 @@ def test_compare_refuses(flags, more, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_compare_evaluate_prints_the_papers_tables(tmp_path, capsys):
+    assert compare.main(["--evaluate", "--out", str(tmp_path / "tables.md")]) == []
+    assert (tmp_path / "tables.md").read_text() in capsys.readouterr().out
+
+
 def _records(errors):
     return [
         Record(way, seed, 1.0, 2, 0.5, error, 0.0, 1.0)
@@ -178,8 +183,10 @@ def test_the_table_pairs_differences_by_seed():
     header, _, control, gated = table(records, COSTS).splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (header, control, gated)]
     assert cells[0][:3] == ["trained", "top-1 error %", "to the control"]
-    assert cells[2] == ["gates", "14.00 ± 63.53", "-1.00 ± 0.00", "50", "0.00 MB", "125 ms", "200 MB", "1", "2"]
+    assert cells[2] == ["gates", "14.00 ± 63.53", "-1.00 ± 0.00", "50", "0.2 kB", "125 ms", "200 MB", "1", "2"]
     assert cells[1][0] == "everything, without gates (control)" and cells[1][2] == ""
+    diverged = table([replace(record, loss=None) for record in records[:3]] + records[3:], COSTS)
+    assert "| 14.00 ± 63.53, 1 diverged |" in diverged
     single = table(_records({"plain": [10.0], "gates": [9.0]}), COSTS)
     assert "| 9.00 " in single and "nan" not in single
 

@@ -329,8 +329,8 @@ def test_finetune_trains_what_was_asked_for(way, weights, folders, tmp_path, cap
 def test_finetune_puts_gates_where_and_as_asked_for(mobilenet, folders, tmp_path):
     torch.save(mobilenet, tmp_path / "w.pth")
     flags = ["--model", "torchvision/mobilenet_v2", "--weights", str(tmp_path / "w.pth"), "--data", str(folders)]
-    gates = ["--kinds", "residual", "noskip", "--gate", "eca", "--train", "gates", "--per-class", "4"]
-    finetune.main([*flags, *gates, *FLAGS, "--val-per-class", "1", "--out", str(tmp_path / "run")])
+    gates = ["--kinds", "residual", "noskip", "--gate", "eca", "--train", "gates", "--batch", "12"]
+    finetune.main([*flags, *FLAGS, *gates, "--per-class", "4", "--val-per-class", "1", "--out", str(tmp_path / "run")])
     network, about = load_model(tmp_path / "run" / "gates" / "model.safetensors")
     found = dict(se_inject.gates(network))
     assert [f"features.{i}.se" for i in range(1, 18)] == list(found)
