@@ -18,6 +18,7 @@ import torch
 
 from recipes.commands import train as train_command
 from recipes.errors import SettingsError
+from recipes.training.checkpoint import save_checkpoint
 from recipes.training.log import read_log
 
 from .children import quiet, start
@@ -84,7 +85,7 @@ def test_as_many_processes_are_not_needed(make_run, monkeypatch):
     part = make_run("run-2", resume=True)
     state = final(part.folder)
     state["sums"] = torch.cat([0.25 * state["sums"], 0.75 * state["sums"]])
-    checkpoint.save_checkpoint(part.checkpoint, state)
+    save_checkpoint(part.checkpoint, state)
     resumed, _ = train(part)
     for name in ("train_loss", "train_top1", "val_loss"):
         assert [row[name] for row in resumed] == pytest.approx([row[name] for row in rows], rel=1e-6)
