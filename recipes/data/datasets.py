@@ -13,21 +13,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets import CIFAR10, FashionMNIST, ImageFolder
+from torchvision.datasets import CIFAR10, FashionMNIST
 
 from ..errors import DataError
+from .folders import ClassFolders, ImageFiles, find_images, read_image
 
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images: ``load(i)`` is the i-th as a PIL image; ``files`` are their paths, where they have any.
+    """Labelled images: ``load(i)`` is the i-th as a PIL image; ``files`` are theirs, where they have any.
 
     ``digest`` tells these images from others: of pixels, or of the files' names and sizes.
     """
 
     load: Callable[[int], Image.Image]
     labels: Sequence[int]
-    files: Sequence[str] | None = None
+    files: ImageFiles | None = None
     digest: str = ""
 
     def subset(self, keep: Sequence[int]) -> "Images":
@@ -36,7 +37,7 @@ class Images:
         >>> Images(lambda i: Image.new("L", (1 + i, 1)), [0, 1, 1]).subset([2]).load(0).size
         (3, 1)
         """
-        files = None if self.files is None else [self.files[i] for i in keep]
+        files = self.files and self.files.subset(keep)
         labels = [self.labels[i] for i in keep]
         return Images(partial(_picked, self.load, keep), labels, files, _digest(self.digest, list(keep)))
 
@@ -69,6 +70,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
     """``images`` through ``transform``; item ``(i, position)`` is image ``i``, its randomness seeded by ``position``.
 
     So an input depends on the run's seed and on its place in the run alone, not on processes, workers or resumption.
+    Item ``i``, without a position, is for transforms that draw nothing.
 
     >>> twice = Augmented(Images(lambda i: Image.new("L", (1, 1)), [7]), lambda image: torch.rand(()), seed=0)
     >>> twice[0, 3] == twice[0, 3], twice[0, 3] == twice[0, 4]
@@ -82,10 +84,24 @@ class Augmented(Dataset[tuple[Tensor, int]]):
         return len(self._images.labels)
 
     def __getitem__(self, item: int | tuple[int, int]) -> tuple[Tensor, int]:
-        index, position = item if isinstance(item, tuple) else (item, 0)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence((self._seed, position)).generate_state(1)[0]))
-            return self._transform(self._images.load(index)), self._images.labels[index]
+        if not isinstance(item, tuple):
+            return self._input(item)
+        index, position = item
+        generator = torch.default_generator  # torch.manual_seed also sees to all GPUs, 50 times as slowly
+        state = generator.get_state()
+        try:
+            generator.manual_seed(_mixed(self._seed, position))
+            return self._input(index)
+        finally:
+            generator.set_state(state)
+
+    def _input(self, index: int) -> tuple[Tensor, int]:
+        return self._transform(self._images.load(index)), self._images.labels[index]
+
+
+def _mixed(seed: int, position: int) -> int:
+    # the generator's seeds have 32 bits
+    return int.from_bytes(hashlib.blake2b(f"{seed} {position}".encode(), digest_size=4).digest(), "little")
 
 
 def open_data(root: str | Path | None, train: bool = True) -> Data:
@@ -102,7 +118,13 @@ def open_data(root: str | Path | None, train: bool = True) -> Data:
     """
     if root is None:
         return _digits()
-    root = Path(root)
+    try:
+        return _in_directory(Path(root), train)
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read: {error}") from error
+
+
+def _in_directory(root: Path, train: bool) -> Data:
     if not root.is_dir():
         raise DataError(
             f"{root}: there is no such directory; --data needs a folder with train/ and val/, or a torchvision root"
@@ -157,34 +179,37 @@ def _first(pairs: Any, i: int) -> Image.Image:
 
 
 def _folders(root: Path, train: bool) -> Data:
-    splits = {}
-    for name in ("train", "val") if train else ("val",):
-        try:
-            splits[name] = ImageFolder(str(root / name))
-        except FileNotFoundError as error:
-            raise DataError(f"{root / name}: {error}") from error
-    classes = splits["val"].classes
-    if train and splits["train"].classes != classes:
-        differ = sorted(set(splits["train"].classes) ^ set(classes))
+    found = find_images(root / "val")
+    val, classes = _from_files(found), found.classes
+    if not train:
+        return Data(val.subset([]), val, classes, None, root.name)
+    found = find_images(root / "train")
+    if differ := sorted({*found.classes} ^ {*classes}):
         raise DataError(
             f"{root}: train/ and val/ must have the same class folders; only one has {', '.join(differ[:5])}"
         )
-    images = {}
-    for name, split in splits.items():
-        files = [path for path, _ in split.samples]
-        sizes = [(Path(file).relative_to(root).as_posix(), Path(file).stat().st_size) for file in files]
-        images[name] = Images(partial(_first, split), split.targets, files, _digest(sizes))
-    return Data(images.get("train", Images(images["val"].load, [], [])), images["val"], classes, None, root.name)
+    return Data(_from_files(found), val, classes, None, root.name)
+
+
+def _from_files(found: ClassFolders) -> Images:
+    return Images(partial(_read, found.files.paths), found.labels, found.files, found.digest)
+
+
+def _read(paths: Sequence[str], i: int) -> Image.Image:
+    return read_image(paths[i])
 
 
 def check_enough(data: Data, processes: int = 1) -> None:
-    """Raise ``DataError`` if a class has no image to train on, or there are fewer images to validate on than processes.
+    """Raise ``DataError`` if there is one class only or a class without images to train on, or too few to validate on.
 
-    Data that were opened without images to train on are for validation alone.
+    Each process needs one image to validate on. Data that were opened without images to train on are for validation
+    alone.
 
     >>> check_enough(open_data(None))
     """
     count = Counter(data.train.labels)
+    if count and len(data.classes) < 2:
+        raise DataError(f"{data.classes[0]} is the only class, so there is nothing to learn; add folders of others")
     empty = [name for label, name in enumerate(data.classes) if not count[label]]
     if count and empty:
         raise DataError(f"no image to train on in class {', '.join(empty[:5])}; add images or remove the class folder")

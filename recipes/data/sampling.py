@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 from torch.utils.data import Sampler
 
+from .subsets import by_class
+
 
 class ClassBalanced(Sampler[list[tuple[int, int]]]):
     """Batches of ``(image, position)`` from position ``start * batch`` of an endless stream to its ``stop * batch``.
@@ -25,7 +27,7 @@ class ClassBalanced(Sampler[list[tuple[int, int]]]):
     """
 
     def __init__(self, labels: Sequence[int], seed: int, batch: int, stop: int, start: int = 0) -> None:
-        self._members = [np.flatnonzero(np.asarray(labels) == label) for label in np.unique(labels)]
+        self._members = list(by_class(labels).values())
         self._seed = seed
         self.batch_size, self._start, self._stop = batch, start, stop
         self.drop_last = False  # Accelerate asks for it

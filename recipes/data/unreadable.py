@@ -1,52 +1,71 @@
 """Finding the images that cannot be read, before any time is spent on training."""
 
+import stat
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.pool import ThreadPool
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+import joblib
+import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from PIL import Image
+from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 
 from ..errors import DataError
+from .checked import cache_path, known_stamps, remember
 from .datasets import Data, Images, check_enough
+from .folders import ImageFiles, read_image
+
+Unreadable = Literal["error", "skip", "unchecked"]
+_BLOCK = 50_000  # images; a check that is killed goes on from the last block
 
 
-def drop_unreadable(data: Data, unreadable: Literal["error", "skip"], accelerator: Accelerator) -> Data:
+def drop_unreadable(data: Data, unreadable: Unreadable, accelerator: Accelerator) -> Data:
     """``data`` without the image files that cannot be read, each of which is named, or an error that names them.
 
-    Every file is decoded once, by one of the processes, at a low resolution where the format allows it.
+    Every file is decoded once, by one of the processes, at a low resolution where the format allows it; the good ones
+    are remembered in ``checked.cache_path()`` until they change. ``"unchecked"`` decodes none, and is an error only for
+    what is not a file.
 
-    Raises ``DataError``.
+    Raises ``DataError``, also if too few images are left.
 
     >>> from recipes.data import open_data
     >>> data = open_data(None)
     >>> drop_unreadable(data, "error", Accelerator()) is data  # no files
     True
     """
+    check_enough(data, accelerator.num_processes)
     train = _readable(data.train, "train", unreadable, accelerator)
     val = _readable(data.val, "val", unreadable, accelerator)
-    left = data if train is data.train and val is data.val else replace(data, train=train, val=val)
-    if data.train.labels and not left.train.labels:
+    if train is data.train and val is data.val:
+        return data
+    if data.train.labels and not train.labels:
         raise DataError("no image to train on can be read")
+    left = replace(data, train=train, val=val)
     check_enough(left, accelerator.num_processes)
     return left
 
 
-def _readable(images: Images, name: str, unreadable: str, accelerator: Accelerator) -> Images:
-    if not images.files:
+def _readable(images: Images, name: str, unreadable: Unreadable, accelerator: Accelerator) -> Images:
+    if images.files is None:
         return images
-    main, files = accelerator.is_main_process, images.files
-    share = range(accelerator.process_index, len(files), accelerator.num_processes)
-    with ThreadPool() as pool:
-        found = pool.imap(lambda i: (i, _problem(files[i])), share, chunksize=16)
-        mine = [one for one in tqdm(found, f"check {name} images", len(share), disable=not main) if one[1]]
-    problems = sorted(gather_object(mine))
+    main = accelerator.is_main_process
+    problems: dict[int, str] = {}
+    (pending,) = broadcast_object_list([_pending(images.files, unreadable) if main else None])  # one cache decides
+    with tqdm(total=len(pending), desc=f"check {name} images", disable=not (main and len(pending))) as bar:
+        for block in np.array_split(pending, len(pending) // _BLOCK + 1):
+            mine = block[accelerator.process_index :: accelerator.num_processes]
+            found = dict(gather_object(list(_problems(images.files, mine, bar, accelerator.num_processes))))
+            if main:
+                _remember(images.files.stamps[np.setdiff1d(block, list(found))])
+            problems |= found
     if not problems:
         return images
-    lines = [f"{files[i]}: {problem}" for i, problem in problems]
-    if unreadable == "error":
+    lines = [problems[i] for i in sorted(problems)]
+    if unreadable != "skip":
         more = f"\nand {len(lines) - 20} more" if len(lines) > 20 else ""
         raise DataError(
             f"{len(lines)} image(s) cannot be read; repair or remove them, or skip them with --unreadable skip:\n"
@@ -54,16 +73,40 @@ def _readable(images: Images, name: str, unreadable: str, accelerator: Accelerat
             + more
         )
     for line in lines if main else ():
-        tqdm.write(f"skipped: {line}")
-    bad = {i for i, _ in problems}
-    return images.subset([i for i in range(len(files)) if i not in bad])
+        tqdm.write(f"skipped: {line}", file=sys.stderr)
+    return images.subset([i for i in range(len(images.labels)) if i not in problems])
 
 
-def _problem(file: str) -> str:
+def _pending(files: ImageFiles, unreadable: Unreadable) -> np.ndarray:
+    unknown = files.stamps == 0 if unreadable == "unchecked" else ~np.isin(files.stamps, known_stamps())
+    return np.flatnonzero(unknown)
+
+
+def _problems(files: ImageFiles, places: np.ndarray, bar: Any, processes: int) -> Iterator[tuple[int, str]]:
+    with ThreadPool(max(1, joblib.cpu_count() // processes)) as pool:
+        found = pool.imap(_problem, (files.paths[i] for i in places), chunksize=16)
+        for i, problem in zip(places.tolist(), found, strict=True):
+            bar.update(processes)  # the others are as far
+            if problem:
+                yield i, problem
+
+
+def _problem(path: str) -> str:
     try:
-        with Image.open(file) as image:
-            image.draft("RGB", (64, 64))
-            image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"{type(error).__name__}: {error}"
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # to open a named pipe would be to wait for ever
+            return f"{path}: cannot be read (not a file)"
+        read_image(path, size=64)
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})"
+    except DataError as error:
+        return str(error)
     return ""
+
+
+def _remember(stamps: np.ndarray) -> None:
+    if not len(stamps):
+        return
+    try:
+        remember(stamps[stamps != 0])
+    except OSError as error:
+        tqdm.write(f"{cache_path()}: these images will be checked again next time ({error})", file=sys.stderr)
