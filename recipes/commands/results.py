@@ -4,6 +4,7 @@ Writes ``RESULTS.md`` with its tables and pictures. Killed and called again, it 
 """
 
 import argparse
+import copy
 import os
 import platform
 import statistics
@@ -63,7 +64,8 @@ class Experiment:
     def fine_tuned(self, seed: int, accelerator: Accelerator) -> list[float]:
         """Top-1 errors in per cent, as in ``TUNED``, of the plain network from scratch after more training."""
         start = self.folder / f"plain-{seed}" / "model.safetensors"
-        report = finetune(load_model(start)[0], self._run("finetune", seed, "none", self.tuning), accelerator)
+        plain, run = load_model(start)[0], self._run("finetune", seed, "identity", self.tuning)
+        report = finetune(plain, run.model.add_gates(copy.deepcopy(plain)), run, accelerator)
         alone = replace(self._run("finetune-gates-alone", seed, "identity", self.tuning), trained="gates")
         torch.manual_seed(seed)
         network = se_inject.apply(load_model(start)[0])

@@ -65,10 +65,10 @@ class Preprocess:
         }
         return v2.Compose([v2.RGB(), *steps[augmentation], *self._normalize()])
 
-    def evaluation(self, ten_crop: bool = False) -> v2.Compose:
-        """From a PIL image to its crops ``(crops, 3, size, size)``: the centre alone, or ten.
+    def evaluation(self, ten_crop: bool = False, flip: bool = False) -> v2.Compose:
+        """From a PIL image to its crops ``(crops, 3, size, size)``: the centre alone, with its mirror image, or ten.
 
-        Ten crops are the corners and the centre, and all of them mirrored.
+        Ten crops are the corners and the centre, and all of them mirrored, with ``flip`` or without.
 
         >>> from PIL import Image
         >>> Preprocess(224, 256).evaluation(ten_crop=True)(Image.new("RGB", (300, 500))).shape
@@ -76,7 +76,8 @@ class Preprocess:
         """
         resize = v2.Resize(self.resize, v2.InterpolationMode(self.interpolation))
         crop = v2.TenCrop(self.size) if ten_crop else v2.CenterCrop(self.size)
-        return v2.Compose([v2.RGB(), resize, crop, v2.ToImage(), _Stack(), *self._normalize()])
+        mirrored = [_WithMirrored()] if flip and not ten_crop else []
+        return v2.Compose([v2.RGB(), resize, crop, v2.ToImage(), _Stack(), *mirrored, *self._normalize()])
 
     def _normalize(self) -> list[v2.Transform]:
         return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]
@@ -113,6 +114,11 @@ class PixelJitter(v2.Transform):  # type: ignore[misc]
 class _Stack(torch.nn.Module):
     def forward(self, crops: Any) -> Tensor:
         return torch.stack(list(crops) if isinstance(crops, tuple) else [crops])
+
+
+class _WithMirrored(torch.nn.Module):
+    def forward(self, crops: Tensor) -> Tensor:
+        return torch.cat([crops, crops.flip(-1)])
 
 
 # The paper's protocols (section 5.1): shorter edge for a crop. For 320 it prints none.

@@ -1,9 +1,11 @@
 """Finding the images that cannot be read, before any time is spent on training."""
 
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any, Literal
 
 import joblib
@@ -91,7 +93,11 @@ def _problems(files: ImageFiles, places: np.ndarray, bar: Any, processes: int) -
 
 def _problem(path: str) -> str:
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # to open a named pipe would be to wait for ever
+            return f"{path}: cannot be read (not a file)"
         read_image(path, size=64)
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})"
     except DataError as error:
         return str(error)
     return ""

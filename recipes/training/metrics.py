@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.classification import multiclass_accuracy
 from tqdm import tqdm
@@ -21,7 +22,8 @@ def predict(
 ) -> tuple[Tensor, Tensor]:
     """Log probabilities ``(N, classes)`` and labels ``(N,)`` of all ``inputs``, in order; crops are averaged.
 
-    Processes share the work, and each gets all of the result. ``inputs`` are crops ``(crops, 3, H, W)`` with a label.
+    Processes share the work, and each gets all of the result. ``inputs`` are crops ``(crops, 3, H, W)``, or features of
+    crops, several of an image, with a label.
 
     >>> data = [(torch.eye(3)[i].view(1, 3, 1, 1), i) for i in (0, 1, 1, 2)]
     >>> log_probability, labels = predict(nn.Flatten(), data, Accelerator())
@@ -35,8 +37,8 @@ def predict(
     found = []
     for crops, labels in tqdm(loader, "evaluate", leave=False, disable=not accelerator.is_main_process):
         with accelerator.autocast():
-            logits = network(crops.flatten(0, 1))
-        log_probability = logits.float().log_softmax(-1).unflatten(0, crops.shape[:2])
+            logits = network(tree_map(lambda one: one.flatten(0, 1), crops))
+        log_probability = logits.float().log_softmax(-1).unflatten(0, tree_leaves(crops)[0].shape[:2])
         found.append(accelerator.gather_for_metrics((mean_probability(log_probability.unbind(1)), labels)))
     network.train(training)
     log_probabilities, truth = zip(*found, strict=True)

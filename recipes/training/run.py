@@ -24,8 +24,9 @@ class Run:
     """What to train, on what, how, and where to keep it.
 
     ``checkpoint_steps`` asks for a checkpoint also within epochs; ``trained`` says which part of the network learns,
-    and ``head`` names the modules of a new head, which always does; ``start`` is a digest of the weights that the
-    network starts from, if they are not random.
+    and ``head`` names the modules of a new head, which always does; ``cache`` asks that the features of
+    what is frozen be computed once; ``start`` is a digest of the weights that the network starts from, if they are not
+    random.
 
     Raises ``SettingsError`` if there are fewer images to train on than in a batch.
 
@@ -47,9 +48,13 @@ class Run:
     tensorboard: bool = False
     trained: Trained = "all"
     head: tuple[str, ...] = ()
+    cache: bool = False
     start: str | None = None
 
     def __post_init__(self) -> None:
+        if self.cache and (self.trained == "all" or self.settings.augmentation != "none" or self.settings.mixup):
+            why = "--train all leaves nothing frozen" if self.trained == "all" else "they need --augmentation none"
+            raise SettingsError(f"features cannot be cached: {why}; leave out --cache, or change that")
         batch, images = self.settings.batch, len(self.data.train.labels)
         if batch > images:
             raise SettingsError(f"a batch of {batch} is more than the {images} images to train on; lower --batch")

@@ -32,7 +32,7 @@ class Range:
     """Numbers from ``least`` on, or all that are ``above`` another, and less than ``below``.
 
     >>> 0.5 in Range(0, below=1), 0 in Range(above=0), str(Range(above=0))
-    (True, False, 'more than 0')
+    (True, False, 'more than 0 and less than inf')
     """
 
     least: float = -math.inf
@@ -44,7 +44,7 @@ class Range:
 
     def __str__(self) -> str:
         low = f"more than {self.above:g}" if self.least == -math.inf else f"at least {self.least:g}"
-        return low if self.below == math.inf else f"{low} and less than {self.below:g}"
+        return f"{low} and less than {self.below:g}"
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,9 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], Any]:
             f"{path}: cannot be read as weights ({why}); it is truncated or damaged, or not a state dict saved by "
             "torch.save or safetensors"
         ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    for wrapper in ("state_dict", "model", "model_state_dict"):  # names that checkpoints give it
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
     if isinstance(state, dict) and "identity" in state:
         raise CheckpointError(f"{path}: is a checkpoint to resume from; pass the model.safetensors beside it")
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from recipes.commands import train
-from recipes.training import loop
 from recipes.training.accelerator import make_accelerator
 from recipes.training.batch_norm import RunningStatistics
 from recipes.training.log import read_log
 from recipes.training.metrics import predict, score
+from recipes.training.state import Training
 
 from .children import quiet, start_together
 from .images import write_images
@@ -32,21 +32,22 @@ class StoppedError(Exception):
 
 
 def _on_each(images, folder):
-    """In each of two processes: a run, another one that stops within an epoch and resumes, and predictions."""
+    """In each of two processes: a run, another one that stops within epochs and resumes, and predictions."""
     engine = make_accelerator()
     quiet(folder / f"said-{engine.process_index}")
-    command, save = [*SETTINGS, "--data", str(images), "--out"], loop._Training.save
+    command, save = [*SETTINGS, "--data", str(images), "--out"], Training.save
     train.main([*command, str(folder / "two")])
 
     def save_and_stop(training):
         save(training)
-        if training.step == 5:
+        if training.step in (1, 4, 8):
             raise StoppedError
 
-    loop._Training.save = save_and_stop
-    with pytest.raises(StoppedError):
-        train.main([*command, str(folder / "resumed")])
-    loop._Training.save = save
+    Training.save = save_and_stop
+    for _ in range(3):
+        with pytest.raises(StoppedError):
+            train.main([*command, str(folder / "resumed"), "--resume"])
+    Training.save = save
     train.main([*command, str(folder / "resumed"), "--resume"])
 
     for count in COUNTS:
