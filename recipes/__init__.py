@@ -3,6 +3,7 @@
 from . import errors
 from .networks.recipe import Recipe
 from .networks.registry import get
+from .networks.systems import list_systems
 from .networks.table import list_networks
 
-__all__ = ["Recipe", "errors", "get", "list_networks"]
+__all__ = ["Recipe", "errors", "get", "list_networks", "list_systems"]

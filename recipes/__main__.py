@@ -1,4 +1,4 @@
-"""The commands of the recipes: train, fine-tune, evaluate, plot, and the study of whether gates learn.
+"""The commands of the recipes: train, fine-tune, compare, evaluate, the paper's tables, costs, plot, and a study.
 
 ``python -m recipes COMMAND --help`` tells a command's flags.
 """
@@ -13,7 +13,8 @@ from .commands.flags import run_command
 def main() -> None:
     """Run the command that the program's first argument names, with the others."""
     parser = argparse.ArgumentParser("python -m recipes", description=__doc__)
-    parser.add_argument("command", choices=["train", "finetune", "evaluate", "plot", "results"])
+    commands = ["train", "finetune", "compare", "evaluate", "tables", "complexity", "plot", "results"]
+    parser.add_argument("command", choices=commands)
     name = parser.parse_args(sys.argv[1:2]).command
     command = importlib.import_module(f".commands.{name}", __package__)
     run_command(lambda: command.main(sys.argv[2:]))

@@ -1,18 +1,19 @@
-"""Evaluate at the paper's protocols: ``python -m recipes evaluate --checkpoint FILE [FILE ...] --data DIR``.
+"""Evaluate any network, plain or with gates: ``python -m recipes evaluate --checkpoint FILE [FILE ...] --data DIR``.
 
-The single centre crop by default; --size 320 or 299, --ten-crop. Several checkpoints are also evaluated as an ensemble,
-as in the paper's challenge entry.
+The single centre crop by default; --size 320 or 299, --flip, --ten-crop. Several checkpoints and several sizes are also
+fused into an ensemble, as in the paper's challenge entry. Files that do not say what they are need --network.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from tabulate import tabulate
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.datasets import Augmented, Data
 from ..data.transforms import Preprocess
@@ -22,33 +23,68 @@ from ..networks.any_model import Model, check_input
 from ..training.accelerator import make_accelerator
 from ..training.metrics import mean_probability, predict, score
 from ..training.settings import at_least
-from ..weights.described import check_origin, describe, load_model
-from ..weights.load import load_weights, read_weights
+from ..weights.open import open_network
 from .flags import add_data_flags, data_from_flags
 
 
-def _open(path: Path, name: str | None, data: Data) -> tuple[nn.Module, Model, Preprocess]:
-    description = describe(path)
-    if description is None and name is not None:
-        model = Model(name, "standard", len(data.classes))
-        network = model.build().eval()
-        load_weights(network, read_weights(path), str(path))
-        return network, model, model.preprocess(data.size)
-    network, description = load_model(path)
-    check_origin(path, description, name or description.model.name, data.classes)
-    return network, description.model, description.preprocess
+@dataclass(frozen=True)
+class Evaluation:
+    """One network at one size of its inputs."""
+
+    path: Path
+    network: nn.Module
+    model: Model
+    preprocess: Preprocess
+    ten_crop: bool = False
+    flip: bool = False
+
+    def check(self) -> None:
+        """Raise ``SettingsError`` unless the network takes such inputs."""
+        check_input(self.network, self.model, self.preprocess.size, training=False)
+
+    @property
+    def crops(self) -> int:
+        """How many of each image are averaged."""
+        return 10 if self.ten_crop else 1 + self.flip
+
+    def predict(self, data: Data, accelerator: Accelerator, workers: int) -> tuple[Tensor, Tensor]:
+        """Log probabilities ``(N, classes)`` of the validation images, and their labels ``(N,)``."""
+        inputs = Augmented(data.val, self.preprocess.evaluation(self.ten_crop, self.flip))
+        network = self.network.to(accelerator.device)
+        return predict(network, inputs, accelerator, max(1, 128 // self.crops), workers)
 
 
-def _protocol(preprocess: Preprocess, flags: argparse.Namespace, data: Data) -> Preprocess:
-    if flags.size:
-        preprocess = preprocess.at(flags.size, data.size is not None)
+def papers_inputs(preprocess: Preprocess, native: bool) -> Preprocess:
+    """The inputs that the paper makes for a network that has these: its shorter edge for the crop, bilinear.
+
+    >>> papers_inputs(Preprocess(299, 341, "bicubic"), native=False)
+    Preprocess(size=299, resize=352, interpolation='bilinear', ...
+    """
+    return replace(preprocess.at(preprocess.size, native), interpolation="bilinear")
+
+
+def _evaluations(path: Path, name: str | None, flags: argparse.Namespace, data: Data) -> list[Evaluation]:
+    """The network of one file at each size that is asked for."""
+    network, about = open_network(path, data, name, flags.plain)
+    preprocess, native = about.preprocess, data.size is not None
+    if flags.protocol == "paper":
+        preprocess = papers_inputs(preprocess, native)
+    sizes = [preprocess.at(size, native) for size in flags.size] if flags.size else [preprocess]
     if flags.resize:
-        preprocess = replace(preprocess, resize=flags.resize)
-    if preprocess.resize < preprocess.size:
-        raise SettingsError(f"--resize {preprocess.resize} is smaller than the crop of {preprocess.size} pixels")
-    if flags.ten_crop and data.size and preprocess.resize == preprocess.size:
-        raise SettingsError(f"ten crops of {preprocess.size} pixels need a larger --resize; these images are square")
-    return preprocess
+        sizes = [replace(one, resize=flags.resize) for one in sizes]
+    for one in sizes:
+        if one.resize < one.size:
+            raise SettingsError(f"--resize {one.resize} is smaller than the crop of {one.size} pixels")
+        if flags.ten_crop and native and one.resize == one.size:
+            raise SettingsError(f"ten crops of {one.size} pixels need a larger --resize; these images are square")
+    return [Evaluation(path, network, about.model, one, flags.ten_crop, flags.flip) for one in sizes]
+
+
+def _names(flags: argparse.Namespace) -> list[str | None]:
+    names, files = flags.network or [None], flags.checkpoint
+    if len(names) not in (1, len(files)):
+        raise SettingsError(f"--network has {len(names)} names for {len(files)} files; give one, or one for each file")
+    return list(names) if len(names) == len(files) else names * len(files)
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -57,31 +93,45 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     Raises the errors of ``recipes.errors``.
     """
     parser = argparse.ArgumentParser("python -m recipes evaluate", description=__doc__)
-    parser.add_argument("--checkpoint", nargs="+", type=Path, required=True, help="model.safetensors of runs")
-    parser.add_argument("--network", help="network of the files, if they do not say, as timm's published ones")
-    parser.add_argument("--resize", type=at_least(1), help="shorter edge before the crop (default: the paper's)")
+    parser.add_argument("--checkpoint", nargs="+", type=Path, required=True, help="files of weights")
+    parser.add_argument(
+        "--network",
+        nargs="+",
+        help="networks of files that do not say: a name of recipes.list_networks(), timm/NAME, torchvision/NAME or "
+        "pytorchcv/NAME; one for all files or one for each",
+    )
+    parser.add_argument("--plain", action="store_true", help="the files hold plain networks; refuse others")
+    parser.add_argument(
+        "--protocol",
+        choices=["own", "paper"],
+        default="own",
+        help="shorter edge and interpolation of the weights' library, or the SE paper's (default: %(default)s)",
+    )
+    parser.add_argument("--resize", type=at_least(1), help="shorter edge before the crop")
+    parser.add_argument("--flip", action="store_true", help="average with the mirror image")
     parser.add_argument("--ten-crop", action="store_true", help="corners and centre, mirrored and not")
     parser.add_argument("--out", type=Path, default=Path("evaluation.json"), help="JSON report (default: %(default)s)")
-    add_data_flags(parser)
+    add_data_flags(parser, several_sizes=True)
     flags = parser.parse_args(arguments)
 
+    names = _names(flags)
     accelerator = make_accelerator()
     check_writable(flags.out)
     data = data_from_flags(flags, accelerator, train=False)
-    members = [_open(path, flags.network, data) for path in flags.checkpoint]
-    if len({model.num_classes for _, model, _ in members}) > 1:
+    evaluations = [
+        one for path, name in zip(flags.checkpoint, names, strict=True) for one in _evaluations(path, name, flags, data)
+    ]
+    if len({one.model.num_classes for one in evaluations}) > 1:
         raise SettingsError("the checkpoints have different numbers of outputs, so they cannot form an ensemble")
-    protocols = [_protocol(preprocess, flags, data) for *_, preprocess in members]
-    for (network, model, _), protocol in zip(members, protocols, strict=True):
-        check_input(network, model, protocol.size)
+    for one in evaluations:
+        one.check()
     rows: list[dict[str, Any]] = []
     predictions = []
-    for path, (network, model, _), protocol in zip(flags.checkpoint, members, protocols, strict=True):
-        inputs = Augmented(data.val, protocol.evaluation(flags.ten_crop))
-        log_probability, labels = predict(network.to(accelerator.device), inputs, accelerator, workers=flags.workers)
+    for one in evaluations:
+        log_probability, labels = one.predict(data, accelerator, flags.workers)
         predictions.append(log_probability)
-        rows.append({"checkpoint": str(path), "network": model.name, "gates": model.gates})
-        rows[-1] |= {"size": protocol.size, "resize": protocol.resize, "crops": 10 if flags.ten_crop else 1}
+        rows.append({"checkpoint": str(one.path), "network": one.model.name, "gates": one.model.gates})
+        rows[-1] |= {"size": one.preprocess.size, "resize": one.preprocess.resize, "crops": one.crops}
         rows[-1] |= score(log_probability, labels)
     if len(rows) > 1:
         rows.append({"checkpoint": f"ensemble of {len(rows)}"} | score(mean_probability(predictions), labels))

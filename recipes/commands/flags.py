@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import get_args
 
 import torch
@@ -11,6 +12,7 @@ from accelerate import Accelerator
 from se_inject.errors import SEInjectError
 
 from ..data.datasets import Data, open_data
+from ..data.subsets import limit_per_class
 from ..data.transforms import SMALLEST
 from ..data.unreadable import Unreadable, drop_unreadable
 from ..errors import SettingsError
@@ -32,15 +34,17 @@ def run_command(main: Callable[[], object]) -> None:
         sys.exit("interrupted; training goes on from its last checkpoint with --resume")
 
 
-def add_data_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that ``data_from_flags`` reads.
+def add_data_flags(parser: argparse.ArgumentParser, several_sizes: bool = False) -> None:
+    """Add the flags that ``data_from_flags`` reads, and the size of inputs, of which there may be several.
 
     >>> add_data_flags(argparse.ArgumentParser())
     """
     parser.add_argument(
         "--data", help="folder with train/ and val/, or torchvision root with FashionMNIST or CIFAR10 (default: digits)"
     )
-    parser.add_argument("--size", type=at_least(SMALLEST), help="side of an input in pixels")
+    sizes = {"nargs": "+", "help": "sides of an input in pixels, each by itself and all fused"}
+    one = {"help": "side of an input in pixels"}
+    parser.add_argument("--size", type=at_least(SMALLEST), **(sizes if several_sizes else one))  # type: ignore[arg-type]
     parser.add_argument("--workers", type=at_least(0), default=0, help="processes that load images")
     parser.add_argument(
         "--unreadable",
@@ -48,6 +52,15 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="what to do with images that cannot be read: stop, leave them out, or not look for them (default: error)",
     )
+
+
+def add_subset_flags(parser: argparse.ArgumentParser) -> None:
+    """Add flags for a part of the data, which ``data_from_flags`` reads too.
+
+    >>> add_subset_flags(argparse.ArgumentParser())
+    """
+    parser.add_argument("--per-class", type=at_least(1), help="train only on the first so many images of each class")
+    parser.add_argument("--val-per-class", type=at_least(1), help="validate only on the first so many of each class")
 
 
 def data_from_flags(flags: argparse.Namespace, accelerator: Accelerator, train: bool = True) -> Data:
@@ -60,7 +73,11 @@ def data_from_flags(flags: argparse.Namespace, accelerator: Accelerator, train: 
     >>> len(data_from_flags(parser.parse_args([]), Accelerator()).classes)
     10
     """
-    return drop_unreadable(open_data(flags.data, train), flags.unreadable, accelerator)
+    data = open_data(flags.data, train)
+    if "per_class" in flags:
+        few = limit_per_class(replace(data, train=data.val), flags.val_per_class).train
+        data = replace(limit_per_class(data, flags.per_class), val=few)
+    return drop_unreadable(data, flags.unreadable, accelerator)
 
 
 def count_classes(wanted: int | None, classes: Sequence[str]) -> int:

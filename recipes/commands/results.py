@@ -4,6 +4,7 @@ Writes ``RESULTS.md`` with its tables and pictures. Killed and called again, it 
 """
 
 import argparse
+import copy
 import os
 import platform
 import statistics
@@ -63,10 +64,11 @@ class Experiment:
     def fine_tuned(self, seed: int, accelerator: Accelerator) -> list[float]:
         """Top-1 errors in per cent, as in ``TUNED``, of the plain network from scratch after more training."""
         start = self.folder / f"plain-{seed}" / "model.safetensors"
-        report = finetune(load_model(start)[0], self._run("finetune", seed, "none", self.tuning), accelerator)
-        alone = replace(self._run("finetune-gates-alone", seed, "identity", self.tuning), gates_only=True)
+        plain, run = load_model(start)[0], self._run("finetune", seed, "identity", self.tuning)
+        report = finetune(plain, run.model.add_gates(copy.deepcopy(plain)), run, accelerator)
+        alone = replace(self._run("finetune-gates-alone", seed, "identity", self.tuning), trained="gates")
         torch.manual_seed(seed)
-        network = se_inject.freeze_backbone(se_inject.apply(load_model(start)[0]))
+        network = se_inject.apply(load_model(start)[0])
         return [report[name]["top1"] for name in TUNED[:3]] + [fit(alone, network, accelerator)[-1]["val_top1"]]
 
     def describe(self, command: str, machine: str, errors: Sequence[tuple[list[float], list[float]]]) -> str:
@@ -165,13 +167,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of RESULTS.md (default: here)")
     flags = parser.parse_args(arguments)
 
-    scratch = replace(SMALL, epochs=flags.epochs, lr_step=max(1, 2 * flags.epochs // 5))
-    epochs = flags.finetune_epochs
-    tuning = replace(SMALL, epochs=epochs, lr=0.01, gate_lr=0.1, lr_step=max(1, epochs // 2))
     accelerator = make_accelerator()
     check_writable(flags.out / "RESULTS.md")
     data = drop_unreadable(open_data(flags.data), "error", accelerator)
     data = limit_per_class(data, flags.per_class)
+    small = replace(SMALL, batch=min(SMALL.batch, len(data.train.labels)))
+    scratch = replace(small, epochs=flags.epochs, lr_step=max(1, 2 * flags.epochs // 5))
+    epochs = flags.finetune_epochs
+    tuning = replace(small, epochs=epochs, lr=0.01, gate_lr=0.1, lr_step=max(1, epochs // 2))
     experiment = Experiment(flags.network, data, scratch, tuning, flags.runs)
     both = [
         (experiment.from_scratch(seed, accelerator), experiment.fine_tuned(seed, accelerator))

@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from ..errors import SettingsError
 
-Augmentation = Literal["paper", "small"]
+Augmentation = Literal["paper", "small", "randaugment", "none"]
 SMALLEST = 8  # pixels a side of an input, as scikit-learn's digits have
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as timm and torchvision have them
 
@@ -46,31 +46,29 @@ class Preprocess:
         ``"paper"``: mirror, crop of 8-100 % of the area with aspect 3/4-4/3, rotation by up to 10 degrees, pixel jitter
         of up to 20 grey levels (the authors' list, https://github.com/hujie-frank/SENet). ``"small"``: mirror, and crop
         after padding by an eighth, 4 of 32 pixels, as in the paper's CIFAR experiments (section 5.1).
+        ``"randaugment"``: the same crop and mirror as ``"paper"``, then two random operations (Cubuk et al., 2020).
+        ``"none"``: the centre crop, as in evaluation.
 
         >>> from PIL import Image
         >>> Preprocess(32, 32).training("paper")(Image.new("L", (40, 30))).shape
         torch.Size([3, 32, 32])
         """
         mirror, filter_ = v2.RandomHorizontalFlip(), v2.InterpolationMode(self.interpolation)
-        if augmentation == "paper":
-            crop = v2.RandomResizedCrop(self.size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation=filter_)
-            rotation = v2.RandomRotation(10, v2.InterpolationMode.BILINEAR)
-            steps = [v2.RGB(), crop, mirror, rotation, v2.ToImage(), PixelJitter(20)]
-        else:
-            resize = v2.Resize((self.size, self.size), filter_)
-            steps = [
-                v2.RGB(),
-                resize,
-                v2.RandomCrop(self.size, padding=max(1, round(self.size / 8))),
-                mirror,
-                v2.ToImage(),
-            ]
-        return v2.Compose([*steps, *self._normalize()])
+        crop = v2.RandomResizedCrop(self.size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation=filter_)
+        padded_crop = v2.RandomCrop(self.size, padding=max(1, round(self.size / 8)))
+        rotation = v2.RandomRotation(10, v2.InterpolationMode.BILINEAR)
+        steps = {
+            "paper": [crop, mirror, rotation, v2.ToImage(), PixelJitter(20)],
+            "small": [v2.Resize((self.size, self.size), filter_), padded_crop, mirror, v2.ToImage()],
+            "randaugment": [crop, mirror, v2.RandAugment(), v2.ToImage()],
+            "none": [v2.Resize(self.resize, filter_), v2.CenterCrop(self.size), v2.ToImage()],
+        }
+        return v2.Compose([v2.RGB(), *steps[augmentation], *self._normalize()])
 
-    def evaluation(self, ten_crop: bool = False) -> v2.Compose:
-        """From a PIL image to its crops ``(crops, 3, size, size)``: the centre alone, or ten.
+    def evaluation(self, ten_crop: bool = False, flip: bool = False) -> v2.Compose:
+        """From a PIL image to its crops ``(crops, 3, size, size)``: the centre alone, with its mirror image, or ten.
 
-        Ten crops are the corners and the centre, and all of them mirrored.
+        Ten crops are the corners and the centre, and all of them mirrored, with ``flip`` or without.
 
         >>> from PIL import Image
         >>> Preprocess(224, 256).evaluation(ten_crop=True)(Image.new("RGB", (300, 500))).shape
@@ -78,7 +76,8 @@ class Preprocess:
         """
         resize = v2.Resize(self.resize, v2.InterpolationMode(self.interpolation))
         crop = v2.TenCrop(self.size) if ten_crop else v2.CenterCrop(self.size)
-        return v2.Compose([v2.RGB(), resize, crop, v2.ToImage(), _Stack(), *self._normalize()])
+        mirrored = [_WithMirrored()] if flip and not ten_crop else []
+        return v2.Compose([v2.RGB(), resize, crop, v2.ToImage(), _Stack(), *mirrored, *self._normalize()])
 
     def _normalize(self) -> list[v2.Transform]:
         return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]
@@ -115,6 +114,11 @@ class PixelJitter(v2.Transform):  # type: ignore[misc]
 class _Stack(torch.nn.Module):
     def forward(self, crops: Any) -> Tensor:
         return torch.stack(list(crops) if isinstance(crops, tuple) else [crops])
+
+
+class _WithMirrored(torch.nn.Module):
+    def forward(self, crops: Tensor) -> Tensor:
+        return torch.cat([crops, crops.flip(-1)])
 
 
 # The paper's protocols (section 5.1): shorter edge for a crop. For 320 it prints none.

@@ -1,18 +1,19 @@
-"""Which network: a recipe, or a model of timm or torchvision, plain or with gates."""
+"""Which network: one that a name means, plain or with gates, and with how many outputs."""
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-import timm
 import torch
-import torchvision
 from torch import nn
 
 import se_inject
 
-from ..data.transforms import Preprocess, check_memory, shorter_edge
-from ..errors import SettingsError, UnknownNameError
+from ..data.transforms import Preprocess, check_memory
+from ..errors import SettingsError
+from .base import build_base, is_recipe, own_preprocess
+from .heads import find_head, replace_head
+from .recipe import PAPERS_KINDS
 from .registry import get
 
 
@@ -20,24 +21,63 @@ from .registry import get
 class Model:
     """A network's description, enough to build it again.
 
-    ``name`` is a recipe's, or ``timm/NAME`` or ``torchvision/NAME``; ``gates`` the form of the gates, if it has any.
+    ``name`` is one that ``build_base`` knows; ``gates`` the form of the gates that are added, if any. ``reduction``,
+    ``gate``, ``kinds`` and ``position`` are those of ``se_inject.apply``; no kinds are those of the paper. ``head``
+    names the layers that make the logits, in a network that is not told the number of classes when it is made.
     """
 
     name: str
     gates: Literal["none", "identity", "standard"]
     num_classes: int
     reduction: int = 16
+    gate: str = "se"
+    kinds: tuple[str, ...] = ()
+    position: str = "standard"
+    head: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("kinds", "head"):  # lists, where they come from JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def build(self) -> nn.Module:
         """The network, randomly initialized: images ``(N, 3, H, W)`` to logits ``(N, num_classes)``.
 
-        Raises ``UnknownNameError``.
+        Raises ``UnknownNameError``, ``SettingsError`` and the errors of ``se_inject.apply``.
 
         >>> sum(1 for _ in se_inject.gates(Model("se_resnet20", "standard", 10).build()))
         9
         """
-        network = _base(self.name, self.num_classes)
-        return network if self.gates == "none" else se_inject.apply(network, self.reduction, init=self.gates)
+        network = build_base(self.name, None if self.head else self.num_classes)
+        if self.head:
+            replace_head(network, self.head, self.num_classes)
+        return self.add_gates(network)
+
+    def add_gates(self, network: nn.Module) -> nn.Module:
+        """``network``, the plain one of this name, with this description's gates, in place.
+
+        Raises the errors of ``se_inject.apply``.
+
+        >>> model = Model("timm/resnet18", "standard", 10)
+        >>> sum(1 for _ in se_inject.gates(model.add_gates(build_base(model.name, 10))))
+        8
+        """
+        if self.gates == "none":
+            return network
+        options: dict[str, Any] = {"gate": self.gate, "position": self.position}
+        if is_recipe(self.name):
+            return get(self.name).add_gates(network, self.reduction, self.gates, self.kinds, **options)
+        kinds: Any = self.kinds or PAPERS_KINDS
+        return se_inject.apply(network, self.reduction, init=self.gates, kinds=kinds, **options)
+
+    def head_layers(self) -> tuple[str, ...]:
+        """The names of the layers that make the logits.
+
+        Raises ``SettingsError`` if they are not found.
+
+        >>> Model("timm/resnet18", "none", 10).head_layers()
+        ('fc',)
+        """
+        return self.head or find_head(self.name)
 
     def preprocess(self, native: int | None, size: int | None = None) -> Preprocess:
         """How its inputs are made, of images that are ``native`` pixels a side, or of any size; ``size`` overrides.
@@ -45,42 +85,12 @@ class Model:
         >>> Model("se_resnet50", "none", 1000).preprocess(native=None)
         Preprocess(size=224, resize=256, interpolation='bilinear', mean=(0.485, ...), std=(0.229, ...))
         """
-        own, wanted = _own_preprocess(self.name), size or native
+        own, wanted = own_preprocess(self.name), size or native
         return own.at(wanted, native is not None) if wanted and (native or wanted != own.size) else own
 
 
-def _base(name: str, num_classes: int) -> nn.Module:
-    library, _, rest = name.partition("/")
-    if not rest:
-        return get(name).build(se=False, num_classes=num_classes)
-    network: nn.Module
-    if library == "timm" and timm.is_model(rest):
-        network = timm.create_model(rest, num_classes=num_classes)
-    elif library == "torchvision" and rest in torchvision.models.list_models(module=torchvision.models):
-        network = torchvision.models.get_model(rest, num_classes=num_classes)
-    else:
-        raise UnknownNameError(
-            f"{name}: no such model; give timm/NAME or torchvision/NAME of a classifier, or a name of "
-            "recipes.list_networks()"
-        )
-    return network
-
-
-def _own_preprocess(name: str) -> Preprocess:
-    library, _, rest = name.partition("/")
-    if library == "timm":
-        c = timm.data.resolve_data_config(timm.get_pretrained_cfg(rest).to_dict())
-        size = c["input_size"][-1]
-        return Preprocess(size, int(size / c["crop_pct"]), c["interpolation"], tuple(c["mean"]), tuple(c["std"]))
-    if library == "torchvision":
-        size = 299 if rest == "inception_v3" else 224
-        return Preprocess(size, shorter_edge(size))
-    recipe = get(name)
-    return Preprocess(recipe.size, shorter_edge(recipe.size), mean=recipe.mean, std=recipe.std)
-
-
-def check_input(network: nn.Module, model: Model, size: int, batch: int = 2) -> None:
-    """Raise ``SettingsError`` unless ``network`` makes logits of ``batch`` images of ``size`` pixels in training mode.
+def check_input(network: nn.Module, model: Model, size: int, batch: int = 2, training: bool = True) -> None:
+    """Raise ``SettingsError`` unless ``network`` makes logits of ``batch`` images of ``size`` pixels.
 
     Also if such a batch does not fit into this machine's memory.
 
@@ -91,15 +101,18 @@ def check_input(network: nn.Module, model: Model, size: int, batch: int = 2) -> 
     recipes.errors.SettingsError: se_bn_inception cannot train on 2 images of 8 pixels at once ...
     """
     check_memory(batch, size)
-    probe = copy.deepcopy(network).to("meta").train()
+    probe = copy.deepcopy(network).to("meta").train(training)
+    task, remedy = (f"train on {batch} images", "--size or --device-batch") if training else ("take images", "--size")
     try:
-        logits = probe(torch.empty(batch, 3, size, size, device="meta"))
+        with torch.no_grad():
+            logits = probe(torch.empty(batch, 3, size, size, device="meta"))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         text = str(error).splitlines()[0]
+        at_once = " at once" if training else ""
         raise SettingsError(
-            f"{model.name} cannot train on {batch} images of {size} pixels at once ({text}); try another --size or "
-            "--device-batch"
+            f"{model.name} cannot {task} of {size} pixels{at_once} ({text}); try another {remedy}"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (batch, model.num_classes):
         what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise SettingsError(f"{model.name} must return logits (N, {model.num_classes}) in training, but returns {what}")
+        mode = "training" if training else "evaluation"
+        raise SettingsError(f"{model.name} must return logits (N, {model.num_classes}) in {mode}, but returns {what}")

@@ -1,63 +1,92 @@
 """Every network of the paper, by name."""
 
 import difflib
+from collections.abc import Callable
 
 from torch import nn
+from torchvision.models import densenet161, vgg16_bn
 
 from ..errors import UnknownNameError
+from . import paper
 from .bn_inception import BNInception
-from .recipe import Published, Recipe
+from .recipe import Recipe
 from .resnet import caffe, resnet, small_resnet
 from .senet154 import SENet154Base
 
 
-def _inception_resnet_v2(num_classes: int) -> nn.Module:
-    import timm  # the one network that needs it
+def _library(name: str) -> Callable[[int], nn.Module]:
+    def build(num_classes: int) -> nn.Module:
+        from . import libraries  # takes a while
 
-    network: nn.Module = timm.create_model("inception_resnet_v2", num_classes=num_classes)
-    return network
+        return libraries.build(name, num_classes)
+
+    return build
 
 
-_RESNET50 = Published((24.80, 23.29), (7.48, 6.62), (3.86, 3.87))
-_RESNET101 = Published((23.17, 22.38), (6.52, 6.07), (7.58, 7.60))
-_RESNET152 = Published((22.42, 21.57), (6.34, 5.73), (11.30, 11.32))
-_RESNEXT50 = Published((22.11, 21.10), (5.90, 5.49), (4.24, 4.25))
-_RESNEXT101 = Published((21.18, 20.70), (5.57, 5.01), (7.99, 8.00))
+# what published weights of these plain bases were trained with
+_INCEPTION = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_DPN = ((124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3)
 
 _ALL = [
-    Recipe("se_resnet50", lambda n: resnet(50, n), twin="seresnet50", paper=_RESNET50),
-    Recipe("se_resnet101", lambda n: resnet(101, n), twin="seresnet101", paper=_RESNET101),
-    Recipe("se_resnet152", lambda n: resnet(152, n), twin="seresnet152", paper=_RESNET152),
-    Recipe("se_resnet50_caffe", lambda n: caffe(resnet(50, n)), twin="legacy_seresnet50", paper=_RESNET50),
-    Recipe("se_resnet101_caffe", lambda n: caffe(resnet(101, n)), twin="legacy_seresnet101", paper=_RESNET101),
-    Recipe("se_resnet152_caffe", lambda n: caffe(resnet(152, n)), twin="legacy_seresnet152", paper=_RESNET152),
-    Recipe("se_resnext50_32x4d", lambda n: resnet(50, n, 32, 4), twin="seresnext50_32x4d", paper=_RESNEXT50),
-    Recipe("se_resnext101_32x4d", lambda n: resnet(101, n, 32, 4), twin="seresnext101_32x4d", paper=_RESNEXT101),
+    Recipe("se_resnet50", lambda n: resnet(50, n), twin="seresnet50", paper=paper.RESNET50),
+    Recipe("se_resnet101", lambda n: resnet(101, n), twin="seresnet101", paper=paper.RESNET101),
+    Recipe("se_resnet152", lambda n: resnet(152, n), twin="seresnet152", paper=paper.RESNET152),
+    Recipe("se_resnet50_caffe", lambda n: caffe(resnet(50, n)), twin="legacy_seresnet50", paper=paper.RESNET50),
+    Recipe("se_resnet101_caffe", lambda n: caffe(resnet(101, n)), twin="legacy_seresnet101", paper=paper.RESNET101),
+    Recipe("se_resnet152_caffe", lambda n: caffe(resnet(152, n)), twin="legacy_seresnet152", paper=paper.RESNET152),
+    # He et al., "Identity Mappings in Deep Residual Networks", with fb.resnet.torch's stride in the 3x3 convolution
+    Recipe("se_resnet200", _library("pytorchcv/preresnet200b"), paper=paper.RESNET200),
+    Recipe("se_resnext50_32x4d", lambda n: resnet(50, n, 32, 4), twin="seresnext50_32x4d", paper=paper.RESNEXT50),
+    Recipe("se_resnext101_32x4d", lambda n: resnet(101, n, 32, 4), twin="seresnext101_32x4d", paper=paper.RESNEXT101),
     Recipe(
         "se_resnext50_32x4d_caffe",
         lambda n: caffe(resnet(50, n, 32, 4)),
         twin="legacy_seresnext50_32x4d",
-        paper=_RESNEXT50,
+        paper=paper.RESNEXT50,
     ),
     Recipe(
         "se_resnext101_32x4d_caffe",
         lambda n: caffe(resnet(101, n, 32, 4)),
         twin="legacy_seresnext101_32x4d",
-        paper=_RESNEXT101,
+        paper=paper.RESNEXT101,
     ),
-    Recipe("se_bn_inception", BNInception, paper=Published((25.38, 24.23), (7.89, 7.14), (2.03, 2.04))),
+    Recipe(
+        "se_resnext101_64x4d", lambda n: resnet(101, n, 64, 4), twin="seresnext101_64x4d", paper=paper.RESNEXT101_64X4D
+    ),
+    # after the non-linearity that follows each convolution (section 3.3 of the journal version)
+    Recipe("se_vgg16", lambda n: vgg16_bn(num_classes=n), paper=paper.VGG16, kinds=("plain",)),
+    Recipe("se_bn_inception", BNInception, paper=paper.BN_INCEPTION),
+    Recipe(
+        "se_inception_v3",
+        _library("timm/inception_v3"),
+        299,
+        paper=paper.INCEPTION_V3,
+        mean=_INCEPTION[0],
+        std=_INCEPTION[1],
+    ),
+    Recipe(
+        "se_inception_v4",
+        _library("timm/inception_v4"),
+        299,
+        paper=paper.INCEPTION_V4,
+        mean=_INCEPTION[0],
+        std=_INCEPTION[1],
+    ),
     Recipe(
         "se_inception_resnet_v2",
-        _inception_resnet_v2,
+        _library("timm/inception_resnet_v2"),
         size=299,
-        mean=(0.5, 0.5, 0.5),  # of timm's weights for the base
-        std=(0.5, 0.5, 0.5),
-        paper=Published((20.37, 19.80), (5.21, 4.79), (11.75, 11.76)),
+        mean=_INCEPTION[0],
+        std=_INCEPTION[1],
+        paper=paper.INCEPTION_RESNET_V2,
     ),
-    Recipe("senet154", SENet154Base, twin="legacy_senet154", paper=Published((None, 18.68), (None, 4.47))),
+    Recipe("densenet161", lambda n: densenet161(num_classes=n), paper=paper.DENSENET161, kinds=()),
+    Recipe("se_polynet", _library("pytorchcv/polynet"), size=331, paper=paper.POLYNET),
+    Recipe("se_dpn131", _library("timm/dpn131"), mean=_DPN[0], std=_DPN[1], paper=paper.DPN131),
+    Recipe("senet154", SENet154Base, twin="legacy_senet154", paper=paper.SENET154),
     Recipe("se_resnet20", lambda n: small_resnet(20, n), size=32, classes=10),
     Recipe("se_resnet56", lambda n: small_resnet(56, n), size=32, classes=10),
-    Recipe("se_resnet110", lambda n: small_resnet(110, n), size=32, classes=10, paper=Published((6.37, 5.21))),
+    Recipe("se_resnet110", lambda n: small_resnet(110, n), size=32, classes=10, paper=paper.RESNET110),
 ]
 NETWORKS = {recipe.name: recipe for recipe in _ALL}
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from tabulate import tabulate
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -14,11 +15,14 @@ from .registry import NETWORKS, get
 
 @dataclass(frozen=True)
 class Row:
-    """One network: ``(plain, SE)`` parameters, and 1e9 multiply-adds of one image at the paper's size."""
+    """One network: ``(plain, SE)`` parameters, and 1e9 multiply-adds of one image at the paper's size.
+
+    There is no second number where the network has no sites.
+    """
 
     recipe: Recipe
-    parameters: tuple[int, int]
-    gflops: tuple[float, float]
+    parameters: tuple[int, ...]
+    gflops: tuple[float, ...]
 
 
 class Networks(Sequence[Row]):
@@ -59,31 +63,40 @@ class Networks(Sequence[Row]):
 
 
 def _cells(row: Row) -> list[str]:
-    (p0, p1), (f0, f1), paper = row.parameters, row.gflops, row.recipe.paper
-
-    def errors(pair: tuple[float | None, float] | None) -> str:
-        return "" if pair is None else f"{'' if pair[0] is None else f'{pair[0]:.2f} -> '}{pair[1]:.2f}"
-
+    parameters = [f"{count:,}" for count in row.parameters]
+    gflops = [f"{count:.3f}" for count in row.gflops]
     return [
         row.recipe.name,
         str(row.recipe.size),
-        f"{p0:,}",
-        f"{p1:,}",
-        f"{100 * (p1 / p0 - 1):.2f} %",
-        f"{f0:.3f}",
-        f"{f1:.3f}",
-        f"{100 * (f1 / f0 - 1):.2f} %",
-        errors(paper.top1 if paper else None),
-        errors(paper.top5 if paper else None),
+        *_beside(parameters, row.parameters),
+        *_beside(gflops, row.gflops),
+        *(_errors(row.recipe, rank) for rank in (0, 1)),
     ]
 
 
-def multiply_adds(network: torch.nn.Module, size: int) -> int:
+def _beside(texts: Sequence[str], values: Sequence[float]) -> list[str]:
+    if len(values) == 1:
+        return [texts[0], "no sites", ""]
+    return [*texts, f"{100 * (values[1] / values[0] - 1):.2f} %"]
+
+
+def _errors(recipe: Recipe, rank: int) -> str:
+    """The paper's plain and SE error, of top 1 (rank 0) or top 5, or what it quotes of the plain network's authors."""
+    paper, size = recipe.paper, recipe.size
+    if paper is None:
+        return ""
+    ours = [errors[size][rank] for errors in (paper.plain, paper.se) if size in errors]
+    printed = [f"{error:.2f}" for error in ours if error is not None]
+    quoted = paper.original[size][rank] if size in paper.original else None
+    return " -> ".join(printed) if ours or quoted is None else f"{quoted:.2f} (its authors)"
+
+
+def multiply_adds(network: nn.Module, size: int) -> int:
     """Multiply-adds of one image of ``size`` pixels a side: half of what torch's own FLOP counter counts.
 
     The counter counts convolutions and matrix products; the network may be on the meta device.
 
-    >>> multiply_adds(torch.nn.Conv2d(3, 8, 1), 10)
+    >>> multiply_adds(nn.Conv2d(3, 8, 1), 10)
     2400
     """
     device = next(network.parameters()).device
@@ -94,11 +107,18 @@ def multiply_adds(network: torch.nn.Module, size: int) -> int:
 
 
 def _row(recipe: Recipe) -> Row:
+    counts = []
     with torch.device("meta"):
-        networks = recipe.build(se=False), recipe.build()
-    plain, gated = (sum(p.numel() for p in network.parameters()) for network in networks)
-    flops = [multiply_adds(network, recipe.size) / 1e9 for network in networks]
-    return Row(recipe, (plain, gated), (flops[0], flops[1]))
+        network = recipe.build(se=False)
+        counts.append(_counts(network, recipe.size))
+        if recipe.kinds:
+            counts.append(_counts(recipe.add_gates(network), recipe.size))
+    parameters, gflops = zip(*counts, strict=True)
+    return Row(recipe, parameters, gflops)
+
+
+def _counts(network: nn.Module, size: int) -> tuple[int, float]:
+    return sum(p.numel() for p in network.parameters()), multiply_adds(network, size) / 1e9
 
 
 def list_networks(*names: str) -> Networks:
@@ -106,6 +126,7 @@ def list_networks(*names: str) -> Networks:
 
     A sequence of rows that prints as a table. GFLOPs are 1e9 multiply-adds, as in the paper; errors are the paper's, in
     per cent, of the plain network and of the one with gates, and where a network has a ``_caffe`` variant, of that one.
+    Of networks that it only compares with, they are those of the plain network's own authors.
 
     Raises ``UnknownNameError``.
 

@@ -1,6 +1,7 @@
-"""A run's log: one row an epoch, in log.csv and, if asked for, for TensorBoard."""
+"""A run's log: one row an epoch, in log.csv."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import DataError
@@ -32,38 +33,26 @@ def read_log(folder: str | Path) -> list[Row]:
     >>> read_log("no_such_run")
     Traceback (most recent call last):
     ...
-    recipes.errors.DataError: no_such_run: has no log.csv; it is not the folder of a run
+    recipes.errors.DataError: no_such_run: has no log.csv; it is not the folder of a run, or ...
     """
     path = Path(folder, "log.csv")
     if not path.is_file():
-        raise DataError(f"{folder}: has no log.csv; it is not the folder of a run")
+        raise DataError(f"{folder}: has no log.csv; it is not the folder of a run, or its first epoch has not ended")
     try:
         with path.open(newline="") as file:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: is damaged, or not the log of a run ({error})") from error
     if not rows or not {"epoch", "train_top1", "val_top1"} <= rows[0].keys():
         raise DataError(f"{path}: is not the log of a run")
     return rows
 
 
-class TensorBoard:
-    """Mirrors rows to event files in ``folder/tensorboard``; rows from ``epoch`` on replace those of a killed run.
+def best_epoch(rows: Sequence[Row]) -> int:
+    """The epoch of the lowest top-1 error on the validation images; where errors are equal, of the lowest loss.
 
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> TensorBoard(folder, epoch=1).add({"epoch": 1, "val_top1": 25.0})
-    >>> len(list(folder.glob("tensorboard/events.*")))
-    1
+    >>> rows = [{"epoch": 1, "val_top1": 3.0, "val_loss": 0.2}, {"epoch": 2, "val_top1": 3.0, "val_loss": 0.1}]
+    >>> best_epoch(rows)
+    2
     """
-
-    def __init__(self, folder: Path, epoch: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch)  # type: ignore[no-untyped-call]
-
-    def add(self, row: Row) -> None:
-        """Add one row."""
-        for name, value in row.items():
-            self._writer.add_scalar(name, value, int(row["epoch"]))  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]
+    return int(min(rows, key=lambda row: (row["val_top1"], row["val_loss"]))["epoch"])

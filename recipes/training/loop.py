@@ -1,167 +1,24 @@
 """The training loop: one short loop for every recipe, on Accelerate, from one CPU to many servers."""
 
 import time
-from typing import Any
 
-import numpy as np
-import torch
 from accelerate import Accelerator
+from accelerate.tracking import TensorBoardTracker
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..data.datasets import Augmented
-from ..data.sampling import ClassBalanced
-from ..errors import RecipeError
-from ..weights.described import Description, save_model
-from .batch_norm import RunningStatistics
-from .checkpoint import save_checkpoint
-from .log import Row, TensorBoard, write_log
-from .metrics import predict, score
-from .optimizer import parameter_groups
+from .log import Row
 from .run import Run
-
-
-class _Training:
-    """The state of a run: everything that changes from step to step."""
-
-    def __init__(self, run: Run, network: nn.Module, accelerator: Accelerator) -> None:
-        self.run, self.accelerator, settings = run, accelerator, run.settings
-        self.parts = settings.batch // (settings.device_batch or settings.batch)  # of a step, over all processes
-        self.epoch_steps = max(1, round(len(run.data.train.labels) / settings.batch))
-        self.total = settings.epochs * self.epoch_steps
-        self.step = 0
-        self.history: list[Row] = []
-        accelerator.gradient_accumulation_steps = self.parts // accelerator.num_processes
-
-        self.network = network.to(accelerator.device)
-        if settings.channels_last:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = None
-        if settings.ema:
-            decay = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(network, multi_avg_fn=decay, use_buffers=True)
-        optimizer = torch.optim.SGD(parameter_groups(network, settings), momentum=settings.momentum)
-        self.schedule = torch.optim.lr_scheduler.StepLR(optimizer, settings.lr_step * self.epoch_steps, gamma=0.1)
-        if settings.compile:
-            network.compile()
-        self.wrapped, self.optimizer = accelerator.prepare(network, optimizer)
-        self.statistics = RunningStatistics(self.wrapped.train(), self.parts)
-        self.sums = torch.zeros(3, device=accelerator.device)  # of this epoch so far: loss, errors, images
-        if saved := run.saved():
-            self._load(saved)
-
-    @property
-    def epoch(self) -> int:
-        """Epochs done."""
-        return self.step // self.epoch_steps
-
-    @property
-    def validated(self) -> nn.Module:
-        """The network that is validated and saved: the average, if there is one."""
-        network: nn.Module = self.network if self.average is None else self.average.module
-        return network
-
-    def batches(self) -> DataLoader[Any]:
-        """This process's parts of all batches, from the current step to the run's end."""
-        run, settings = self.run, self.run.settings
-        size, start, stop = settings.batch // self.parts, self.step * self.parts, self.total * self.parts
-        sampler = ClassBalanced(run.data.train.labels, settings.seed, size, stop, start)
-        inputs = Augmented(run.data.train, run.preprocess.training(settings.augmentation), settings.seed)
-        cuda = self.accelerator.device.type == "cuda"
-        loader = DataLoader(inputs, batch_sampler=sampler, num_workers=run.workers, pin_memory=cuda)
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
-        return prepared
-
-    def train_on(self, images: torch.Tensor, labels: torch.Tensor, part: int) -> bool:
-        """Forward and backward of the run's part number ``part``; whether it completed a batch, and so a step."""
-        seed = np.random.SeedSequence((self.run.settings.seed, part, 1)).generate_state(1)[0]
-        torch.manual_seed(int(seed))  # dropout too depends on the position in the run alone
-        if self.run.settings.channels_last:
-            images = images.to(memory_format=torch.channels_last)
-        self.statistics.before_part()
-        with self.accelerator.accumulate(self.wrapped):
-            logits = self.wrapped(images)
-            loss = nn.functional.cross_entropy(logits, labels)
-            self.accelerator.backward(loss)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-        self.statistics.after_part()
-        errors = (logits.detach().argmax(1) != labels).sum()
-        self.sums += torch.stack([loss.detach() * len(labels), errors, torch.full_like(errors, len(labels))])
-        if not self.accelerator.sync_gradients:
-            return False
-        self.statistics.end_step(self.accelerator)
-        self.lr = float(self.schedule.get_last_lr()[0])
-        self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.network)
-        self.step += 1
-        return True
-
-    def end_epoch(self, seconds: float) -> Row:
-        """Validate, and add a row to the history: losses, and errors in per cent."""
-        loss, errors, images = self.accelerator.reduce(self.sums, "sum").tolist()
-        self.sums.zero_()
-        inputs = Augmented(self.run.data.val, self.run.preprocess.evaluation())
-        validation = score(*predict(self.validated, inputs, self.accelerator, workers=self.run.workers))
-        row = {"epoch": self.epoch, "step": self.step, "lr": self.lr}
-        row |= {"train_loss": loss / images, "train_top1": 100 * errors / images}
-        row |= {f"val_{name}": value for name, value in validation.items()} | {"seconds": round(seconds, 1)}
-        self.history.append(row)
-        return row
-
-    def save(self) -> None:
-        """Write the checkpoint; at the end of an epoch, before it, also the log and the weights.
-
-        Raises ``RecipeError``, and writes nothing, if the loss is no longer a number.
-        """
-        run, sums, scaler = self.run, self.accelerator.reduce(self.sums, "sum"), self.accelerator.scaler
-        losses = [value for row in self.history[-1:] for value in (row["train_loss"], row["val_loss"])]
-        weights = torch.stack([parameter.isfinite().all() for parameter in self.network.parameters()])
-        if not (np.isfinite([*sums.tolist(), *losses]).all() and weights.all()):
-            raise RecipeError(
-                f"{run.folder}: the loss is no longer a number at step {self.step}; the last checkpoint is kept; start "
-                "again in another --out with a lower --lr or without half precision"
-            )
-        if not self.accelerator.is_main_process:
-            return
-        if self.step % self.epoch_steps == 0:
-            write_log(run.folder, self.history)
-            path = run.folder / "model.safetensors"
-            save_model(path, self.validated, Description(run.model, run.preprocess, list(run.data.classes)))
-        state = {
-            "identity": run.identity(),
-            "step": self.step,
-            "history": self.history,
-            "sums": sums,
-            "network": self.network.state_dict(),
-            "average": self.average and self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": scaler and scaler.state_dict(),
-        }
-        save_checkpoint(run.checkpoint, state)
-
-    def _load(self, state: dict[str, Any]) -> None:
-        self.step, self.history = state["step"], state["history"]
-        self.network.load_state_dict(state["network"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.accelerator.is_main_process:
-            self.sums += state["sums"].to(self.sums.device)
+from .state import Training
 
 
 def fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
     """Train ``network`` in place as ``run`` says, from its checkpoint if it resumes; the log's rows, one an epoch.
 
-    Leaves ``last.pt``, ``log.csv`` and ``model.safetensors`` in the run's folder. However often the run is killed and
-    resumed, on one machine's CPU the result is the same to the bit.
+    Leaves in the run's folder ``last.pt``, ``log.csv``, ``model.safetensors`` of the last epoch, and
+    ``best.safetensors`` of the one with the lowest top-1 error on the validation images. However often the run is
+    killed and resumed, on one machine's CPU the result is the same to the bit. A run that resumes with more epochs
+    goes on to these.
 
     Raises ``CheckpointError`` or ``SettingsError`` for a folder that does not fit, ``RecipeError`` if the loss
     diverges.
@@ -175,19 +32,23 @@ def fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
     >>> model, data = Model("se_resnet20", "standard", 10), open_data(None)
     >>> run = Run(model, data, model.preprocess(data.size), Settings(epochs=1), Path(tempfile.mkdtemp()))
     >>> rows = fit(run, model.build(), make_accelerator())
-    epoch 1  step 1  lr 0.6  train_loss ...  train_top1 ...  val_loss ...  val_top1 ...  val_top5 ...  seconds ...
+    epoch 1  step 1  lr 0.6  train_loss ...  val_loss ...  val_top1 ...  val_top5 ...  best 1  seconds ...
     """
     with run.held(accelerator.is_main_process):
         return _fit(run, network, accelerator)
 
 
 def _fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
-    training = _Training(run, network, accelerator)
+    training = Training(run, network, accelerator)
     main, processes = accelerator.is_main_process, accelerator.num_processes
-    board = TensorBoard(run.folder, training.epoch + 1) if run.tensorboard and main else None
+    board = None
+    if run.tensorboard and main:  # rows of a killed run that came after its checkpoint are replaced
+        board = TensorBoardTracker("tensorboard", run.folder, purge_step=training.epoch + 1)
+        board.start()
     bar = tqdm(total=training.total, initial=training.step, desc=run.folder.name, unit="step", disable=not main)
     first, started = training.step * training.parts + accelerator.process_index, time.monotonic()
-    for i, (images, labels) in enumerate(training.batches() if training.step < training.total else ()):
+    ended = training.step >= training.total or training.impatient
+    for i, (images, labels) in enumerate(() if ended else training.batches()):
         if not training.train_on(images, labels, first + i * processes):
             continue
         bar.update()
@@ -199,8 +60,13 @@ def _fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
         if epoch_ends and main:
             tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
             if board:
-                board.add(row)
+                board.log(row, step=training.epoch)
+        if epoch_ends and training.impatient:
+            break
     bar.close()
+    if main and training.impatient and training.step < training.total:
+        patience, best = run.settings.patience, training.history[-1]["best"]
+        tqdm.write(f"stopped: for {patience} epochs no better on the validation images than epoch {best:.0f}")
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     return training.history

@@ -12,9 +12,10 @@ from filelock import FileLock, Timeout
 from ..data.datasets import Data
 from ..data.transforms import Preprocess
 from ..errors import SettingsError
-from ..files import check_writable
+from ..files import check_writable, remove_partial
 from ..networks.any_model import Model
 from .checkpoint import check_identity, load_checkpoint
+from .partial import Trained
 from .settings import Settings, at_least
 
 
@@ -22,8 +23,12 @@ from .settings import Settings, at_least
 class Run:
     """What to train, on what, how, and where to keep it.
 
-    ``checkpoint_steps`` asks for a checkpoint also within epochs; ``gates_only`` says that the backbone is frozen,
-    ``start`` is a digest of the weights that the network starts from, if they are not random.
+    ``checkpoint_steps`` asks for a checkpoint also within epochs; ``trained`` says which part of the network learns,
+    and ``head`` names the modules of a new head, which always does; ``cache`` asks that the features of
+    what is frozen be computed once; ``start`` is a digest of the weights that the network starts from, if they are not
+    random.
+
+    Raises ``SettingsError`` if there are fewer images to train on than in a batch.
 
     >>> from ..data import open_data
     >>> model, data = Model("se_resnet20", "standard", 10), open_data(None)
@@ -41,8 +46,18 @@ class Run:
     workers: int = 0
     checkpoint_steps: int | None = None
     tensorboard: bool = False
-    gates_only: bool = False
+    trained: Trained = "all"
+    head: tuple[str, ...] = ()
+    cache: bool = False
     start: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.cache and (self.trained == "all" or self.settings.augmentation != "none" or self.settings.mixup):
+            why = "--train all leaves nothing frozen" if self.trained == "all" else "they need --augmentation none"
+            raise SettingsError(f"features cannot be cached: {why}; leave out --cache, or change that")
+        batch, images = self.settings.batch, len(self.data.train.labels)
+        if batch > images:
+            raise SettingsError(f"a batch of {batch} is more than the {images} images to train on; lower --batch")
 
     @property
     def checkpoint(self) -> Path:
@@ -50,8 +65,10 @@ class Run:
         return self.folder / "last.pt"
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the run's result, flat and comparable."""
+        """All that decides the run's course, flat and comparable; not how long it goes on."""
         train, val = self.data.train, self.data.val
+        settings = asdict(self.settings) | {"trained": self.trained, "head": list(self.head)}
+        del settings["epochs"], settings["patience"]
         parts = {
             "model": asdict(self.model),
             "preprocess": asdict(self.preprocess),
@@ -61,7 +78,7 @@ class Run:
                 "classes": list(self.data.classes),
                 "digest": f"{train.digest} {val.digest}",
             },
-            "settings": asdict(self.settings) | {"gates_only": self.gates_only},
+            "settings": settings,
             "weights": {"start": self.start},
         }
         return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
@@ -79,6 +96,11 @@ class Run:
             )
         state = load_checkpoint(self.checkpoint)
         check_identity(self.checkpoint, state["identity"], self.identity())
+        if self.settings.epochs < state["ends"][-1]:
+            raise SettingsError(
+                f"{self.checkpoint}: is of a run of {state['ends'][-1]} epochs, which --epochs {self.settings.epochs} "
+                "cannot shorten; give the same number or a larger one"
+            )
         return state
 
     @contextmanager
@@ -93,6 +115,7 @@ class Run:
         check_writable(self.checkpoint)
         try:
             with FileLock(self.folder / ".lock", timeout=0):
+                remove_partial(self.folder)
                 yield
         except Timeout as error:
             raise SettingsError(f"{self.folder}: another process is training there; choose another --out") from error

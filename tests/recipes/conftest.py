@@ -1,17 +1,15 @@
 """Small data sets and runs that the tests of the recipes share."""
 
-from dataclasses import replace
+import gc
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
-from recipes.data import open_data
-from recipes.networks.any_model import Model
-from recipes.training.run import Run
-from recipes.training.settings import SMALL
-
 from .images import write_images
+from .runs import short_run
+
+gc.freeze()  # each run ends with a garbage collection, which need not look at all that was imported
 
 
 @pytest.fixture(autouse=True)
@@ -38,14 +36,5 @@ def folders(tmp_path):
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Makes a short run of a network on a part of the digits."""
-    digits = open_data(None)
-    data = replace(digits, train=digits.train.subset(range(96)), val=digits.val.subset(range(40)))
-
-    def make(folder="run", network="se_resnet20", gates="standard", **changes):
-        fields = {name: changes.pop(name) for name in ("resume", "workers", "checkpoint_steps") if name in changes}
-        settings = replace(SMALL, **{"epochs": 2, "batch": 32, "lr_step": 1} | changes).share(1)
-        model = Model(network, gates, 10)
-        return Run(model, data, model.preprocess(data.size), settings, tmp_path / folder, **fields)
-
-    return make
+    """Makes a short run of a network on a part of the digits, in a folder of the test's own."""
+    return lambda folder="run", *given, **changes: short_run(tmp_path / folder, *given, **changes)

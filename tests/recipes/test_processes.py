@@ -1,70 +1,109 @@
 """Several processes: the same flags give the same losses, up to the rounding of sums."""
 
-import math
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
+from recipes.commands import train
 from recipes.training.accelerator import make_accelerator
 from recipes.training.batch_norm import RunningStatistics
 from recipes.training.log import read_log
+from recipes.training.metrics import predict, score
+from recipes.training.state import Training
 
+from .children import quiet, start_together
 from .images import write_images
 
-SETTINGS = "--size 16 --preset small --epochs 3 --lr 0.02 --batch 12 --device-batch 6".split()
-COMMAND = ["-m", "recipes.train", "--data", "images", *SETTINGS, "--out"]
+SETTINGS = (
+    "--size 16 --preset small --epochs 3 --lr 0.02 --batch 12 --device-batch 6 --mixup 0.2 --clip 1 "
+    "--schedule cosine --warmup 1 --checkpoint-steps 1"
+).split()
 
 
-def launch(arguments, cwd):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
+COUNTS = (1, 2, 7, 8, 9, 13)  # of images, in batches of four on each process
 
 
-def test_two_processes_have_the_losses_of_one(tmp_path):
-    """Half of each batch on each of two processes (gloo), against both halves in turn on one."""
-    write_images(tmp_path / "images", train=24, val=5)
-    launch([*COMMAND, "one"], tmp_path)
-    said = launch(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *COMMAND, "two"], tmp_path)
-    assert said.count("epoch 3") == 1  # the main process alone reports
-    one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")
+def images_of_one_pixel(count):
+    pixels = torch.randn(count, 1, 3, 1, 1, generator=torch.Generator().manual_seed(count))
+    return [(image, i % 3) for i, image in enumerate(pixels)]
+
+
+class StoppedError(Exception):
+    pass
+
+
+def _on_each(images, folder):
+    """In each of two processes: a run, another one that stops within epochs and resumes, and predictions."""
+    engine = make_accelerator()
+    quiet(folder / f"said-{engine.process_index}")
+    command, save = [*SETTINGS, "--data", str(images), "--out"], Training.save
+    train.main([*command, str(folder / "two")])
+
+    def save_and_stop(training):
+        save(training)
+        if training.step in (1, 4, 8):
+            raise StoppedError
+
+    Training.save = save_and_stop
+    for _ in range(3):
+        with pytest.raises(StoppedError):
+            train.main([*command, str(folder / "resumed"), "--resume"])
+    Training.save = save
+    train.main([*command, str(folder / "resumed"), "--resume"])
+
+    for count in COUNTS:
+        data = images_of_one_pixel(count)
+        log_probability, labels = predict(torch.nn.Flatten(), data, engine, batch=4)
+        saved = folder / f"predictions-{count}-{engine.process_index}.pt"
+        torch.save([log_probability, labels, score(log_probability, labels)], saved)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What two processes (gloo) and, with the same flags, one process leave behind."""
+    folder = tmp_path_factory.mktemp("processes")
+    images = write_images(folder / "images", train=12, val=5)
+    start_together(_on_each, images, folder)
+    train.main([*SETTINGS, "--data", str(images), "--out", str(folder / "one")])
+    return folder
+
+
+def test_two_processes_have_the_losses_of_one(folder):
+    """Half of each batch on each of two processes, against both halves in turn on one."""
+    one, two = read_log(folder / "one"), read_log(folder / "two")
     for row, other in zip(one, two, strict=True):
-        assert row["step"] == other["step"]
+        assert (row["step"], row["lr"]) == (other["step"], other["lr"])
         assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
         assert row["val_loss"] == pytest.approx(other["val_loss"], rel=1e-3)
         assert row["val_top1"] == pytest.approx(other["val_top1"], abs=1)
-    states = [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("one", "two")]
+    states = [torch.load(folder / name / "last.pt", weights_only=True) for name in ("one", "two")]
     assert states[0]["identity"] == states[1]["identity"]
     for key, value in states[0]["network"].items():
         if value.is_floating_point():
             torch.testing.assert_close(states[1]["network"][key], value, rtol=0.02, atol=2e-3)
 
 
-def test_uneven_shares_are_weighted(tmp_path):
-    """The evaluation of all images, whatever each process's share of them is."""
-    script = tmp_path / "score.py"
-    script.write_text(
-        "import torch\n"
-        "from recipes.training.accelerator import make_accelerator\n"
-        "from recipes.training.metrics import score\n"
-        "engine = make_accelerator()\n"
-        "mine = torch.arange(3) if engine.process_index else torch.arange(3, 10)\n"
-        "result = score(torch.tensor([[0.7, 0.2, 0.1]]).log().repeat(len(mine), 1), mine % 3)\n"
-        "if engine.is_main_process:\n"
-        "    print(engine.num_processes, result['top1'], result['loss'])\n"
-        "engine.end_training()\n"
-    )
-    said = launch(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)], tmp_path)
-    processes, top1, loss = said.split()
-    probabilities = [(0.7, 0.2, 0.1)[i % 3] for i in range(10)]
-    assert processes == "2" and float(top1) == pytest.approx(60)
-    assert float(loss) == pytest.approx(-sum(map(math.log, probabilities)) / 10)
+def test_the_main_process_alone_reports(folder):
+    assert [(folder / f"said-{rank}").read_text().count("epoch 3  step 9") for rank in range(2)] == [2, 0]
+
+
+def test_two_processes_resume_to_the_bit(folder):
+    """Also the sums of losses, of which each process has its own."""
+    whole, resumed = ([row | {"seconds": 0} for row in read_log(folder / name)] for name in ("two", "resumed"))
+    assert whole == resumed
+    files = [(folder / name / "model.safetensors").read_bytes() for name in ("two", "resumed")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_all_processes_have_the_predictions_of_one(folder, count):
+    """Of all images, in their order and once each, also where the processes' shares are uneven."""
+    data = images_of_one_pixel(count)
+    log_probability, labels = predict(torch.nn.Flatten(), data, make_accelerator(), batch=4)
+    assert labels.tolist() == [label for _, label in data] and log_probability.shape == (count, 3)
+    for rank in range(2):
+        theirs, truth, scores = torch.load(folder / f"predictions-{count}-{rank}.pt", weights_only=True)
+        assert torch.equal(theirs, log_probability) and torch.equal(truth, labels)
+        assert scores == score(log_probability, labels)
 
 
 def test_running_statistics_move_once_a_step():

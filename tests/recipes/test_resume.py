@@ -4,46 +4,29 @@
 """
 
 import itertools
-import multiprocessing
 import os
 import random
 import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from recipes import files
-from recipes.commands import train
-from recipes.training import checkpoint
-from recipes.training.accelerator import make_accelerator
+from recipes.commands import train as train_command
+from recipes.errors import SettingsError
 from recipes.training.log import read_log
-from recipes.training.loop import fit
 
+from .children import quiet, start
 from .images import write_images
+from .runs import Tiny, keep_checkpoints, train
 
 COMMAND = (
-    "--size 16 --preset small --epochs 4 --batch 12 --device-batch 6 --lr 0.02 --checkpoint-steps 1 --ema 0.9".split()
-)
-PROCESSES = multiprocessing.get_context("forkserver")
-
-
-class Noisy(nn.Sequential):
-    """Batch norm and dropout: statistics and randomness that a resumption must restore."""
-
-    def __init__(self):
-        torch.manual_seed(0)
-        super().__init__(
-            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(288, 10)
-        )
-
-
-class StoppedError(Exception):
-    pass
+    "--plain --size 16 --preset small --epochs 3 --batch 12 --device-batch 6 --lr 0.02 --checkpoint-steps 1 --ema 0.9"
+).split()
 
 
 def final(folder):
@@ -58,105 +41,123 @@ def equal(a, b):
     return len(a) == len(b) and all(map(equal, a, b)) if isinstance(a, list) else a == b
 
 
-def assert_same(folder, other):
+def assert_same(folder, other, *but):
     """All of the checkpoint but how long epochs took, the log, and the weights."""
     a, b = final(folder), final(other)
     for state in (a, b):
         for row in state["history"]:
             del row["seconds"]
-    for name in a.keys() | b.keys():
+    for name in (a.keys() | b.keys()) - {*but}:
         assert equal(a[name], b[name]), name
     rows = [[{k: v for k, v in row.items() if k != "seconds"} for row in read_log(path)] for path in (folder, other)]
     assert rows[0] == rows[1] and len(rows[0]) == a["history"][-1]["epoch"]
-    assert (folder / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    for name in ("model.safetensors", "best.safetensors"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
 
 
-@pytest.mark.parametrize("stop", range(1, 7))
-def test_resumed_at_every_step(make_run, monkeypatch, stop):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"device_batch": 16, "ema": 0.5, "mixup": 0.4},
+        {"optimizer": "adamw", "schedule": "cosine", "warmup": 1, "clip": 0.1, "trained": "gates", "head": ("fc",)},
+    ],
+)
+def test_resumed_at_every_step(make_run, monkeypatch, settings):
     """Also where gradients accumulate, and with everything that is random in it."""
-    settings = {"device_batch": 16, "ema": 0.5, "checkpoint_steps": 1}
-    whole, parts = make_run("whole", **settings), make_run("parts", resume=True, **settings)
-    fit(whole, Noisy(), make_accelerator())
+    whole = make_run(checkpoint_steps=1, **settings)
+    keep_checkpoints(monkeypatch)
+    train(whole)
+    monkeypatch.undo()
+    for step in range(1, 7):
+        part = make_run(f"run-{step}", resume=True, checkpoint_steps=1, **settings)
+        torch.manual_seed(1234)  # another process has other global randomness, and other weights to begin with
+        rows, _ = train(part, Tiny(seed=1))
+        assert [row["epoch"] for row in rows] == [1, 2]
+        assert_same(whole.folder, part.folder)
 
-    def save(path, state):
-        checkpoint.save_checkpoint(path, state)
-        if state["step"] == stop:
-            raise StoppedError
 
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        patch.setattr("recipes.training.loop.save_checkpoint", save)
-        fit(parts, Noisy(), make_accelerator())
-    torch.manual_seed(1234)  # another process has other global randomness, and other weights to begin with
-    network = Noisy()
-    nn.init.zeros_(network[0].weight)
-    rows = fit(parts, network, make_accelerator())
-    assert [row["epoch"] for row in rows] == [1, 2]
-    assert_same(whole.folder, parts.folder)
+def test_a_finished_run_goes_on(make_run):
+    """As if it had been as long from the start, where the schedule does not depend on that."""
+    whole = make_run("whole", epochs=3)
+    train(whole)
+    part = make_run("part", resume=True)
+    train(part)
+    train(replace(part, settings=whole.settings))
+    assert_same(whole.folder, part.folder, "ends")
+    with pytest.raises(SettingsError, match=r"is of a run of 3 epochs, which --epochs 2 cannot shorten"):
+        train(part)
+
+
+def test_a_cosine_starts_again_after_the_run_that_was_planned(make_run, monkeypatch, capsys):
+    """Whenever the run learned of its new length."""
+    settings = {"schedule": "cosine", "resume": True, "checkpoint_steps": 1}
+    keep_checkpoints(monkeypatch)
+    finished = make_run(**settings)
+    train(finished)
+    monkeypatch.undo()
+    longer = replace(finished.settings, epochs=3)
+    rows, _ = train(replace(finished, settings=longer))
+    assert "3 epochs instead of 2; the cosine starts again after epoch 2" in capsys.readouterr().out
+    # the last steps' rates: a sixth before the end of the first two epochs, and a third before that of the third
+    assert [row["lr"] for row in rows] == pytest.approx([0.1 * (1 + c) / 2 for c in (0.5, -(0.75**0.5), -0.5)])
+    early = make_run("run-2", **settings)
+    train(replace(early, settings=longer))
+    assert_same(finished.folder, early.folder)
 
 
 def _train(images, folder, *more):
-    torch.set_num_threads(1)
-    with Path(os.devnull).open("w") as nowhere:
-        sys.stdout = sys.stderr = nowhere
-        train.main([*COMMAND, "--data", str(images), "--out", str(folder), *more])
+    quiet()
+    train_command.main([*COMMAND, "--data", str(images), "--out", str(folder), *more])
 
 
 def _killed_inside(images, folder, moment):
-    """Trains, and kills its own process in the middle of writing a checkpoint: the ``moment``-th of the ways below."""
-    kill, (write, replace) = lambda: os.kill(os.getpid(), signal.SIGKILL), (torch.save, Path.replace)
+    """Trains, and kills its own process at that moment of writing its fourth checkpoint."""
+    kill, write, replace = lambda: os.kill(os.getpid(), signal.SIGKILL), Path.write_bytes, Path.replace
     count = itertools.count()
 
-    def torn_save(state, path):
-        write(state, path)
-        if next(count) == 3:
-            content = Path(path).read_bytes()
-            Path(path).write_bytes(content[: {0: 0, 1: len(content) // 2, 2: len(content) - 1}[moment]])
+    def torn(self, content):
+        if self.suffix == ".pt" and next(count) == 3:
+            write(self, content[: len(content) // 2])
             kill()
+        return write(self, content)
 
     def replaced(self, target):
         if Path(target).name == "last.pt" and next(count) == 3:
-            if moment == 4:
+            if moment == "replaced":
                 replace(self, target)
             kill()
         return replace(self, target)
 
-    if moment < 3:
-        checkpoint.torch.save = torn_save
+    if moment == "torn":
+        Path.write_bytes = torn
     else:
-        files.Path.replace = replaced
+        Path.replace = replaced
     _train(images, folder, "--resume")
-
-
-def process(target, *arguments):
-    child = PROCESSES.Process(target=target, args=arguments)
-    child.start()
-    return child
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("images"), train=24)
+    return write_images(tmp_path_factory.mktemp("images"), train=12)
 
 
 @pytest.fixture(scope="module")
 def unkilled(images, tmp_path_factory):
-    PROCESSES.set_forkserver_preload(["recipes.train"])
     folder = tmp_path_factory.mktemp("unkilled") / "run"
-    child = process(_train, images, folder)
+    child = start(_train, images, folder)
     child.join()
     assert child.exitcode == 0
     return folder
 
 
-@pytest.mark.parametrize("moment", range(5))
+@pytest.mark.parametrize("moment", ["torn", "written", "replaced"])
 def test_killed_while_writing_a_checkpoint(images, unkilled, tmp_path, moment):
     folder = tmp_path / "run"
-    child = process(_killed_inside, images, folder, moment)
+    child = start(_killed_inside, images, folder, moment)
     child.join()
     assert child.exitcode == -signal.SIGKILL and 3 <= final(folder)["step"] <= 4
-    child = process(_train, images, folder, "--resume")
+    child = start(_train, images, folder, "--resume")
     child.join()
-    assert child.exitcode == 0
+    assert child.exitcode == 0 and not list(folder.glob(".*.partial*"))
     assert_same(unkilled, folder)
 
 
@@ -164,7 +165,7 @@ def kill_until_done(images, folder, rng, kills):
     """Kill the run after a random time, ``kills`` times, then let it end; how many were killed before the end."""
     killed = 0
     for _ in range(kills):
-        child = process(_train, images, folder, "--resume")
+        child = start(_train, images, folder, "--resume")
         started = time.monotonic()
         before = (folder / "last.pt").stat().st_mtime_ns if (folder / "last.pt").exists() else 0
         while child.is_alive() and time.monotonic() - started < 60:  # at least one more checkpoint, so that it ends
@@ -175,24 +176,23 @@ def kill_until_done(images, folder, rng, kills):
         child.kill()
         child.join()
         killed += child.exitcode == -signal.SIGKILL
-    child = process(_train, images, folder, "--resume")
+    child = start(_train, images, folder, "--resume")
     child.join()
     assert child.exitcode == 0
     return killed
 
 
 def test_killed_at_random(images, unkilled, tmp_path):
-    assert kill_until_done(images, tmp_path / "run", random.Random(0), 5) >= 3
+    assert kill_until_done(images, tmp_path / "run", random.Random(0), 3) >= 2
     assert_same(unkilled, tmp_path / "run")
 
 
 def main(kills):
     from tqdm import tqdm
 
-    PROCESSES.set_forkserver_preload(["recipes.train"])
     with tempfile.TemporaryDirectory() as root:
-        images = write_images(Path(root, "images"), train=24)
-        process(_train, images, Path(root, "unkilled")).join()
+        images = write_images(Path(root, "images"), train=12)
+        start(_train, images, Path(root, "unkilled")).join()
         killed = runs = 0
         with tqdm(total=kills, unit="kill") as bar:
             while killed < kills:

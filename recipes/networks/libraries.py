@@ -1,0 +1,97 @@
+"""Networks of timm, torchvision and pytorchcv, by ``LIBRARY/NAME``: how they are built, and what their inputs are."""
+
+import difflib
+import math
+from collections.abc import Collection
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from ..data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from ..errors import SettingsError, UnknownNameError
+
+# their auxiliary classifiers serve training from scratch, and their published weights take inputs from -1 to 1
+_WITH_AUXILIARY = ("googlenet", "inception_v3")
+
+
+def build(name: str, num_classes: int | None) -> nn.Module:
+    """The classifier of that name, randomly initialized: ``(N, 3, H, W)`` to ``(N, num_classes)``.
+
+    Without ``num_classes`` it has as many outputs as its library gives it. GoogLeNet and Inception-v3 of torchvision
+    come without their auxiliary classifiers.
+
+    Raises ``UnknownNameError``, with the nearest names, and ``SettingsError`` where it cannot have as many classes.
+
+    >>> build("timm/resnet_18", 10)
+    Traceback (most recent call last):
+    ...
+    recipes.errors.UnknownNameError: timm/resnet_18: there is no such model; did you mean timm/resnet18, ...?
+    """
+    library, _, rest = name.partition("/")
+    known = _names(library, rest)
+    if rest not in known:
+        near = ", ".join(f"{library}/{other}" for other in difflib.get_close_matches(rest, known, 3))
+        remedy = (
+            f"did you mean {near}?" if near else "give timm/NAME, torchvision/NAME or pytorchcv/NAME of a classifier"
+        )
+        raise UnknownNameError(f"{name}: there is no such model; {remedy}")
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    try:
+        network = _made(library, rest, options)
+    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+        text = f" ({error})" if str(error) else ""
+        raise SettingsError(f"{name}: its library does not build it with {num_classes} outputs{text}") from error
+    return network
+
+
+def _made(library: str, rest: str, options: dict[str, Any]) -> nn.Module:
+    network: Any
+    if library == "timm":
+        network = timm.create_model(rest, **options)
+    elif library == "torchvision":
+        options = options | ({"aux_logits": False, "init_weights": False} if rest in _WITH_AUXILIARY else {})
+        network = torchvision.models.get_model(rest, **options)
+    else:
+        network = _provider().get_model(rest, **options)
+        if isinstance(getattr(getattr(network, "features", None), "final_pool", None), nn.AvgPool2d):
+            network.features.final_pool = nn.AdaptiveAvgPool2d(1)  # the same at its own size, and now it takes others
+    return network  # type: ignore[no-any-return]
+
+
+def inputs(name: str) -> Preprocess:
+    """The inputs that the library evaluates the network with; where it has several, those of its first weights.
+
+    >>> inputs("torchvision/inception_v3").size, inputs("timm/inception_v4").mean
+    (299, (0.5, 0.5, 0.5))
+    """
+    library, _, rest = name.partition("/")
+    if library == "timm":
+        c = timm.data.resolve_data_config(timm.get_pretrained_cfg(rest).to_dict())
+        size = c["input_size"][-1]
+        return Preprocess(size, int(size / c["crop_pct"]), c["interpolation"], tuple(c["mean"]), tuple(c["std"]))
+    if library == "pytorchcv":
+        with torch.device("meta"):
+            size = int(build(name, 1000).in_size[0])  # type: ignore[index, arg-type]
+        return Preprocess(size, math.ceil(size / 0.875), "bilinear", IMAGENET_MEAN, IMAGENET_STD)
+    c = next(iter(torchvision.models.get_model_weights(rest))).transforms()
+    mean, std = ((0.5,) * 3, (0.5,) * 3) if rest in _WITH_AUXILIARY else (tuple(c.mean), tuple(c.std))
+    return Preprocess(c.crop_size[0], c.resize_size[0], c.interpolation.value, mean, std)
+
+
+def _names(library: str, like: str) -> Collection[str]:
+    if library == "timm":
+        names: Collection[str] = timm.list_pretrained() if "." in like else timm.list_models()  # ARCHITECTURE.TAG
+    elif library == "torchvision":
+        names = torchvision.models.list_models(module=torchvision.models)
+    else:
+        names = _provider()._models if library == "pytorchcv" else ()
+    return names
+
+
+def _provider() -> Any:
+    import pytorchcv.model_provider as provider  # takes a while
+
+    return provider
