@@ -48,8 +48,8 @@ def _of_others(path: Path, data: Data, name: str, plain: bool) -> tuple[nn.Modul
     lacks = state.keys() - network.state_dict().keys()
     if lacks and plain:
         raise CheckpointError(
-            f"{path}: has {len(lacks)} tensors that the plain {name} lacks ({min(lacks)}); leave --plain out if they are "
-            "of gates"
+            f"{path}: has {len(lacks)} tensors that the plain {name} lacks ({min(lacks)}); leave --plain out if they "
+            "are of gates"
         )
     if lacks:
         gated = replace(model, gates="identity" if any(".identity_form" in key for key in lacks) else "standard")
