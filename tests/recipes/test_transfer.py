@@ -312,7 +312,7 @@ def test_features_are_not_cached_where_they_would_change(tmp_path, monkeypatch):
         with pytest.raises(SettingsError, match="features cannot be cached"):
             replace(run, settings=replace(run.settings, **settings), trained=trained, cache=True)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=20000))
-    with pytest.raises(SettingsError, match=r"136 images before the first trained layer take 0\.00 GB of memory, and"):
+    with pytest.raises(SettingsError, match=r"136 images before the first trained layer take 0\.0 MB of memory, and"):
         train(replace(run, cache=True))
 
 
