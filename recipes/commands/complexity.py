@@ -86,7 +86,9 @@ def _count(parameters: Iterable[nn.Parameter]) -> int:
 def page(measured: Sequence[Complexity]) -> str:
     """Markdown: a row a network, what the authors say, and where gates add more parameters than that, why."""
     ways = {
-        f"{r.device}, {r.threads} threads, inputs {r.inputs[0]}, {r.rounds} pairs" for m in measured for r in m.reports
+        f"{r.device}, {r.threads} thread{'s' * (r.threads != 1)}, inputs {r.inputs[0]}, {r.rounds} pairs"
+        for m in measured
+        for r in m.reports
     }
     parts = [
         _table(measured),

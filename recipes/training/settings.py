@@ -94,7 +94,10 @@ class Settings:
         for name, (hint, _, *limits) in _settings().items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), hint, *limits))
         if self.warmup >= self.epochs:
-            raise SettingsError(f"a warm-up of {self.warmup:g} epochs must end before the run's {self.epochs} do")
+            raise SettingsError(
+                f"warmup must end before the run does, after {self.epochs} epoch(s), got {self.warmup:g}; "
+                "choose a smaller --warmup, such as half an epoch, or more --epochs"
+            )
 
     def share(self, processes: int) -> "Settings":
         """The same settings with ``device_batch`` set, checked for this many processes.

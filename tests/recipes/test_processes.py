@@ -14,7 +14,7 @@ from .children import quiet, start_together
 from .images import write_images
 
 SETTINGS = (
-    "--size 16 --preset small --epochs 3 --lr 0.02 --batch 12 --device-batch 6 --mixup 0.2 --clip 1 "
+    "--size 16 --preset small --epochs 3 --lr 0.02 --batch 12 --device-batch 6 --mixup 0.2 --clip 0.1 "
     "--schedule cosine --warmup 1 --checkpoint-steps 1"
 ).split()
 

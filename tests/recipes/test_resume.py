@@ -18,6 +18,7 @@ import torch
 
 from recipes.commands import train as train_command
 from recipes.errors import SettingsError
+from recipes.training.checkpoint import save_checkpoint
 from recipes.training.log import read_log
 
 from .children import quiet, start
@@ -74,6 +75,20 @@ def test_resumed_at_every_step(make_run, monkeypatch, settings):
         rows, _ = train(part, Tiny(seed=1))
         assert [row["epoch"] for row in rows] == [1, 2]
         assert_same(whole.folder, part.folder)
+
+
+def test_as_many_processes_are_not_needed(make_run, monkeypatch):
+    """Sums of several processes go on in one."""
+    keep_checkpoints(monkeypatch)
+    rows, _ = train(make_run(checkpoint_steps=1))
+    monkeypatch.undo()
+    part = make_run("run-2", resume=True)
+    state = final(part.folder)
+    state["sums"] = torch.cat([0.25 * state["sums"], 0.75 * state["sums"]])
+    save_checkpoint(part.checkpoint, state)
+    resumed, _ = train(part)
+    for name in ("train_loss", "train_top1", "val_loss"):
+        assert [row[name] for row in resumed] == pytest.approx([row[name] for row in rows], rel=1e-6)
 
 
 def test_a_finished_run_goes_on(make_run):
