@@ -96,6 +96,8 @@ def picture(records: Sequence[Record], costs: Mapping[str, StepCosts]) -> Figure
     axes.set(xlim=(min(counts) / 2, max(counts) * 2))
     level = statistics.mean(record.top1 for record in records if record.way == CONTROL)
     axes.axhline(level, color="black", linewidth=0.8, linestyle=":")
+    low, high = axes.get_ylim()
+    axes.set(ylim=(max(low, 0), min(high, 100)))  # intervals of few seeds reach further than errors do
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2)
     return figure

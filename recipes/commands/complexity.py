@@ -86,7 +86,9 @@ def _count(parameters: Iterable[nn.Parameter]) -> int:
 def page(measured: Sequence[Complexity]) -> str:
     """Markdown: a row a network, what the authors say, and where gates add more parameters than that, why."""
     ways = {
-        f"{r.device}, {r.threads} threads, inputs {r.inputs[0]}, {r.rounds} pairs" for m in measured for r in m.reports
+        f"{r.device}, {r.threads} thread{'s' * (r.threads != 1)}, inputs {r.inputs[0]}, {r.rounds} pairs"
+        for m in measured
+        for r in m.reports
     }
     parts = [
         _table(measured),
@@ -172,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Complexity]:
         with torch.device("meta"):
             check_input(model.build(), model, size, training=False)
     measured = [measure(model, size, flags.batch, flags.rounds) for model, size in zip(models, sizes, strict=True)]
+    print(page(measured))
     with replacing(flags.out) as temporary:
         temporary.write_text(page(measured))
-    print(page(measured))
     return measured

@@ -36,8 +36,8 @@ def _gates(flags: argparse.Namespace) -> Figure:
     if unknown:
         raise SettingsError(f"{flags.checkpoint}: has no class {', '.join(unknown)}")
     check_origin(flags.checkpoint, description, description.model.name, data.classes)
-    if not list(se_inject.gates(network)):
-        raise SettingsError(f"{flags.checkpoint}: the network has no gates; plot one that was trained with gates")
+    if not any(isinstance(gate, se_inject.SqueezeExcitation) for _, gate in se_inject.gates(network)):
+        raise SettingsError(f"{flags.checkpoint}: the network has no Squeeze-and-Excitation gates; plot one that has")
     if flags.size:
         preprocess = preprocess.at(flags.size, data.size is not None)
     check_input(network, description.model, preprocess.size)

@@ -42,12 +42,15 @@ def _named_files(weights: Sequence[str]) -> Iterator[tuple[str | None, Path]]:
     """The names and files that the arguments tell; files of ours in folders need no name."""
     for text in weights:
         name, equals, file = text.partition("=")
-        if equals:
+        folder = Path(text)
+        if equals and name and file:
             yield name, Path(file)
             continue
-        folder = Path(text)
+        if folder.is_file() and describe(folder):
+            yield None, folder
+            continue
         if not folder.is_dir():
-            raise SettingsError(f"{text}: give NAME=FILE, or a folder that exists")
+            raise SettingsError(f"{text}: give NAME=FILE, a file of ours, or a folder; there is none of that name")
         files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".pth", ".pt")]
         runs = sorted(folder.glob("*/model.safetensors"))
         if not files and not runs:

@@ -46,7 +46,12 @@ def _of_others(path: Path, data: Data, name: str, plain: bool) -> tuple[nn.Modul
     state, network = read_weights(path), model.build().eval()
     state = todays_names(state, network)
     lacks = state.keys() - network.state_dict().keys()
-    if lacks and not plain:
+    if lacks and plain:
+        raise CheckpointError(
+            f"{path}: has {len(lacks)} tensors that the plain {name} lacks ({min(lacks)}); leave --plain out if they "
+            "are of gates"
+        )
+    if lacks:
         gated = replace(model, gates="identity" if any(".identity_form" in key for key in lacks) else "standard")
         with suppress(NoSiteError, SettingsError):  # then they are of another network
             network, model = gated.add_gates(network), gated

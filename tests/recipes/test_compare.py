@@ -200,4 +200,4 @@ def test_the_picture_draws_the_table():
     assert (line.get_xdata()[0], line.get_ydata()[0]) == (50, 14.0)
     (low, high) = bar.get_segments()[0][:, 1]
     assert (high - low) / 2 == pytest.approx(63.53, abs=0.01)
-    assert axes.get_xscale() == "log" and figure.legends
+    assert axes.get_xscale() == "log" and figure.legends and axes.get_ylim()[0] == 0

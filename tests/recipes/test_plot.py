@@ -247,7 +247,7 @@ def test_gates_command(networks, tmp_path):
         assert picture.size[0] > 500
     with pytest.raises(SettingsError, match="has no class whale"):
         plot.main(["gates", "--checkpoint", file, "--classes", "whale", "--out", str(tmp_path / "h.png")])
-    with pytest.raises(SettingsError, match="the network has no gates"):
+    with pytest.raises(SettingsError, match="the network has no Squeeze-and-Excitation gates"):
         plot.main(["gates", "--checkpoint", str(networks / "none.safetensors"), "--out", str(tmp_path / "h.png")])
     assert not (tmp_path / "h.png").exists()
 

@@ -124,7 +124,10 @@ def test_refuses(weights, folders, tmp_path):
     file = weights / "runs" / "se_resnet20-plain.pth"
     (tmp_path / "empty").mkdir()
     for arguments, error, says in [
-        (["nowhere"], SettingsError, "give NAME=FILE, or a folder that exists"),
+        (["nowhere"], SettingsError, "nowhere: give NAME=FILE, a file of ours, or a folder"),
+        ([f"={file}"], SettingsError, "give NAME=FILE"),
+        (["se_resnet20="], SettingsError, "give NAME=FILE"),
+        ([str(file)], SettingsError, "give NAME=FILE"),
         ([str(tmp_path / "empty")], CheckpointError, "holds neither NAME"),
         ([f"resnet_20={file}"], UnknownNameError, "se_resnet20"),
         ([f"se_resnet20={file}", f"se_resnet20-plain={file}"], SettingsError, "there is a plain se_resnet20 already"),
@@ -137,3 +140,4 @@ def test_refuses(weights, folders, tmp_path):
     with pytest.raises(CheckpointError, match="holds se_resnet20 with gates, not the plain network"):
         tables.main([f"se_resnet20-plain={gated}", *flags])
     assert not (tmp_path / "t.md").exists()
+    assert set(tables.main([str(gated), *flags])) == {Which("se_resnet20", gated=True)}  # that file says what it is
