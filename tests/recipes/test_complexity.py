@@ -1,6 +1,7 @@
 """What gates cost, measured, beside what the authors say."""
 
 import pytest
+import timm
 import torch
 
 import recipes
@@ -40,6 +41,10 @@ def test_says_where_parameters_are_if_they_are_many(tmp_path):
     assert lines(page)[2][2] == f"**{100 * (gated / plain - 1):+.2f} %**" and gated > 1.1 * plain
     assert "timm/test_resnet: a gate has 2 C² / r weights" in page
     assert sum(width.in_gates for width in found.widths) == gated - plain
+    base = timm.create_model("test_resnet")
+    blocks = [base.get_submodule(site.path) for site in se_inject.find_sites(base)]
+    own = sum(parameter.numel() for block in blocks for parameter in block.parameters())
+    assert sum(width.in_blocks for width in found.widths) == own
     assert sum(width.gates for width in found.widths) == len(found.cpu.gates)
     *widths, outside = lines(page)[6:]
     assert [[f"{n:,}" for n in width] for width in found.widths] == [line[:4] for line in widths]
