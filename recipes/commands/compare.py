@@ -4,6 +4,8 @@ Trains a new head, norms, gates, gates and norms, everything with gates and, as 
 same budget: the same epochs or, with --seconds, the same time. The learning rates of each are chosen on a part of the
 training images that is held out. Writes compare.md, compare.json and compare.png. Killed and called again, it goes on
 where it was.
+
+With ``--evaluate`` as the first flag: the paper's tables of several networks, as ``python -m recipes tables``.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from ..errors import SettingsError
 from ..files import check_writable, replacing
 from ..training.accelerator import make_accelerator
 from ..training.settings import PRESETS, add_flags, at_least, from_flags
+from . import tables
 from .comparison import Record, page, picture
 from .flags import add_data_flags, add_subset_flags, data_from_flags
 from .study import Study
@@ -28,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Record]:
 
     Raises the errors of ``recipes.errors``.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--evaluate" in arguments[:1]:
+        tables.main(arguments[1:])
+        return []
     parser = argparse.ArgumentParser("python -m recipes compare", description=__doc__)
     add_pretrained_flags(parser)
     parser.add_argument(
@@ -82,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Record]:
     costs = study.costs()
     choosing, final = study.records(costs)
     if accelerator.is_main_process:
-        command = " ".join(["python", "-m", "recipes", "compare", *(sys.argv[2:] if arguments is None else arguments)])
+        command = " ".join(["python", "-m", "recipes", "compare", *arguments])
         text = page(command, study.describe(), final, costs)
         content = {"costs": costs, "choosing": choosing, "trainings": final}
         with replacing(folder / "compare.png") as temporary:

@@ -56,7 +56,7 @@ def table(records: Sequence[Record], costs: Mapping[str, StepCosts]) -> str:
 
     >>> records = [Record(way, 0, 1.0, 2, 0.5, error, 0.0, 9.0) for way, error in (("plain", 9.0), ("gates", 8.0))]
     >>> print(table(records, dict.fromkeys(("plain", "gates"), StepCosts(20, 80, 32, 0.5, 10**6))).splitlines()[3])
-    | gates                               | 8.00       | -1.00             | 20 ...
+    | gates                               | 8.00            | -1.00            | 20 ...
     """
     headers = ["trained", "top-1 error %", "to the control", "parameters trained", "to store", "step", "peak memory"]
     of_control = {record.seed: record.top1 for record in records if record.way == CONTROL}
@@ -64,10 +64,11 @@ def table(records: Sequence[Record], costs: Mapping[str, StepCosts]) -> str:
     for way, cost in costs.items():
         found = [record for record in records if record.way == way]
         change = "" if way == CONTROL else _plus_minus([r.top1 - of_control[r.seed] for r in found], "+.2f")
-        errors = _plus_minus([record.top1 for record in found], ".2f")
-        sizes = [f"{cost.parameters:,}", _megabytes(cost.stored), f"{1000 * cost.seconds:.0f} ms"]
+        errors, diverged = _plus_minus([r.top1 for r in found], ".2f"), sum(record.loss is None for record in found)
+        errors += f", {diverged} diverged" if diverged else ""
+        sizes = [f"{cost.parameters:,}", _bytes(cost.stored), f"{1000 * cost.seconds:.0f} ms"]
         rates = f"{found[0].factor:g}"
-        rows.append([TITLES[way], errors, change, *sizes, _megabytes(cost.peak_memory), rates, str(found[0].epochs)])
+        rows.append([TITLES[way], errors, change, *sizes, _bytes(cost.peak_memory), rates, str(found[0].epochs)])
     text: str = tabulate(rows, [*headers, "rates x", "epochs"], tablefmt="github", disable_numparse=True)
     return text
 
@@ -77,8 +78,9 @@ def _plus_minus(values: Sequence[float], style: str) -> str:
     return f"{mean:{style}}" if math.isnan(half) else f"{mean:{style}} ± {half:.2f}"
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.{0 if size > 1e8 else 2}f} MB"
+def _bytes(size: int) -> str:
+    """Three digits or so, in kB or MB."""
+    return f"{size / 1e3:.3g} kB" if size < 1e6 else f"{size / 1e6:.{0 if size > 1e8 else 1}f} MB"
 
 
 def picture(records: Sequence[Record], costs: Mapping[str, StepCosts]) -> Figure:
@@ -90,9 +92,12 @@ def picture(records: Sequence[Record], costs: Mapping[str, StepCosts]) -> Figure
         color = "black" if way == CONTROL else None
         spread = None if math.isnan(half) else half
         axes.errorbar(cost.parameters, mean, spread, fmt=marker, capsize=4, color=color, label=TITLES[way])
-        if way == CONTROL:
-            axes.axhline(mean, color="black", linewidth=0.8, linestyle=":")
-    axes.margins(0.15)
+    counts = [cost.parameters for cost in costs.values()]
+    axes.set(xlim=(min(counts) / 2, max(counts) * 2))
+    level = statistics.mean(record.top1 for record in records if record.way == CONTROL)
+    axes.axhline(level, color="black", linewidth=0.8, linestyle=":")
+    low, high = axes.get_ylim()
+    axes.set(ylim=(max(low, 0), min(high, 100)))  # intervals of few seeds reach further than errors do
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -16,7 +16,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from ..data.datasets import Augmented, Data
-from ..data.transforms import Preprocess
+from ..data.transforms import Preprocess, check_memory
 from ..errors import SettingsError
 from ..files import check_writable, replacing
 from ..networks.any_model import Model, check_input
@@ -40,6 +40,7 @@ class Evaluation:
 
     def check(self) -> None:
         """Raise ``SettingsError`` unless the network takes such inputs."""
+        check_memory(self.batch * self.crops, self.preprocess.size)
         check_input(self.network, self.model, self.preprocess.size, training=False)
 
     @property
@@ -47,11 +48,16 @@ class Evaluation:
         """How many of each image are averaged."""
         return 10 if self.ten_crop else 1 + self.flip
 
+    @property
+    def batch(self) -> int:
+        """How many images are evaluated at once: 128 inputs."""
+        return max(1, 128 // self.crops)
+
     def predict(self, data: Data, accelerator: Accelerator, workers: int) -> tuple[Tensor, Tensor]:
         """Log probabilities ``(N, classes)`` of the validation images, and their labels ``(N,)``."""
         inputs = Augmented(data.val, self.preprocess.evaluation(self.ten_crop, self.flip))
         network = self.network.to(accelerator.device)
-        return predict(network, inputs, accelerator, max(1, 128 // self.crops), workers)
+        return predict(network, inputs, accelerator, self.batch, workers)
 
 
 def papers_inputs(preprocess: Preprocess, native: bool) -> Preprocess:

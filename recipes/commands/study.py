@@ -48,13 +48,11 @@ class Study:
     workers: int = 0
     cache: bool = False
 
-    def start(self, way: str, seed: int) -> tuple[Run, nn.Module]:
-        """A run in one of the ways, and the network that it begins with."""
-        plain, origin = self.pretrained.load(seed)
-        model, network = self.pretrained.begin(way, plain, seed)
-        head = origin.new_head or (model.head_layers() if way == "head" else ())
-        trained = WAYS[way][1]
-        run = Run(
+    def run(self, way: str) -> Run:
+        """A run in one of the ways."""
+        gated, trained = WAYS[way]
+        model = self.pretrained.gated if gated else self.pretrained.plain
+        return Run(
             model,
             self.data,
             model.preprocess(self.data.size, self.size),
@@ -63,26 +61,35 @@ class Study:
             resume=True,
             workers=self.workers,
             trained=trained,
-            head=head,
+            head=self.new_head or (model.head_layers() if trained == "head" else ()),
             cache=self.cache and trained != "all",
             start=self.digest,
         )
-        return run, network
+
+    def network(self, way: str, seed: int) -> nn.Module:
+        """What a run in one of the ways begins with."""
+        return self.pretrained.begin(way, self.pretrained.load(seed)[0], seed)[1]
 
     @cached_property
     def digest(self) -> str:
         """It tells the pretrained weights from others."""
         return self.pretrained.digest
 
+    @cached_property
+    def new_head(self) -> tuple[str, ...]:
+        """The layers of the head, if it is new."""
+        return self.pretrained.load(self.settings.seed)[1].new_head
+
     def costs(self) -> dict[str, StepCosts]:
         """What a step costs in each way, measured once."""
-        arms = {way: self.start(way, self.settings.seed) for way in self.ways}
-        for run, network in arms.values():
-            check_input(network, run.model, run.preprocess.size, run.settings.device_batch or 2)
-        about = {way: run.identity() for way, (run, _) in arms.items()}  # and so of the whole comparison
+        runs = {way: self.run(way) for way in self.ways}
+        about = {way: run.identity() for way, run in runs.items()}  # and so of the whole comparison
         path = self.folder / "costs.json"
         saved = _read(path, about)
         if saved is None:
+            arms = {way: (run, self.network(way, self.settings.seed)) for way, run in runs.items()}
+            for run, network in arms.values():
+                check_input(network, run.model, run.preprocess.size, run.settings.device_batch or 2)
             saved = {way: asdict(cost) for way, cost in step_costs(arms, self.accelerator).items()}
             self._write(path, about, saved)
         return {way: StepCosts(**cost) for way, cost in saved.items()}
@@ -113,7 +120,7 @@ class Study:
     def describe(self) -> str:
         """The network, the data and the budget, in a sentence or two."""
         train, val = (len(images.labels) for images in (self.data.train, self.data.val))
-        budget = f"{self.settings.epochs} epochs" if self.seconds is None else f"{self.seconds:g} seconds of steps"
+        budget = f"{self.settings.epochs} epoch(s)" if self.seconds is None else f"{self.seconds:g} seconds of steps"
         return (
             f"`{self.pretrained.plain.name}` on {self.data.name}: {train:,} training images, {val:,} to validate on, "
             f"{budget} for each training, {self.seeds} seed(s)."
@@ -127,7 +134,7 @@ class Study:
 
     def _train(self, way: str, data: Data, settings: Settings, factor: float, name: str) -> Record:
         """One training, or its record, if it is done."""
-        run, network = self.start(way, settings.seed)
+        run = self.run(way)
         rates = {
             name: factor * rate
             for name in ("lr", "gate_lr", "head_lr")
@@ -138,7 +145,7 @@ class Study:
         path = run.folder / "record.json"
         saved = _read(path, about)
         if saved is None:
-            saved = asdict(self._record(way, run, network, factor))
+            saved = asdict(self._record(way, run, self.network(way, settings.seed), factor))
             self._write(path, about, saved)
             if self.accelerator.is_main_process:
                 run.checkpoint.unlink(missing_ok=True)  # the record is all that is needed of it

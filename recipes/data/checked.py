@@ -10,7 +10,7 @@ import numpy as np
 import platformdirs
 from filelock import FileLock
 
-from ..files import replacing
+from se_inject.files.atomic import replacing
 
 
 def cache_path() -> Path:

@@ -90,13 +90,18 @@ class Augmented(Dataset[tuple[Tensor, int]]):
         generator = torch.default_generator  # torch.manual_seed also sees to all GPUs, 50 times as slowly
         state = generator.get_state()
         try:
-            generator.manual_seed(int(np.random.SeedSequence((self._seed, position)).generate_state(1)[0]))
+            generator.manual_seed(_mixed(self._seed, position))
             return self._input(index)
         finally:
             generator.set_state(state)
 
     def _input(self, index: int) -> tuple[Tensor, int]:
         return self._transform(self._images.load(index)), self._images.labels[index]
+
+
+def _mixed(seed: int, position: int) -> int:
+    # the generator's seeds have 32 bits
+    return int.from_bytes(hashlib.blake2b(f"{seed} {position}".encode(), digest_size=4).digest(), "little")
 
 
 def open_data(root: str | Path | None, train: bool = True) -> Data:

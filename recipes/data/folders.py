@@ -57,7 +57,7 @@ def find_images(root: Path) -> ClassFolders:
     >>> find_images(Path(__file__).parent.parent)
     Traceback (most recent call last):
     ...
-    recipes.errors.DataError: ...: no image in commands, data, networks, ...
+    recipes.errors.DataError: ...: no image in commands, data, ...
     """
     root = root.absolute()
     classes = sorted(entry.name for entry in os.scandir(root) if _is_class(entry))
@@ -125,8 +125,6 @@ def read_image(path: str, size: int | None = None) -> Image.Image:
     recipes.errors.DataError: ...folders.py: cannot be read (UnidentifiedImageError: ...)
     """
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a named pipe would wait for ever
-            raise OSError("not a file")
         with Image.open(path) as image:
             if size:
                 image.draft("RGB", (size, size))
@@ -145,4 +143,4 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image) >> 8).astype("uint8")).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # as Pillow asks for
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

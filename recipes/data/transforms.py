@@ -137,7 +137,7 @@ def check_memory(batch: int, size: int) -> None:
     if needed > memory:
         raise SettingsError(
             f"{batch} inputs of {size} pixels a side take {needed:,.0f} GiB, more than this machine's {memory:,.0f} "
-            "GiB of memory; choose a smaller --size or --device-batch"
+            "GiB of memory; choose a smaller --size, or a smaller --device-batch in training"
         )
 
 

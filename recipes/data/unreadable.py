@@ -1,9 +1,11 @@
 """Finding the images that cannot be read, before any time is spent on training."""
 
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any, Literal
 
 import joblib
@@ -36,10 +38,21 @@ def drop_unreadable(data: Data, unreadable: Unreadable, accelerator: Accelerator
     True
     """
     check_enough(data, accelerator.num_processes)
-    train = _readable(data.train, "train", unreadable, accelerator)
-    val = _readable(data.val, "val", unreadable, accelerator)
-    if train is data.train and val is data.val:
+    images = {"train": data.train, "val": data.val}
+    problems = {name: _check(name, images[name], unreadable, accelerator) for name in images}
+    lines = [found[i] for found in problems.values() for i in sorted(found)]
+    if not lines:
         return data
+    if unreadable != "skip":
+        more = f"\nand {len(lines) - 20} more" if len(lines) > 20 else ""
+        raise DataError(
+            f"{len(lines)} image(s) cannot be read; repair or remove them, or skip them with --unreadable skip:\n"
+            + "\n".join(lines[:20])
+            + more
+        )
+    for line in lines if accelerator.is_main_process else ():
+        tqdm.write(f"skipped: {line}", file=sys.stderr)
+    train, val = (_without(images[name], problems[name]) for name in images)
     if data.train.labels and not train.labels:
         raise DataError("no image to train on can be read")
     left = replace(data, train=train, val=val)
@@ -47,11 +60,12 @@ def drop_unreadable(data: Data, unreadable: Unreadable, accelerator: Accelerator
     return left
 
 
-def _readable(images: Images, name: str, unreadable: Unreadable, accelerator: Accelerator) -> Images:
-    if images.files is None:
-        return images
-    main = accelerator.is_main_process
+def _check(name: str, images: Images, unreadable: Unreadable, accelerator: Accelerator) -> dict[int, str]:
+    """What is wrong with each image that cannot be read, by its place; the same in all processes."""
     problems: dict[int, str] = {}
+    if images.files is None:
+        return problems
+    main = accelerator.is_main_process
     (pending,) = broadcast_object_list([_pending(images.files, unreadable) if main else None])  # one cache decides
     with tqdm(total=len(pending), desc=f"check {name} images", disable=not (main and len(pending))) as bar:
         for block in np.array_split(pending, len(pending) // _BLOCK + 1):
@@ -60,19 +74,11 @@ def _readable(images: Images, name: str, unreadable: Unreadable, accelerator: Ac
             if main:
                 _remember(images.files.stamps[np.setdiff1d(block, list(found))])
             problems |= found
-    if not problems:
-        return images
-    lines = [problems[i] for i in sorted(problems)]
-    if unreadable != "skip":
-        more = f"\nand {len(lines) - 20} more" if len(lines) > 20 else ""
-        raise DataError(
-            f"{len(lines)} image(s) cannot be read; repair or remove them, or skip them with --unreadable skip:\n"
-            + "\n".join(lines[:20])
-            + more
-        )
-    for line in lines if main else ():
-        tqdm.write(f"skipped: {line}", file=sys.stderr)
-    return images.subset([i for i in range(len(images.labels)) if i not in problems])
+    return problems
+
+
+def _without(images: Images, problems: dict[int, str]) -> Images:
+    return images.subset([i for i in range(len(images.labels)) if i not in problems]) if problems else images
 
 
 def _pending(files: ImageFiles, unreadable: Unreadable) -> np.ndarray:
@@ -91,7 +97,11 @@ def _problems(files: ImageFiles, places: np.ndarray, bar: Any, processes: int) -
 
 def _problem(path: str) -> str:
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # to open a named pipe would be to wait for ever
+            return f"{path}: cannot be read (not a file)"
         read_image(path, size=64)
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})"
     except DataError as error:
         return str(error)
     return ""

@@ -33,15 +33,15 @@ def read_log(folder: str | Path) -> list[Row]:
     >>> read_log("no_such_run")
     Traceback (most recent call last):
     ...
-    recipes.errors.DataError: no_such_run: has no log.csv; it is not the folder of a run
+    recipes.errors.DataError: no_such_run: has no log.csv; it is not the folder of a run, or ...
     """
     path = Path(folder, "log.csv")
     if not path.is_file():
-        raise DataError(f"{folder}: has no log.csv; it is not the folder of a run")
+        raise DataError(f"{folder}: has no log.csv; it is not the folder of a run, or its first epoch has not ended")
     try:
         with path.open(newline="") as file:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: is damaged, or not the log of a run ({error})") from error
     if not rows or not {"epoch", "train_top1", "val_top1"} <= rows[0].keys():
         raise DataError(f"{path}: is not the log of a run")

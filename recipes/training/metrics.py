@@ -7,9 +7,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.data import DataLoader, Dataset, Subset
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics.functional.classification import multiclass_accuracy
 from tqdm import tqdm
 
 
@@ -21,28 +20,29 @@ def predict(
     batch: int = 128,
     workers: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Log probabilities ``(N, classes)`` and labels ``(N,)`` of this process's share of ``inputs``; crops are averaged.
+    """Log probabilities ``(N, classes)`` and labels ``(N,)`` of all ``inputs``, in order; crops are averaged.
 
-    ``inputs`` are crops ``(crops, 3, H, W)``, or features of crops, several of an image, with a label.
+    Processes share the work, and each gets all of the result. ``inputs`` are crops ``(crops, 3, H, W)``, or features of
+    crops, several of an image, with a label.
 
     >>> data = [(torch.eye(3)[i].view(1, 3, 1, 1), i) for i in (0, 1, 1, 2)]
     >>> log_probability, labels = predict(nn.Flatten(), data, Accelerator())
     >>> log_probability.argmax(1).tolist(), labels.tolist()
     ([0, 1, 1, 2], [0, 1, 1, 2])
     """
-    share = Subset(inputs, range(accelerator.process_index, len(inputs), accelerator.num_processes))  # type: ignore[arg-type]
-    loader = DataLoader(share, batch, num_workers=workers, pin_memory=accelerator.device.type == "cuda")
+    cuda = accelerator.device.type == "cuda"
+    loader = accelerator.prepare(DataLoader(inputs, batch, num_workers=workers, pin_memory=cuda))
     training = network.training
     network.eval()
-    found, truth = [], []
+    found = []
     for crops, labels in tqdm(loader, "evaluate", leave=False, disable=not accelerator.is_main_process):
         with accelerator.autocast():
-            logits = network(tree_map(lambda one: one.to(accelerator.device).flatten(0, 1), crops))
+            logits = network(tree_map(lambda one: one.flatten(0, 1), crops))
         log_probability = logits.float().log_softmax(-1).unflatten(0, tree_leaves(crops)[0].shape[:2])
-        found.append(mean_probability(log_probability.unbind(1)))
-        truth.append(labels.to(accelerator.device))
+        found.append(accelerator.gather_for_metrics((mean_probability(log_probability.unbind(1)), labels)))
     network.train(training)
-    return torch.cat(found), torch.cat(truth)
+    log_probabilities, truth = zip(*found, strict=True)
+    return torch.cat(log_probabilities), torch.cat(truth)
 
 
 def mean_probability(log_probabilities: Sequence[Tensor]) -> Tensor:
@@ -55,16 +55,12 @@ def mean_probability(log_probabilities: Sequence[Tensor]) -> Tensor:
 
 
 def score(log_probability: Tensor, labels: Tensor) -> dict[str, float]:
-    """``loss``, ``top1`` and ``top5`` error in per cent, over the predictions of all processes.
+    """``loss``, ``top1`` and ``top5`` error in per cent.
 
     >>> score(torch.tensor([[0.9, 0.1], [0.8, 0.2]]).log(), torch.tensor([0, 1]))["top1"]
     50.0
     """
-    classes, device = log_probability.shape[1], log_probability.device
-    accuracy = {f"top{k}": MulticlassAccuracy(classes, min(k, classes), "micro") for k in (1, 5)}
-    metrics = MetricCollection(dict(accuracy)).to(device)
-    metrics.update(log_probability.exp(), labels)
-    mean_loss = MeanMetric(nan_strategy="disable").to(device)
-    mean_loss.update(nn.functional.nll_loss(log_probability, labels, reduction="none"))
-    errors = {name: 100 * (1 - value.item()) for name, value in metrics.compute().items()}
-    return {"loss": mean_loss.compute().item()} | errors
+    classes = log_probability.shape[1]
+    right = {k: multiclass_accuracy(log_probability, labels, classes, "micro", min(k, classes)) for k in (1, 5)}
+    errors = {f"top{k}": 100 * (1 - value.item()) for k, value in right.items()}
+    return {"loss": nn.functional.nll_loss(log_probability, labels).item()} | errors

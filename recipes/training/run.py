@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from ..data.datasets import Data
 from ..data.transforms import Preprocess
 from ..errors import SettingsError
-from ..files import check_writable
+from ..files import check_writable, remove_partial
 from ..networks.any_model import Model
 from .checkpoint import check_identity, load_checkpoint
 from .partial import Trained
@@ -115,6 +115,7 @@ class Run:
         check_writable(self.checkpoint)
         try:
             with FileLock(self.folder / ".lock", timeout=0):
+                remove_partial(self.folder)
                 yield
         except Timeout as error:
             raise SettingsError(f"{self.folder}: another process is training there; choose another --out") from error

@@ -4,11 +4,13 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
+import torch
+
 from .settings import Settings
 
 
 def lr_factor(settings: Settings, epoch_steps: int, ends: Sequence[int]) -> Callable[[int], float]:
-    """For ``torch.optim.lr_scheduler.LambdaLR``: what learning rates are multiplied by at a step of the run.
+    """What learning rates are multiplied by at each step of the run.
 
     ``ends`` are the run's planned lengths in epochs: its last is the run's end, others are from before it was extended.
     A step schedule does not depend on them. A cosine falls to zero at each, and starts again there from the full rate
@@ -36,3 +38,19 @@ def lr_factor(settings: Settings, epoch_steps: int, ends: Sequence[int]) -> Call
         return (1 + math.cos(math.pi * (step - start) / (end - start))) / 2
 
     return factor
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Multiply the learning rate that each group began with by ``factor``.
+
+    Unlike torch's schedulers, which count calls, it does not mind steps that fp16's scaler skipped.
+
+    >>> optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.4)
+    >>> for factor in (0.1, 0.5):
+    ...     set_rates(optimizer, factor)
+    ...     print(optimizer.param_groups[0]["lr"])
+    0.04000000000000001
+    0.2
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group.setdefault("initial_lr", group["lr"])

@@ -32,7 +32,7 @@ class Range:
     """Numbers from ``least`` on, or all that are ``above`` another, and less than ``below``.
 
     >>> 0.5 in Range(0, below=1), 0 in Range(above=0), str(Range(above=0))
-    (True, False, 'more than 0')
+    (True, False, 'more than 0 and less than inf')
     """
 
     least: float = -math.inf
@@ -44,7 +44,7 @@ class Range:
 
     def __str__(self) -> str:
         low = f"more than {self.above:g}" if self.least == -math.inf else f"at least {self.least:g}"
-        return low if self.below == math.inf else f"{low} and less than {self.below:g}"
+        return f"{low} and less than {self.below:g}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,10 @@ class Settings:
         for name, (hint, _, *limits) in _settings().items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), hint, *limits))
         if self.warmup >= self.epochs:
-            raise SettingsError(f"a warm-up of {self.warmup:g} epochs must end before the run's {self.epochs} do")
+            raise SettingsError(
+                f"warmup must end before the run does, after {self.epochs} epoch(s), got {self.warmup:g}; "
+                "choose a smaller --warmup, such as half an epoch, or more --epochs"
+            )
 
     def share(self, processes: int) -> "Settings":
         """The same settings with ``device_batch`` set, checked for this many processes.

@@ -1,45 +1,81 @@
 """Weights from files, into our networks."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import se_inject
+from se_inject.errors import first_line
+from se_inject.files.container import strict_json, unpacked
 
 from ..errors import CheckpointError
+
+# A file of ours with any part of this left has been damaged; one without is another's, or of an earlier version.
+_DESCRIPTION = re.compile(r'\{"model": \{.*"sha256": "')
+_PART_OF_A_CHECKSUM = re.compile("sha256|[0-9a-f]{64}")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a safetensors file or one of ``torch.save``; no pickled code is run.
 
-    Raises ``CheckpointError`` if there is no such file, or it is truncated or holds anything but tensors.
+    Raises ``CheckpointError`` if there is no such file, or it is truncated or holds anything but tensors, or is one of
+    ours and damaged in any bit.
 
     >>> read_weights("no_such_file.safetensors")
     Traceback (most recent call last):
     ...
     recipes.errors.CheckpointError: no_such_file.safetensors: there is no such file
     """
-    path = Path(path)
+    return read_file(Path(path))[0]
+
+
+def read_file(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """The state dict in a file, and what the file says of itself, as JSON; ``None`` for weights from elsewhere.
+
+    Raises what ``read_weights`` raises.
+
+    >>> read_file(Path("no_such_file.safetensors"))
+    Traceback (most recent call last):
+    ...
+    recipes.errors.CheckpointError: no_such_file.safetensors: there is no such file
+    """
     if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
+        raise CheckpointError(f"{path}: {'is no file' if path.exists() else 'there is no such file'}")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _read_safetensors(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise many types for a damaged file
+        why = first_line(error).replace(f"{path}: ", "")[:160]
         raise CheckpointError(
-            f"{path}: cannot be read as weights ({type(error).__name__}: {str(error).splitlines()[0][:120]}); it is "
-            "truncated, or not a state dict saved by torch.save or safetensors"
+            f"{path}: cannot be read as weights ({why}); it is truncated or damaged, or not a state dict saved by "
+            "torch.save or safetensors"
         ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    for wrapper in ("state_dict", "model", "model_state_dict"):  # names that checkpoints give it
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
     if isinstance(state, dict) and "identity" in state:
         raise CheckpointError(f"{path}: is a checkpoint to resume from; pass the model.safetensors beside it")
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise CheckpointError(f"{path}: holds no state dict of tensors; save model.state_dict()")
-    return state
+    return state, None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Any error is one of a damaged file. Ours of earlier versions have no checksum."""
+    with safe_open(path, "pt") as file:  # which refuses a file of another size than its header says
+        metadata = file.metadata() or {}
+    about = metadata.get("se_inject")
+    if about is None and not any(map(_DESCRIPTION.match, metadata.values())):
+        return load_file(path), None
+    if about is None or _PART_OF_A_CHECKSUM.search(about):
+        return unpacked(path)
+    return load_file(path), strict_json(about)
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -69,6 +105,11 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str) -> N
         f"{key} is {tuple(found[key].shape)}, not {tuple(value.shape)}"
         for key, value in own.items()
         if key in found and found[key].shape != value.shape
+    ]
+    wrong += [
+        f"{key} is of {found[key].dtype}, not {value.dtype}"
+        for key, value in own.items()
+        if key in found and (found[key].is_floating_point() != value.is_floating_point() or found[key].is_quantized)
     ]
     if wrong:
         raise _other_network(source, "; ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""))

@@ -34,7 +34,7 @@ def open_network(path: Path, data: Data, name: str | None = None, plain: bool = 
     description = describe(path)
     if description is None and name is not None:
         return _of_others(path, data, name, plain)
-    network, description = load_model(path)
+    network, description = load_model(path, name)
     check_origin(path, description, name or description.model.name, data.classes)
     if plain and description.model.gates != "none":
         raise CheckpointError(f"{path}: holds {description.model.name} with gates, not the plain network")

@@ -92,7 +92,7 @@ def _read(path: Path) -> tuple[bytes, str]:
             digests = _SUM.findall(head)
             if len(digests) != 1:
                 raise GateFileError(
-                    f"{path}: is no file of gates, or damaged; se_inject.save_gates(model, path) writes them"
+                    f"{path}: has no checksum: it is damaged, or not one that se_inject.save_gates(model, path) wrote"
                 )
             digest: str = digests[0].decode()
             sum_of_all = hashlib.sha256(head.replace(_summed(digest), _summed(_UNSUMMED)))

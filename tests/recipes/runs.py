@@ -60,4 +60,4 @@ def keep_checkpoints(monkeypatch):
         save_checkpoint(path, state)
         shutil.copytree(path.parent, path.parent.with_name(f"{path.parent.name}-{state['step']}"))
 
-    monkeypatch.setattr("recipes.training.loop.save_checkpoint", save_and_copy)
+    monkeypatch.setattr("recipes.training.state.save_checkpoint", save_and_copy)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -33,14 +34,14 @@ def same(a, b):
 
 
 def refuse_to_train(monkeypatch):
-    monkeypatch.setattr("recipes.training.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("recipes.training.state.Training.train_on", lambda *_: pytest.fail("it trained"))
 
 
 def validations(monkeypatch, errors, losses=None):
     """The next validations find these errors and losses, one after the other."""
     found = zip(errors, losses or itertools.repeat(1.0), strict=False)
     rows = ({"loss": loss, "top1": error, "top5": 0.0} for error, loss in found)
-    monkeypatch.setattr("recipes.training.loop.score", lambda *_: next(rows))
+    monkeypatch.setattr("recipes.training.state.score", lambda *_: next(rows))
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +111,12 @@ def test_schedules_reach_the_optimizer(make_run):
     """The logged rate is that of an epoch's last step; the gates' follows the same course."""
     run = make_run(epochs=3, schedule="cosine", warmup=2 / 3, lr=0.2, gate_lr=0.6, momentum=0.7)
     rows, _ = train(run)
-    expected = [0.2 * (1 + torch.pi * 0 + torch.cos(torch.tensor(torch.pi * k / 7)).item()) / 2 for k in (0, 3, 6)]
+    expected = [0.1 * (1 + math.cos(math.pi * done / 7)) for done in (0, 3, 6)]
     assert [row["lr"] for row in rows] == pytest.approx(expected)
     groups = saved(run)["optimizer"]["param_groups"]
     assert [group["initial_lr"] for group in groups] == [0.2, 0.6, 0.6]
-    assert [group["lr"] for group in groups] == [0.0, 0.0, 0.0] and {group["momentum"] for group in groups} == {0.7}
+    assert [group["lr"] for group in groups] == pytest.approx([expected[-1], 3 * expected[-1], 3 * expected[-1]])
+    assert {group["momentum"] for group in groups} == {0.7}
     assert all(one["momentum_buffer"].any() for one in saved(run)["optimizer"]["state"].values())
 
 
@@ -161,6 +163,18 @@ def test_clip_is_the_norm_of_a_step(make_run):
     assert clipped.norm().item() == pytest.approx(0.5 * 0.01, rel=1e-3) and free.norm() > 2 * clipped.norm()
     torch.testing.assert_close(clipped / clipped.norm(), free / free.norm(), rtol=1e-3, atol=1e-4)
     assert torch.equal(free, moved("c", 1e6))
+
+
+@pytest.mark.parametrize("scale", [1024.0, 1e38])
+def test_half_precision_clips_unscaled_gradients(make_run, scale):
+    """The scaler of fp16, on a CPU; a scale that is too large makes it skip steps."""
+    engine = Accelerator(cpu=True)
+    engine.scaler, engine.native_amp = torch.amp.GradScaler("cpu", init_scale=scale), True
+    engine.state._mixed_precision = "fp16"
+    run = make_run(epochs=1, batch=96, lr=0.5, momentum=0.0, weight_decay=0.0, clip=0.01)
+    fit(run, network := Plain(), engine)
+    moved = torch.cat([(network.state_dict()[key] - value).flatten() for key, value in Plain().state_dict().items()])
+    assert moved.norm().item() == pytest.approx(0.5 * 0.01 if scale == 1024 else 0.0, rel=1e-2)
 
 
 class Recorder(nn.Module):
@@ -344,7 +358,7 @@ def test_tensorboard_after_a_resumption(make_run, monkeypatch):
     train(run)
     (run.folder.with_name("run-3") / "last.pt").replace(run.checkpoint)
     validations(monkeypatch, [30.0])
-    monkeypatch.setattr("recipes.training.loop.save_checkpoint", lambda *_: None)
+    monkeypatch.setattr("recipes.training.state.save_checkpoint", lambda *_: None)
     train(run)
     events = EventAccumulator(str(run.folder / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("val_top1")] == [(1, 50.0), (2, 30.0)]

@@ -23,7 +23,7 @@ PARTS = {
 @pytest.mark.parametrize("trained", PARTS)
 def test_only_what_is_trained_moves(make_run, trained):
     """Parameters and statistics; also after a validation, and in every step of two epochs."""
-    run = make_run(trained=trained, head=("fc",), ema=0.5, device_batch=16)
+    run = make_run(trained=trained, head=("fc",), device_batch=16)
     network, modes = Tiny(), []
     for name, module in network.named_modules():
         module.register_forward_pre_hook(

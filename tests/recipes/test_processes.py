@@ -1,25 +1,30 @@
 """Several processes: the same flags give the same losses, up to the rounding of sums."""
 
-import json
-import math
-
 import pytest
 import torch
 
 from recipes.commands import train
-from recipes.training import loop
 from recipes.training.accelerator import make_accelerator
 from recipes.training.batch_norm import RunningStatistics
 from recipes.training.log import read_log
-from recipes.training.metrics import score
+from recipes.training.metrics import predict, score
+from recipes.training.state import Training
 
 from .children import quiet, start_together
 from .images import write_images
 
 SETTINGS = (
-    "--size 16 --preset small --epochs 3 --lr 0.02 --batch 12 --device-batch 6 --mixup 0.2 --clip 1 "
+    "--size 16 --preset small --epochs 3 --lr 0.02 --batch 12 --device-batch 6 --mixup 0.2 --clip 0.1 "
     "--schedule cosine --warmup 1 --checkpoint-steps 1"
 ).split()
+
+
+COUNTS = (1, 2, 7, 8, 9, 13)  # of images, in batches of four on each process
+
+
+def images_of_one_pixel(count):
+    pixels = torch.randn(count, 1, 3, 1, 1, generator=torch.Generator().manual_seed(count))
+    return [(image, i % 3) for i, image in enumerate(pixels)]
 
 
 class StoppedError(Exception):
@@ -27,27 +32,29 @@ class StoppedError(Exception):
 
 
 def _on_each(images, folder):
-    """In each of two processes: a run, another one that stops within an epoch and resumes, and a score of shares."""
+    """In each of two processes: a run, another one that stops within epochs and resumes, and predictions."""
     engine = make_accelerator()
     quiet(folder / f"said-{engine.process_index}")
-    command, save = [*SETTINGS, "--data", str(images), "--out"], loop._Training.save
+    command, save = [*SETTINGS, "--data", str(images), "--out"], Training.save
     train.main([*command, str(folder / "two")])
 
     def save_and_stop(training):
         save(training)
-        if training.step == 5:
+        if training.step in (1, 4, 8):
             raise StoppedError
 
-    loop._Training.save = save_and_stop
-    with pytest.raises(StoppedError):
-        train.main([*command, str(folder / "resumed")])
-    loop._Training.save = save
+    Training.save = save_and_stop
+    for _ in range(3):
+        with pytest.raises(StoppedError):
+            train.main([*command, str(folder / "resumed"), "--resume"])
+    Training.save = save
     train.main([*command, str(folder / "resumed"), "--resume"])
 
-    mine = torch.arange(3) if engine.process_index else torch.arange(3, 10)
-    result = score(torch.tensor([[0.7, 0.2, 0.1]]).log().repeat(len(mine), 1), mine % 3)
-    if engine.is_main_process:
-        (folder / "score.json").write_text(json.dumps(result))
+    for count in COUNTS:
+        data = images_of_one_pixel(count)
+        log_probability, labels = predict(torch.nn.Flatten(), data, engine, batch=4)
+        saved = folder / f"predictions-{count}-{engine.process_index}.pt"
+        torch.save([log_probability, labels, score(log_probability, labels)], saved)
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +94,16 @@ def test_two_processes_resume_to_the_bit(folder):
     assert files[0] == files[1]
 
 
-def test_uneven_shares_are_weighted(folder):
-    """The evaluation of all images, whatever each process's share of them is."""
-    result = json.loads((folder / "score.json").read_text())
-    probabilities = [(0.7, 0.2, 0.1)[i % 3] for i in range(10)]
-    assert result["top1"] == pytest.approx(60)
-    assert result["loss"] == pytest.approx(-sum(map(math.log, probabilities)) / 10)
+@pytest.mark.parametrize("count", COUNTS)
+def test_all_processes_have_the_predictions_of_one(folder, count):
+    """Of all images, in their order and once each, also where the processes' shares are uneven."""
+    data = images_of_one_pixel(count)
+    log_probability, labels = predict(torch.nn.Flatten(), data, make_accelerator(), batch=4)
+    assert labels.tolist() == [label for _, label in data] and log_probability.shape == (count, 3)
+    for rank in range(2):
+        theirs, truth, scores = torch.load(folder / f"predictions-{count}-{rank}.pt", weights_only=True)
+        assert torch.equal(theirs, log_probability) and torch.equal(truth, labels)
+        assert scores == score(log_probability, labels)
 
 
 def test_running_statistics_move_once_a_step():

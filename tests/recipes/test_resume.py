@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes import files
 from recipes.commands import train as train_command
 from recipes.errors import SettingsError
-from recipes.training import checkpoint
+from recipes.training.checkpoint import save_checkpoint
 from recipes.training.log import read_log
 
 from .children import quiet, start
@@ -78,6 +77,20 @@ def test_resumed_at_every_step(make_run, monkeypatch, settings):
         assert_same(whole.folder, part.folder)
 
 
+def test_as_many_processes_are_not_needed(make_run, monkeypatch):
+    """Sums of several processes go on in one."""
+    keep_checkpoints(monkeypatch)
+    rows, _ = train(make_run(checkpoint_steps=1))
+    monkeypatch.undo()
+    part = make_run("run-2", resume=True)
+    state = final(part.folder)
+    state["sums"] = torch.cat([0.25 * state["sums"], 0.75 * state["sums"]])
+    save_checkpoint(part.checkpoint, state)
+    resumed, _ = train(part)
+    for name in ("train_loss", "train_top1", "val_loss"):
+        assert [row[name] for row in resumed] == pytest.approx([row[name] for row in rows], rel=1e-6)
+
+
 def test_a_finished_run_goes_on(make_run):
     """As if it had been as long from the start, where the schedule does not depend on that."""
     whole = make_run("whole", epochs=3)
@@ -114,15 +127,14 @@ def _train(images, folder, *more):
 
 def _killed_inside(images, folder, moment):
     """Trains, and kills its own process at that moment of writing its fourth checkpoint."""
-    kill, (write, replace) = lambda: os.kill(os.getpid(), signal.SIGKILL), (torch.save, Path.replace)
+    kill, write, replace = lambda: os.kill(os.getpid(), signal.SIGKILL), Path.write_bytes, Path.replace
     count = itertools.count()
 
-    def torn_save(state, path):
-        write(state, path)
-        if next(count) == 3:
-            content = Path(path).read_bytes()
-            Path(path).write_bytes(content[: len(content) // 2])
+    def torn(self, content):
+        if self.suffix == ".pt" and next(count) == 3:
+            write(self, content[: len(content) // 2])
             kill()
+        return write(self, content)
 
     def replaced(self, target):
         if Path(target).name == "last.pt" and next(count) == 3:
@@ -132,9 +144,9 @@ def _killed_inside(images, folder, moment):
         return replace(self, target)
 
     if moment == "torn":
-        checkpoint.torch.save = torn_save
+        Path.write_bytes = torn
     else:
-        files.Path.replace = replaced
+        Path.replace = replaced
     _train(images, folder, "--resume")
 
 
@@ -160,7 +172,7 @@ def test_killed_while_writing_a_checkpoint(images, unkilled, tmp_path, moment):
     assert child.exitcode == -signal.SIGKILL and 3 <= final(folder)["step"] <= 4
     child = start(_train, images, folder, "--resume")
     child.join()
-    assert child.exitcode == 0
+    assert child.exitcode == 0 and not list(folder.glob(".*.partial*"))
     assert_same(unkilled, folder)
 
 

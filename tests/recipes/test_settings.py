@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, StepLR
 
 import se_inject
 from recipes.errors import SettingsError
@@ -63,7 +63,7 @@ def test_parts_of_a_batch():
 )
 def test_settings_that_mean_nothing(name, values):
     for value in values:
-        with pytest.raises(SettingsError, match="warm-up of 100" if value == 100 else f"^{name} must be"):
+        with pytest.raises(SettingsError, match=f"^{name} must (be|end before)"):
             Settings(**{name: value})
 
 
@@ -83,7 +83,7 @@ def test_every_setting_is_a_flag():
 
 
 def rates(make, steps):
-    """The learning rate of each step."""
+    """The learning rate that a scheduler of torch sets at each step."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
     schedule, found = make(optimizer), []
     for _ in range(steps):
@@ -98,7 +98,7 @@ def test_schedules_are_torchs(epoch_steps):
     steps, step, cosine = 6 * epoch_steps, Settings(lr_step=2), Settings(schedule="cosine", epochs=6)
 
     def ours(settings, ends=(6,)):
-        return rates(lambda optimizer: LambdaLR(optimizer, lr_factor(settings, epoch_steps, ends)), steps)
+        return [0.5 * factor for factor in map(lr_factor(settings, epoch_steps, ends), range(steps))]
 
     assert ours(step) == pytest.approx(rates(lambda it: StepLR(it, 2 * epoch_steps, 0.1), steps))
     assert ours(step, (2, 6)) == ours(step)  # extended or not

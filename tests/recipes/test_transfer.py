@@ -22,7 +22,7 @@ from recipes.networks.heads import find_head, replace_head
 from recipes.training.features import cut
 from recipes.training.partial import freeze_rest, trained_modules, training_mode
 from recipes.weights.described import Description, load_model, save_model
-from recipes.weights.pretrained import load_pretrained
+from recipes.weights.pretrained import load_pretrained, renamed
 
 from .runs import Tiny, short_run, train
 
@@ -97,6 +97,9 @@ def test_networks_with_auxiliary_classifiers(name, tmp_path):
     """Published weights have them, and take inputs from -1 to 1, which torchvision's networks make of ImageNet's."""
     torch.manual_seed(0)
     published = torchvision.models.get_model(name, init_weights=False, transform_input=True).eval()
+    for module in published.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)  # or outputs hardly depend on inputs
     torch.save(published.state_dict(), tmp_path / "w.pth")
     model = Model(f"torchvision/{name}", "none", 1000)
     network = model.build()
@@ -108,7 +111,8 @@ def test_networks_with_auxiliary_classifiers(name, tmp_path):
         for p in (own, own_preprocess("torchvision/resnet18"))
     )
     assert own.size == (299 if name == "inception_v3" else 224)
-    torch.testing.assert_close(network.eval()(normalized), published(imagenet), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(network.eval()(normalized), published(imagenet), rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(network(imagenet), published(imagenet), rtol=1e-2, atol=1e-2)
     assert isinstance(network.train()(normalized), torch.Tensor)  # the main output alone
 
 
@@ -156,6 +160,12 @@ def test_pretrained_weights_under_other_names(mobilenet, rename, tmp_path):
     assert torch.equal(network.classifier[1].weight, head)
 
 
+def test_numbers_in_names_count_as_numbers():
+    theirs = {f"layers.{i}.weight": torch.full((2,), float(i)) for i in (10, 9, 11, 8)}
+    found = renamed(theirs, {f"layers.{i}.weight": torch.zeros(2) for i in range(4)})
+    assert {key: value[0].item() for key, value in found.items()} == {f"layers.{i}.weight": 8 + i for i in range(4)}
+
+
 def test_pretrained_weights_that_do_not_fit(mobilenet, tmp_path):
     model = Model("torchvision/mobilenet_v2", "none", 3)
     network = model.build()
@@ -164,7 +174,8 @@ def test_pretrained_weights_that_do_not_fit(mobilenet, tmp_path):
     other["module.features.4.conv.3.weight"] = torch.zeros(9, 1, 3, 3)
     lacks = {key: value for key, value in mobilenet.items() if not key.startswith("features.17.")}
     more = mobilenet | {"features.19.0.weight": torch.zeros(3)}
-    for state in (other, lacks, more, {"weight": torch.zeros(2)}):
+    projector = old_names(mobilenet) | {"module.projector.weight": torch.zeros(3)}
+    for state in (other, lacks, more, projector, {"weight": torch.zeros(2)}):
         torch.save(state, tmp_path / "w.pth")
         with pytest.raises(CheckpointError, match="another network"):
             load_pretrained(network, model, tmp_path / "w.pth", CLASSES)
@@ -219,14 +230,14 @@ def prepared(name, trained, **fields):
         ("timm/test_resnet", "gates+norm", {}),
         ("timm/test_resnet", "gates", {"position": "pre"}),
         ("torchvision/googlenet", "gates", {}),
-        ("timm/test_vit", "head", {}),
+        ("timm/test_convnext", "head", {}),
         ("timm/test_convnext", "norm", {}),
     ],
 )
 def test_a_network_is_cut_before_what_learns(name, trained, fields):
     """Both parts one after the other make what the whole makes, and give what learns the same gradients."""
     network, learning = prepared(name, trained, **fields)
-    images = torch.randn(2, 3, *[160 if "vit" in name else 64] * 2)
+    images = torch.randn(2, 3, 64, 64)
     whole = copy.deepcopy(network)
     parts = cut(network, learning, images)
     features = parts.frozen(images)
@@ -242,6 +253,16 @@ def test_a_network_is_cut_before_what_learns(name, trained, fields):
             torch.testing.assert_close(parameter.grad, gradients[name])
     for name, buffer in network.named_buffers():  # statistics of norms that learn moved once
         torch.testing.assert_close(buffer, whole.get_buffer(name))
+
+
+def test_statistics_that_move_are_not_cached():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False), nn.Flatten(), nn.Linear(16, 2))
+    network.eval().requires_grad_(False)
+    parts = cut(network, [network[1].train(), network[3].train().requires_grad_()], torch.randn(2, 3, 2, 2))
+    (features,) = parts.frozen(torch.randn(2, 3, 2, 2))
+    assert features.shape == (2, 4, 2, 2) and not network[1].running_mean.any()
+    parts.rest([features])
+    assert network[1].running_mean.any()
 
 
 class Branching(nn.Sequential):
@@ -329,8 +350,8 @@ def test_finetune_trains_what_was_asked_for(way, weights, folders, tmp_path, cap
 def test_finetune_puts_gates_where_and_as_asked_for(mobilenet, folders, tmp_path):
     torch.save(mobilenet, tmp_path / "w.pth")
     flags = ["--model", "torchvision/mobilenet_v2", "--weights", str(tmp_path / "w.pth"), "--data", str(folders)]
-    gates = ["--kinds", "residual", "noskip", "--gate", "eca", "--train", "gates", "--per-class", "4"]
-    finetune.main([*flags, *gates, *FLAGS, "--val-per-class", "1", "--out", str(tmp_path / "run")])
+    gates = ["--kinds", "residual", "noskip", "--gate", "eca", "--train", "gates", "--batch", "12"]
+    finetune.main([*flags, *FLAGS, *gates, "--per-class", "4", "--val-per-class", "1", "--out", str(tmp_path / "run")])
     network, about = load_model(tmp_path / "run" / "gates" / "model.safetensors")
     found = dict(se_inject.gates(network))
     assert [f"features.{i}.se" for i in range(1, 18)] == list(found)
@@ -339,7 +360,7 @@ def test_finetune_puts_gates_where_and_as_asked_for(mobilenet, folders, tmp_path
 
 
 def test_finetune_refuses(weights, folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("recipes.training.loop._Training.train_on", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("recipes.training.state.Training.train_on", lambda *_: pytest.fail("it trained"))
     flags = ["--model", "se_resnet20", "--weights", str(weights), "--data", str(folders), *FLAGS]
     for more, error, says in (
         (["--cache"], SettingsError, "--train all leaves nothing frozen"),
