@@ -16,19 +16,21 @@ def lines(page):
 
 def test_complexity(tmp_path, capsys):
     out = tmp_path / "c.md"
-    (found,) = complexity.main(["se_resnet20", "--rounds", "3", "--size", "16", "--out", str(out)])
+    regnet = "torchvision/regnet_x_400mf"  # of the kind that cannot be built on the meta device
+    flags = ["--rounds", "3", "--size", "16", "--out", str(out)]
+    found, _ = complexity.main(["se_resnet20", regnet, *flags])
     row = recipes.list_networks("se_resnet20")[0]
     assert (found.cpu.plain.parameters, found.cpu.gated.parameters) == row.parameters
     added = found.cpu.gated.multiply_adds - found.cpu.plain.multiply_adds
     assert added == round((row.gflops[1] - row.gflops[0]) * 1e9)  # whatever the size
     assert found.cpu.inputs == ("(1, 3, 16, 16)",) and found.cpu.rounds == 3
     assert out.read_text() in capsys.readouterr().out
-    _, _, network, said = lines(out.read_text())
+    _, _, network, other, said, *_ = lines(out.read_text())
     assert (
         network[:3] == ["se_resnet20", "269,722", "+2.14 %"]
         and f"{100 * (found.cpu.ratio.median - 1):+.2f} %" in network[6]
     )
-    assert said[2::2] == ["2 to 10 %", "< 1 %", "< 2 %", "10 %"]
+    assert other[0] == regnet and said[2::2] == ["2 to 10 %", "< 1 %", "< 2 %", "10 %"]
     assert (network[7:] == ["-", "-"]) != torch.cuda.is_available()
 
 
