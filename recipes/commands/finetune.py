@@ -29,7 +29,13 @@ from .flags import add_data_flags, add_subset_flags, data_from_flags
 from .transfer import add_pretrained_flags, pretrained_from_flags
 
 Report = dict[str, dict[str, float]]
-GATED = {"gates": "with gates, trained alone", "gates+norm": "with gates, trained with norms", "all": "with gates"}
+TITLES = {
+    "head": "head, trained alone",
+    "norm": "norms, trained alone",
+    "gates": "with gates, trained alone",
+    "gates+norm": "with gates, trained with norms",
+    "all": "with gates",
+}
 
 
 def _validate(network: nn.Module, run: Run, accelerator: Accelerator) -> tuple[torch.Tensor, dict[str, float]]:
@@ -47,7 +53,7 @@ def finetune(plain: nn.Module, adapted: nn.Module, run: Run, accelerator: Accele
     Raises ``RecipeError`` if gates change any prediction before the first step, and what ``fit`` raises.
     """
     gated = run.model.gates != "none"
-    folder, title = ("gates", GATED[run.trained]) if gated else (run.trained, f"{run.trained} alone trained")
+    folder, title = "gates" if gated else run.trained, TITLES[run.trained]
     control = replace(run, model=replace(run.model, gates="none"), trained="all", cache=False)
     runs = {"plain": replace(control, folder=run.folder / "plain"), folder: replace(run, folder=run.folder / folder)}
     for each in runs.values():

@@ -57,5 +57,8 @@ def _resized(name: str, layer: nn.Module | None, num_classes: int) -> nn.Module:
 
 
 def _skeleton(name: str, num_classes: int | None) -> nn.Module:
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            return build_base(name, num_classes)
+    except NotImplementedError:  # such as torchvision's RegNets, which compute with tensors while they are built
         return build_base(name, num_classes)

@@ -41,7 +41,7 @@ def build(name: str, num_classes: int | None) -> nn.Module:
     options = {} if num_classes is None else {"num_classes": num_classes}
     try:
         network = _made(library, rest, options)
-    except NotImplementedError:  # torchvision's RegNets compute with tensors, which the meta device does not
+    except NotImplementedError:  # on the meta device, of RegNets, which compute with tensors while they are built
         raise
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         text = f" ({error})" if str(error) else ""

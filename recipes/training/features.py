@@ -64,13 +64,17 @@ class Features(Dataset[tuple[tuple[Tensor, ...], int]]):
 def _allocated(examples: Sequence[Tensor], counts: Sequence[int]) -> list[list[Tensor]]:
     """Room for features like the ``examples`` of so many images each."""
     needed, free = sum(counts) * sum(value.nbytes for value in examples), psutil.virtual_memory().available
-    text = f"the features of {sum(counts):,} images before the first trained layer take {needed / 1e9:.2f} GB"
+    text = f"the features of {sum(counts):,} images before the first trained layer take {_size(needed)}"
     if needed > free / 2:
         raise SettingsError(
-            f"{text} of memory, and {free / 1e9:.2f} GB are free; leave out --cache, or take smaller or fewer images"
+            f"{text} of memory, and {_size(free)} are free; leave out --cache, or take smaller or fewer images"
         )
     tqdm.write(f"{text} of memory")
     return [[torch.empty(count, *value.shape, dtype=value.dtype) for value in examples] for count in counts]
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _fill(

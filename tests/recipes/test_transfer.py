@@ -38,6 +38,7 @@ CLASSES = ["ant", "bee", "cat"]
         ("torchvision/squeezenet1_1", "classifier.1"),  # a convolution
         ("torchvision/vgg11", "classifier.6"),
         ("torchvision/googlenet", "fc"),
+        ("torchvision/regnet_y_400mf", "fc"),  # is not built on the meta device
         ("pytorchcv/mobilenetv2_wd4", "output"),  # a convolution
         ("pytorchcv/inceptionv4", "output.fc"),
         ("se_bn_inception", "fc"),
@@ -312,7 +313,7 @@ def test_features_are_not_cached_where_they_would_change(tmp_path, monkeypatch):
         with pytest.raises(SettingsError, match="features cannot be cached"):
             replace(run, settings=replace(run.settings, **settings), trained=trained, cache=True)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=20000))
-    with pytest.raises(SettingsError, match=r"136 images before the first trained layer take 0\.00 GB of memory, and"):
+    with pytest.raises(SettingsError, match=r"136 images before the first trained layer take 0\.0 MB of memory, and"):
         train(replace(run, cache=True))
 
 
