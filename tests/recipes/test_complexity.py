@@ -58,6 +58,7 @@ def test_refuses(tmp_path, monkeypatch):
     out = ["--out", str(tmp_path / "c.md")]
     for arguments, error, says in [
         (["se_resnet20", "se_resnet_200"], UnknownNameError, "se_resnet200"),
+        (["timm/resnet5O"], UnknownNameError, "timm/resnet50"),
         (["se_resnet20", "densenet161"], SettingsError, "densenet161 has no sites"),
         (["timm/seresnet18"], se_inject.errors.NoSiteError, "gate"),
         (["se_bn_inception", "--size", "40"], SettingsError, "se_bn_inception cannot take images of 40 pixels"),
