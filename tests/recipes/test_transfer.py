@@ -38,6 +38,7 @@ CLASSES = ["ant", "bee", "cat"]
         ("torchvision/squeezenet1_1", "classifier.1"),  # a convolution
         ("torchvision/vgg11", "classifier.6"),
         ("torchvision/googlenet", "fc"),
+        ("torchvision/regnet_y_400mf", "fc"),  # is not built on the meta device
         ("pytorchcv/mobilenetv2_wd4", "output"),  # a convolution
         ("pytorchcv/inceptionv4", "output.fc"),
         ("se_bn_inception", "fc"),
