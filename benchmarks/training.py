@@ -30,7 +30,7 @@ def kept(model: nn.Module, x: Tensor) -> int:
 
     def pack(tensor: Tensor) -> Tensor:
         storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
-        return tensor
+        return tensor.detach()  # a result that its own node kept would never be freed
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         _output = model(x)

@@ -1,9 +1,12 @@
-"""Several workers share the processors; processes that tests start in other folders find the recipes."""
+"""Workers share the processors, processes that tests start find the recipes, and kernels run without a GPU, too."""
 
 import os
 from pathlib import Path
 
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read as Triton is imported: kernels then run on the CPU
 
 ROOT = Path(__file__).parents[1]
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

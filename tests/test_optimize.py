@@ -646,3 +646,24 @@ def test_what_is_refused():
         optimize(torch.export.export(model, (torch.randn(1, 3, 64, 64),)).module())
     with pytest.raises(WrappedModelError):
         optimize(torch.compile(model))
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="this torch does not tell export apart")
+@pytest.mark.parametrize("optimized", [True, False])
+def test_a_compiler_has_no_more_calls_of_a_library(optimized):
+    plain = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1]).eval()
+    model = awake(se_inject.apply(copy.deepcopy(plain)))
+    convolutions = []
+
+    def count(graph, _):
+        convolutions.append(sum("conv2d" in str(node.target) for node in graph.graph.nodes))
+        return graph.forward
+
+    x, other = torch.randn(2, 3, 64, 64), {"layer4.0.conv3.weight": torch.randn(2048, 512, 1, 1) / 30}
+    with torch.no_grad():
+        torch.compile(plain, backend=count)(x)
+        compiled = torch.compile(optimize(model) if optimized else model, backend=count)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+        assert len(set(convolutions)) == 1
+        with_other = [torch.func.functional_call(each, other, (x,)) for each in (compiled, model)]
+        torch.testing.assert_close(*with_other, rtol=1e-4, atol=1e-4)

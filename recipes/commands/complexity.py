@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Complexity]:
         with torch.device("meta"):
             check_input(model.build(), model, size, training=False)
     measured = [measure(model, size, flags.batch, flags.rounds) for model, size in zip(models, sizes, strict=True)]
+    print(page(measured))
     with replacing(flags.out) as temporary:
         temporary.write_text(page(measured))
-    print(page(measured))
     return measured

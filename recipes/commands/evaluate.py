@@ -142,9 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     if len(rows) > 1:
         rows.append({"checkpoint": f"ensemble of {len(rows)}"} | score(mean_probability(predictions), labels))
     if accelerator.is_main_process:
+        print(_table(rows))  # first, as the disk may be full
         with replacing(flags.out) as temporary:
             temporary.write_text(json.dumps({"images": len(data.val.labels), "results": rows}, indent=1))
-        print(_table(rows))
     return rows
 
 

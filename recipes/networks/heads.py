@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from ..errors import SettingsError
 from .base import build_base
+from .skeleton import skeleton
 
 
 def find_head(name: str) -> tuple[str, ...]:
@@ -19,10 +19,12 @@ def find_head(name: str) -> tuple[str, ...]:
     >>> find_head("torchvision/mobilenet_v2"), find_head("torchvision/squeezenet1_1"), find_head("se_resnet20")
     (('classifier.1',), ('classifier.1',), ('fc',))
     """
-    few, many = ({key: value.shape for key, value in _skeleton(name, n).state_dict().items()} for n in (2, 3))
+    few, many = (
+        {key: value.shape for key, value in skeleton(build_base, name, n).state_dict().items()} for n in (2, 3)
+    )
     head = tuple(dict.fromkeys(key.rpartition(".")[0] for key, shape in few.items() if many.get(key) != shape))
     if not head:
-        layers = [path for path, m in _skeleton(name, None).named_modules() if isinstance(m, nn.Linear)]
+        layers = [path for path, m in skeleton(build_base, name, None).named_modules() if isinstance(m, nn.Linear)]
         raise SettingsError(
             f"{name}: no layer follows the number of classes; name the last one with --head"
             + (f", such as --head {layers[-1]}" if layers else "")
@@ -54,11 +56,3 @@ def _resized(name: str, layer: nn.Module | None, num_classes: int) -> nn.Module:
         return nn.Conv2d(layer.in_channels, num_classes, *sizes, bias=layer.bias is not None)  # type: ignore[arg-type]
     what = "the network has no such layer" if layer is None else f"it is a {type(layer).__name__}"
     raise SettingsError(f"--head {name}: {what}; name the Linear or Conv2d that makes the logits")
-
-
-def _skeleton(name: str, num_classes: int | None) -> nn.Module:
-    try:
-        with torch.device("meta"):
-            return build_base(name, num_classes)
-    except NotImplementedError:  # such as torchvision's RegNets, which compute with tensors while they are built
-        return build_base(name, num_classes)

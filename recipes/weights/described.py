@@ -1,10 +1,9 @@
 """Files of trained weights that say what they are: which network, of which inputs, for which classes."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 
@@ -15,6 +14,7 @@ from ..data.transforms import Preprocess
 from ..errors import CheckpointError
 from ..files import replacing
 from ..networks.any_model import Model
+from ..networks.skeleton import skeleton
 from .from_json import from_json
 from .load import load_weights, read_file
 
@@ -124,23 +124,15 @@ def _check(description: Description, state: dict[str, Tensor]) -> None:
         raise ValueError(f"{len(description.classes)} classes do not fit {model.num_classes} outputs")
     if not any(model.num_classes in value.shape for value in state.values()):
         raise ValueError(f"no layer in the file has {model.num_classes} outputs")
-    if not _is_code(model):
-        _check_size(model, sum(value.numel() for value in state.values()))
-
-
-def _check_size(model: Model, most: int) -> None:
-    """Raise ``ValueError`` if the plain network has more values than ``most``."""
-    try:
-        with torch.device("meta"):  # where networks of any size can be built
-            needed = replace(model, gates="none").build().state_dict()
-    except NotImplementedError:  # torchvision's RegNets compute with tensors while they are built
+    if _is_code(model):
         return
-    if sum(value.numel() for value in needed.values()) > most:
+    needed, there = skeleton(model.build).state_dict(), sum(value.numel() for value in state.values())
+    if sum(value.numel() for value in needed.values()) > there:
         raise ValueError(f"{model.name} has more weights than the file")
 
 
 def _is_code(model: Model) -> bool:
-    return ":" in model.name  # package.module:function
+    return ":" in model.name and "/" not in model.name  # package.module:function
 
 
 def check_origin(path: Path, description: Description, name: str, classes: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """The whole gate as one function of autograd, which keeps what is left of a feature, not the feature."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.modules.module import (
     _global_forward_pre_hooks,
 )
 
-from .affine import affine, dot, spread
+from .affine import affine, dot, scaled, spread
 from .kept import Kept, kept_of
 
 
@@ -50,17 +50,18 @@ class _Gate(torch.autograd.Function):
     ) -> Tensor:
         # As the gate itself does it, so that outputs are the same to the bit as without gradients.
         squeezed = x.mean((2, 3), keepdim=True) if x.dim() == 4 else x.flatten(2).mean(2)[:, :, None, None]
-        hidden = torch.relu(functional.conv2d(squeezed, w1, b1))
-        excited = torch.sigmoid(functional.conv2d(hidden, w2, b2)).flatten(1)
+        with _without_autocast(x):  # which would keep weights that it has cast here, where they have no history
+            hidden = torch.relu(functional.conv2d(squeezed, w1.to(x.dtype), b1.to(x.dtype)))
+            excited = torch.sigmoid(functional.conv2d(hidden, w2.to(x.dtype), b2.to(x.dtype))).flatten(1)
         squeezed, hidden = squeezed.flatten(1), hidden.flatten(1)
-        result = x * spread(factor * excited, x)
+        result = scaled(x, factor * excited)
         ctx.save_for_backward(squeezed, hidden, excited, w1, b1, w2, b2, origin, result if kept is None else None)
         ctx.factor, ctx.kept = factor, kept
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        with torch.autocast(gradient.device.type, enabled=False) if under_autocast(gradient) else nullcontext():
+        with _without_autocast(gradient):
             return _Gate._gradients(ctx, gradient)
 
     @staticmethod
@@ -82,11 +83,13 @@ class _Gate(torch.autograd.Function):
             parts = torch.split(gradient, [part.channels for part in ctx.kept], 1)
             of_scale = torch.cat([part.dot(g) for part, g in zip(ctx.kept, parts, strict=True)], 1)
             of_fc2 = of_scale * ctx.factor * excited * (1 - excited)
-        of_fc1 = torch.where(hidden > 0, of_fc2 @ w2.flatten(1), 0)
-        of_mean = of_fc1 @ w1.flatten(1) * (gradient.shape[1] / gradient[0].numel())
+        exact = of_fc2.dtype  # of float32 where the feature is of half precision
+        of_fc1 = torch.where(hidden > 0, of_fc2 @ w2.flatten(1).to(exact), 0)
+        of_mean = of_fc1 @ w1.flatten(1).to(exact) * (gradient.shape[1] / gradient[0].numel())
         of_x = affine(gradient, ctx.factor * excited, of_mean)
-        of_w1, of_w2 = (of_fc1.T @ squeezed).view(w1.shape), (of_fc2.T @ hidden).view(w2.shape)
-        return of_x, of_w1, of_fc1.sum(0), of_w2, of_fc2.sum(0), None, None, None
+        of_w1, of_w2 = of_fc1.T @ squeezed.to(exact), of_fc2.T @ hidden.to(exact)
+        of_weights = (of_w1.view(w1.shape), of_fc1.sum(0), of_w2.view(w2.shape), of_fc2.sum(0))
+        return of_x, *(each.to(w1.dtype) for each in of_weights), None, None, None
 
 
 class _Origin(torch.autograd.Function):
@@ -103,8 +106,13 @@ class _Origin(torch.autograd.Function):
 
 def _in_operations(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, factor: float) -> Tensor:
     """The gate in operations that autograd knows."""
+    w1, b1, w2, b2 = (weight.to(x.dtype) for weight in (w1, b1, w2, b2))
     hidden = torch.relu(functional.linear(x.flatten(2).mean(2), w1.flatten(1), b1))
     return x * spread(factor * torch.sigmoid(functional.linear(hidden, w2.flatten(1), b2)), x)
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    return torch.autocast(x.device.type, enabled=False) if under_autocast(x) else nullcontext()
 
 
 _GLOBAL_HOOKS = (_global_forward_hooks, _global_forward_pre_hooks, _global_backward_hooks, _global_backward_pre_hooks)
@@ -122,11 +130,21 @@ def _is_plain_training(x: Tensor, fc1: nn.Conv2d, fc2: nn.Conv2d) -> bool:
         and x._version == 0  # else it may not be what its node made
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
-        and not under_autocast(x)
         and not any(_GLOBAL_HOOKS)
-        and x.dtype in (torch.float32, torch.float64)
-        and all(is_plain_layer(layer) and layer.weight.dtype == x.dtype for layer in (fc1, fc2))
+        and is_plain_layer(fc1)
+        and is_plain_layer(fc2)
+        and _is_exact(x, fc1.weight.dtype, fc2.weight.dtype)
     )
+
+
+def _is_exact(x: Tensor, *dtypes: torch.dtype) -> bool:
+    """Whether sums of products can be so in a feature's dtype, in which layers of these dtypes compute."""
+    autocast = under_autocast(x)
+    if autocast and x.dtype is not torch.get_autocast_dtype(x.device.type):
+        return False
+    if not autocast and set(dtypes) != {x.dtype}:
+        return False
+    return x.dtype in (torch.float32, torch.float64) or x.is_cuda
 
 
 def under_autocast(x: Tensor) -> bool:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InferenceOnlyError
-from .affine import affine, spread
-from .autograd import under_autocast
+from .affine import affine, affine_, positions, scaled_, spread
+from .autograd import is_plain_layer, under_autocast
+from .compiled import excited, is_compiled_for_inference
 from .squeeze_excitation import SqueezeExcitation
 
 
@@ -57,7 +58,7 @@ class InPlaceGate(ForInference, SqueezeExcitation):
             return super().forward(x)
         assert self.fc1.bias is not None
         values = _excite(x, self.fc1.weight.flatten(1), self.fc1.bias, self.fc2)
-        return x.mul_(spread(2 * values if self.init == "identity" else values, x))
+        return scaled_(x, 2 * values if self.init == "identity" else values)
 
 
 class _Gating(ForInference):
@@ -66,6 +67,9 @@ class _Gating(ForInference):
     _se_norm: _BatchNorm  # not registered as children, which have their places already
     _se_gate: SqueezeExcitation
     _se_scale: Tensor
+    _se_shift: Tensor
+    _se_fc1: Tensor
+    _se_bias1: Tensor
     _se_folded: nn.Parameter | None  # the layer's weight then; ``functional_call`` gives it another one
 
     def _se_fold(self) -> None:
@@ -96,8 +100,9 @@ class _Gating(ForInference):
 
     def _se_keep(self, **tensors: Tensor) -> None:
         like = self._se_gate.fc1.weight
+        dtype = torch.promote_types(like.dtype, torch.float32)
         for name, tensor in tensors.items():
-            self.register_buffer(f"_se_{name}", tensor.to(like), persistent=False)  # type: ignore[attr-defined]
+            self.register_buffer(f"_se_{name}", tensor.to(like.device, dtype), persistent=False)  # type: ignore[attr-defined]
 
     def _se_scale_and_shift(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What norm and gate multiply by and add, ``(N, C)``, as the mean of ``x`` tells."""
@@ -119,16 +124,19 @@ class GatingConv2d(_Gating, nn.Conv2d):
         """The convolution of ``x``, normalized and gated."""
         _check(self)
         z: Tensor = self._conv_forward(x, self.weight, self.bias)
-        if not _goes_together(z, self._se_scale) or z.dim() != 4 or self.weight is not self._se_folded:
+        if z.dim() != 4 or self.weight is not self._se_folded:
             return self._se_in_two_steps(z)
         told_by = z
         if self._se_is_narrow:
             dy, dx = self.stride
             told_by = x if dy == dx == 1 else x[:, :, ::dy, ::dx]
-        scale, shift = self._se_scale_and_shift(told_by)
-        if z.is_contiguous():
-            return z.mul_(spread(scale, z)).add_(spread(shift, z))
-        return torch.addcmul(spread(shift, z), z, spread(scale, z), out=z)
+            if is_compiled_for_inference() and is_plain_layer(self._se_gate.fc2):
+                values = excited(told_by, self._se_fc1, self._se_bias1, self._se_gate.fc2)
+                scale, shift = (spread(values * factor, z) for factor in (self._se_scale, self._se_shift))
+                return (z * scale + shift).to(z.dtype)
+        if not _goes_together(z, self._se_scale):
+            return self._se_in_two_steps(z)
+        return affine_(z, *self._se_scale_and_shift(told_by))
 
     def _se_fold_mean(self, fc1: Tensor, bias1: Tensor) -> None:
         # Whether the mean of the output is told by fewer channels of the input.
@@ -162,24 +170,35 @@ class GatingBatchNorm3d(_GatingNorm, nn.BatchNorm3d):
 
 
 def _excite(x: Tensor, w1: Tensor, b1: Tensor, fc2: nn.Conv2d) -> Tensor:
-    """``sigmoid(fc2(relu(w1 @ mean + b1)))``, ``(N, C)``, of the mean over positions of ``x``."""
+    """``sigmoid(fc2(relu(w1 @ mean + b1)))``, ``(N, C)``, of the mean over positions of ``x``, in float32 at least."""
+    w2, b2 = fc2.weight.flatten(1), fc2.bias
+    assert b2 is not None
     # A sum takes half the time of a mean, and the product can divide it.
-    total = x.sum((2, 3)) if x.dim() == 4 else x.flatten(2).sum(2)
-    assert fc2.bias is not None
+    total = x.sum(positions(x), dtype=torch.promote_types(x.dtype, torch.float32))
+    if x.dtype.itemsize > 2:
+        return _excited(total, w1, b1, w2, b2, x)
+    with torch.autocast(x.device.type, enabled=False):
+        return _excited(total, w1.float(), b1.float(), w2.float(), b2.float(), x)
+
+
+def _excited(total: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, x: Tensor) -> Tensor:
     hidden = torch.addmm(b1, total, w1.T, alpha=1 / math.prod(x.shape[2:])).relu_()
-    return torch.addmm(fc2.bias, hidden, fc2.weight.flatten(1).T).sigmoid_()
+    return torch.addmm(b2, hidden, w2.T).sigmoid_()
 
 
 def _goes_together(x: Tensor, weight: Tensor) -> bool:
     """Whether to compute norm and gate in one.
 
     Not where operations are noted down: compilers fuse the two by themselves, and files for other runtimes are smaller.
-    Nor in half precision, in which the other order of operations would tell, nor where ``torch.func`` is at work.
+    Nor where ``torch.func`` is at work, nor in half precision on a CPU, which would convert features to compute with
+    the gate's float32; a GPU does so on the way.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
     if x.dim() < 3 or x.numel() == 0 or torch._C._are_functorch_transforms_active():
         return False
+    if x.is_cuda:
+        return x.is_floating_point()
     return x.dtype is weight.dtype and x.dtype in (torch.float32, torch.float64) and not under_autocast(x)
 
 

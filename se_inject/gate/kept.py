@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .affine import dot, positions, spread
+from .affine import dot, dot_and_sum, spread
 from .made_again import (
     Node,
     at_first_position,
@@ -51,7 +51,7 @@ def kept_of(x: Tensor, *, recompute: bool = False) -> list[Kept] | None:
     """
     node: Node = x.grad_fn
     try:
-        if _is(node, "NativeBatchNorm") and _is_there(node._raw_saved_input, x):
+        if type(node).__name__ in _NORMS and _is_there(node._raw_saved_input, x):
             return [_Norm(node, x)]
         if recompute and _is(node, "Convolution") and _is_there(node._raw_saved_input, x, resized=True):
             return [_Made(x.shape[1], made_by_convolution(node, x))]
@@ -88,6 +88,7 @@ def _of_parts(node: Node, like: Tensor) -> Iterator[Kept]:
         yield _Made(node._raw_saved_self.data.shape[1], make, is_unwatched=True)
 
 
+_NORMS = {"NativeBatchNormBackward0": "_saved_eps", "CudnnBatchNormBackward0": "_saved_epsilon"}
 _POOLS = {"MaxPool2DWithIndicesBackward0": made_by_max_pool, "AvgPool2DBackward0": made_by_average_pool}
 
 
@@ -117,21 +118,23 @@ class _Norm:
     def __init__(self, node: Node, output: Tensor) -> None:
         self.channels = output.shape[1]
         self._node = node
+        self._eps: float = getattr(node, _NORMS[type(node).__name__])
         self._bias = bias_of(node)
         self._known = at_first_position(output) if self._bias is None else self._bias.detach().clone()[None]
         if not node._saved_training:
             mean, variance = node._saved_running_mean, node._saved_running_var
-            self._running = mean.clone(), torch.rsqrt(variance + node._saved_eps)
+            self._running = mean.clone(), torch.rsqrt(variance + self._eps)
 
     def dot(self, gradient: Tensor) -> Tensor:
         mean, scale = self._mean_and_scale()
         shift = self._bias_then(mean, scale) - mean * scale
-        return scale * dot(gradient, self._node._saved_input) + shift * gradient.sum(positions(gradient))
+        product, total = dot_and_sum(gradient, self._node._saved_input)
+        return scale * product + shift * total
 
     def value(self) -> Tensor:
         node, h = self._node, self._node._saved_input
         if node._saved_training:
-            normalized = functional.batch_norm(h, None, None, node._saved_weight, None, True, eps=node._saved_eps)
+            normalized = functional.batch_norm(h, None, None, node._saved_weight, None, True, eps=self._eps)
         else:
             mean, scale = self._running
             normalized = (h - spread(mean[None], h)) * spread(scale[None], h)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import ArgumentTypeError, GateMismatchError, InvalidArgumentError
-from .autograd import gated
+from .autograd import gated, is_plain_layer
+from .compiled import fused, is_compiled_for_inference
 
 Form = Literal["identity", "standard"]
 Memory = Literal["keep", "recompute"]
@@ -218,6 +219,8 @@ class SqueezeExcitation(nn.Module):
                 )
                 if output is not None:
                     return output
+            if is_compiled_for_inference() and is_plain_layer(self.fc1) and is_plain_layer(self.fc2):
+                return fused(x, self.fc1, self.fc2, 2.0 if self.init == "identity" else 1.0)
         if x.is_quantized:
             return self._gate_quantized(x)
         if x.dim() != 4:
