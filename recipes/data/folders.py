@@ -17,6 +17,9 @@ from tqdm import tqdm
 
 from ..errors import DataError
 
+# where Pillow keeps the tags of a file, but for TIFF, which it turns itself
+_WITH_ORIENTATION = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+
 
 @dataclass(frozen=True)
 class ImageFiles:
@@ -129,8 +132,9 @@ def read_image(path: str, size: int | None = None) -> Image.Image:
             if size:
                 image.draft("RGB", (size, size))
             image.load()
-            with suppress(Exception):  # damaged tags leave the pixels good
-                ImageOps.exif_transpose(image, in_place=True)
+            if image.info.keys() & _WITH_ORIENTATION:
+                with suppress(Exception):  # damaged tags leave the pixels good
+                    ImageOps.exif_transpose(image, in_place=True)
             return _rgb(image)
     except Exception as error:  # damaged files make Pillow's readers raise all kinds
         raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error

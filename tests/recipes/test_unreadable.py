@@ -169,10 +169,10 @@ def test_photographs_are_upright(tmp_path):
     exif = Image.Exif()
     for orientation, held in ((1, upright), (3, upright.rotate(180)), (6, upright.rotate(90, expand=True))):
         exif[0x0112] = orientation
-        for name in ("photo.jpg", "photo.png"):
-            pixels = _saved(tmp_path / name, held, exif=exif, quality=100, subsampling=0)
-            assert pixels.shape == (32, 16, 3) and pixels[4, 8, 0] > 250 and pixels[28, 8, 2] > 250
-    damaged = _saved(tmp_path / "photo.jpg", upright, exif=b"Exif\0\0" + b"II*\0\xff\xff\xff\xff", quality=100)
+        for ending in ("jpg", "png", "webp", "tif"):
+            pixels = _saved(tmp_path / f"photo.{ending}", held, exif=exif)
+            assert pixels.shape == (32, 16, 3) and pixels[4, 8, 0] > 240 and pixels[28, 8, 2] > 240
+    damaged = _saved(tmp_path / "photo.jpg", upright, exif=b"Exif\0\0" + b"II*\0\xff\xff\xff\xff")
     assert damaged.shape == (32, 16, 3)
 
 
