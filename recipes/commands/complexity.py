@@ -66,6 +66,14 @@ def measure(model: Model, size: int, batch: int | None = None, rounds: int = 20)
     return Complexity(model.name, cpu, gpu, widths)
 
 
+def _skeleton(model: Model) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return model.build()
+    except NotImplementedError:  # torchvision's RegNets compute with tensors while they are built
+        return model.build()
+
+
 def _widths(network: nn.Module, sites: se_inject.Sites) -> tuple[Width, ...]:
     gates = dict(se_inject.gates(network))
     counted = {parameter for gate in gates.values() for parameter in gate.parameters()}
@@ -171,8 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Complexity]:
     models = [Model(name, "standard", classes.get(name, 1000), flags.reduction) for name in flags.networks]
     sizes = [flags.size or model.preprocess(None).size for model in models]
     for model, size in zip(models, sizes, strict=True):
-        with torch.device("meta"):
-            check_input(model.build(), model, size, training=False)
+        check_input(_skeleton(model), model, size, training=False)
     measured = [measure(model, size, flags.batch, flags.rounds) for model, size in zip(models, sizes, strict=True)]
     print(page(measured))
     with replacing(flags.out) as temporary:

@@ -30,14 +30,7 @@ def build(name: str, num_classes: int | None) -> nn.Module:
     ...
     recipes.errors.UnknownNameError: timm/resnet_18: there is no such model; did you mean timm/resnet18, ...?
     """
-    library, _, rest = name.partition("/")
-    known = _names(library, rest)
-    if rest not in known:
-        near = ", ".join(f"{library}/{other}" for other in difflib.get_close_matches(rest, known, 3))
-        remedy = (
-            f"did you mean {near}?" if near else "give timm/NAME, torchvision/NAME or pytorchcv/NAME of a classifier"
-        )
-        raise UnknownNameError(f"{name}: there is no such model; {remedy}")
+    library, rest = _known(name)
     options = {} if num_classes is None else {"num_classes": num_classes}
     try:
         network = _made(library, rest, options)
@@ -66,10 +59,12 @@ def _made(library: str, rest: str, options: dict[str, Any]) -> nn.Module:
 def inputs(name: str) -> Preprocess:
     """The inputs that the library evaluates the network with; where it has several, those of its first weights.
 
+    Raises ``UnknownNameError``.
+
     >>> inputs("torchvision/inception_v3").size, inputs("timm/inception_v4").mean
     (299, (0.5, 0.5, 0.5))
     """
-    library, _, rest = name.partition("/")
+    library, rest = _known(name)
     if library == "timm":
         c = timm.data.resolve_data_config(timm.get_pretrained_cfg(rest).to_dict())
         size = c["input_size"][-1]
@@ -81,6 +76,18 @@ def inputs(name: str) -> Preprocess:
     c = next(iter(torchvision.models.get_model_weights(rest))).transforms()
     mean, std = ((0.5,) * 3, (0.5,) * 3) if rest in _WITH_AUXILIARY else (tuple(c.mean), tuple(c.std))
     return Preprocess(c.crop_size[0], c.resize_size[0], c.interpolation.value, mean, std)
+
+
+def _known(name: str) -> tuple[str, str]:
+    library, _, rest = name.partition("/")
+    known = _names(library, rest)
+    if rest not in known:
+        near = ", ".join(f"{library}/{other}" for other in difflib.get_close_matches(rest, known, 3))
+        remedy = (
+            f"did you mean {near}?" if near else "give timm/NAME, torchvision/NAME or pytorchcv/NAME of a classifier"
+        )
+        raise UnknownNameError(f"{name}: there is no such model; {remedy}")
+    return library, rest
 
 
 def _names(library: str, like: str) -> Collection[str]:

@@ -1,11 +1,10 @@
 """A network with trained weights: of a file of ours, or of anyone's file, plain or with gates, as the file has it."""
 
-import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from se_inject.errors import NoSiteError
 
@@ -14,6 +13,7 @@ from ..errors import CheckpointError, SettingsError
 from ..networks.any_model import Model
 from .described import Description, check_origin, describe, load_model
 from .load import load_weights, read_weights
+from .names import renamed, todays_names
 
 
 def open_network(path: Path, data: Data, name: str | None = None, plain: bool = False) -> tuple[nn.Module, Description]:
@@ -21,6 +21,7 @@ def open_network(path: Path, data: Data, name: str | None = None, plain: bool = 
 
     A file of ours says whether it has gates. Of others, tensors that the plain network lacks are those of gates; with
     ``plain``, there must be none. A network that comes with gates of its own (``timm/seresnet50``) stays as it is.
+    Names of tensors may differ as for ``renamed``.
 
     Raises ``CheckpointError`` and ``UnknownNameError``.
 
@@ -44,7 +45,7 @@ def open_network(path: Path, data: Data, name: str | None = None, plain: bool = 
 def _of_others(path: Path, data: Data, name: str, plain: bool) -> tuple[nn.Module, Description]:
     model = Model(name, "none", len(data.classes))
     state, network = read_weights(path), model.build().eval()
-    state = todays_names(state, network)
+    state = renamed(todays_names(state, network), network.state_dict())
     lacks = state.keys() - network.state_dict().keys()
     if lacks and plain:
         raise CheckpointError(
@@ -57,17 +58,3 @@ def _of_others(path: Path, data: Data, name: str, plain: bool) -> tuple[nn.Modul
             network, model = gated.add_gates(network), gated
     load_weights(network, state, str(path))
     return network, Description(model, model.preprocess(data.size), data.classes)
-
-
-def todays_names(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """The weights of others without the heads that only training has use for, and under today's names.
-
-    torchvision published its DenseNets when the name of a module could hold a dot; timm and torchvision, Inception-v3
-    and GoogLeNet with auxiliary heads.
-
-    >>> list(todays_names({"AuxLogits.fc.weight": Tensor(), "denselayer1.norm.1.bias": Tensor()}, nn.Identity()))
-    ['denselayer1.norm.1.bias']
-    """
-    unused = {"AuxLogits", "aux1", "aux2"} - {name for name, _ in network.named_children()}
-    renamed = {re.sub(r"(\.denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", key): value for key, value in state.items()}
-    return {key: value for key, value in renamed.items() if key.partition(".")[0] not in unused}

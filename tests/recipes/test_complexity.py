@@ -1,6 +1,7 @@
 """What gates cost, measured, beside what the authors say."""
 
 import pytest
+import timm
 import torch
 
 import recipes
@@ -15,19 +16,21 @@ def lines(page):
 
 def test_complexity(tmp_path, capsys):
     out = tmp_path / "c.md"
-    (found,) = complexity.main(["se_resnet20", "--rounds", "3", "--size", "16", "--out", str(out)])
+    regnet = "torchvision/regnet_x_400mf"  # of the kind that cannot be built on the meta device
+    flags = ["--rounds", "3", "--size", "16", "--out", str(out)]
+    found, _ = complexity.main(["se_resnet20", regnet, *flags])
     row = recipes.list_networks("se_resnet20")[0]
     assert (found.cpu.plain.parameters, found.cpu.gated.parameters) == row.parameters
     added = found.cpu.gated.multiply_adds - found.cpu.plain.multiply_adds
     assert added == round((row.gflops[1] - row.gflops[0]) * 1e9)  # whatever the size
     assert found.cpu.inputs == ("(1, 3, 16, 16)",) and found.cpu.rounds == 3
     assert out.read_text() in capsys.readouterr().out
-    _, _, network, said = lines(out.read_text())
+    _, _, network, other, said, *_ = lines(out.read_text())
     assert (
         network[:3] == ["se_resnet20", "269,722", "+2.14 %"]
         and f"{100 * (found.cpu.ratio.median - 1):+.2f} %" in network[6]
     )
-    assert said[2::2] == ["2 to 10 %", "< 1 %", "< 2 %", "10 %"]
+    assert other[0] == regnet and said[2::2] == ["2 to 10 %", "< 1 %", "< 2 %", "10 %"]
     assert (network[7:] == ["-", "-"]) != torch.cuda.is_available()
 
 
@@ -40,6 +43,10 @@ def test_says_where_parameters_are_if_they_are_many(tmp_path):
     assert lines(page)[2][2] == f"**{100 * (gated / plain - 1):+.2f} %**" and gated > 1.1 * plain
     assert "timm/test_resnet: a gate has 2 C² / r weights" in page
     assert sum(width.in_gates for width in found.widths) == gated - plain
+    base = timm.create_model("test_resnet")
+    blocks = [base.get_submodule(site.path) for site in se_inject.find_sites(base)]
+    own = sum(parameter.numel() for block in blocks for parameter in block.parameters())
+    assert sum(width.in_blocks for width in found.widths) == own
     assert sum(width.gates for width in found.widths) == len(found.cpu.gates)
     *widths, outside = lines(page)[6:]
     assert [[f"{n:,}" for n in width] for width in found.widths] == [line[:4] for line in widths]
@@ -51,6 +58,7 @@ def test_refuses(tmp_path, monkeypatch):
     out = ["--out", str(tmp_path / "c.md")]
     for arguments, error, says in [
         (["se_resnet20", "se_resnet_200"], UnknownNameError, "se_resnet200"),
+        (["timm/resnet5O"], UnknownNameError, "timm/resnet50"),
         (["se_resnet20", "densenet161"], SettingsError, "densenet161 has no sites"),
         (["timm/seresnet18"], se_inject.errors.NoSiteError, "gate"),
         (["se_bn_inception", "--size", "40"], SettingsError, "se_bn_inception cannot take images of 40 pixels"),

@@ -143,6 +143,8 @@ def test_files_as_others_published_them(run, save, tmp_path):
 
     plain = timm.create_model("test_resnet", num_classes=3)
     (row,) = run("--network", "timm/test_resnet", "--checkpoint", save(plain))
+    torch.save({f"module.{key}": value for key, value in plain.state_dict().items()}, tmp_path / "w.pth")
+    assert run("--network", "timm/test_resnet", "--plain", "--checkpoint", tmp_path / "w.pth") == [row]
     plain.AuxLogits = nn.Linear(2, 3)
     torch.save(plain.state_dict(), tmp_path / "w.pth")
     assert run("--network", "timm/test_resnet", "--checkpoint", tmp_path / "w.pth") == [row]
