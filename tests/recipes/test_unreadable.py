@@ -139,6 +139,9 @@ def test_images_of_any_mode_are_read_in_their_colours(tmp_path):
         "alpha.png": (alpha, {}, red),
         "grey-alpha.png": (Image.merge("LA", (grey, grey)), {}, (100,) * 3),
         "palette.png": (palette, {}, red),
+        "unpacked.bmp": (palette.convert("RGB"), {}, red),
+        "unpacked.ppm": (palette.convert("RGB"), {}, red),
+        "unpacked.tif": (palette.convert("RGB"), {}, red),
         "see-through.png": (palette, {"transparency": bytes([100, 0])}, red),
         "animated.webp": (
             Image.new("RGB", (8, 8), red),
