@@ -125,5 +125,5 @@ Errors are those of the last epoch on the validation images, on which nothing wa
 confidence interval of the mean over seeds, by Student's t. Differences to the control are paired by seed. "To store" is
 what training changes: parameters, and the statistics of norms. "Step" is the median time of a step on {images} images
 of noise, "peak memory" is that of weights, optimizer and what such a step keeps. "rates x" multiplies all learning
-rates; it was chosen for each way on a fifth of the training images, which was held out for that.
+rates; of several it was chosen for each way on a fifth of the training images, which was held out for that.
 """

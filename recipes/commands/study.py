@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from tqdm import tqdm
 
@@ -90,7 +91,8 @@ class Study:
             arms = {way: (run, self.network(way, self.settings.seed)) for way, run in runs.items()}
             for run, network in arms.values():
                 check_input(network, run.model, run.preprocess.size, run.settings.device_batch or 2)
-            saved = {way: asdict(cost) for way, cost in step_costs(arms, self.accelerator).items()}
+            mine = {way: asdict(cost) for way, cost in step_costs(arms, self.accelerator).items()}
+            saved = broadcast_object_list([mine])[0]  # processes must agree, as epochs may follow from it
             self._write(path, about, saved)
         return {way: StepCosts(**cost) for way, cost in saved.items()}
 

@@ -34,8 +34,6 @@ def build(name: str, num_classes: int | None) -> nn.Module:
     options = {} if num_classes is None else {"num_classes": num_classes}
     try:
         network = _made(library, rest, options)
-    except NotImplementedError:  # on the meta device, of RegNets, which compute with tensors while they are built
-        raise
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         text = f" ({error})" if str(error) else ""
         raise SettingsError(f"{name}: its library does not build it with {num_classes} outputs{text}") from error

@@ -22,6 +22,7 @@ from recipes.networks.heads import find_head, replace_head
 from recipes.training.features import cut
 from recipes.training.partial import freeze_rest, trained_modules, training_mode
 from recipes.weights.described import Description, load_model, save_model
+from recipes.weights.load import read_weights
 from recipes.weights.pretrained import load_pretrained, renamed
 
 from .runs import Tiny, short_run, train
@@ -159,6 +160,12 @@ def test_pretrained_weights_under_other_names(mobilenet, rename, tmp_path):
     found = network.state_dict()
     assert all(torch.equal(found[key], mobilenet[key]) for key in found if not key.startswith("classifier"))
     assert torch.equal(network.classifier[1].weight, head)
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict"])
+def test_weights_inside_a_checkpoint(wrapper, tmp_path):
+    torch.save({"epoch": 3, wrapper: {"fc.bias": torch.ones(2)}}, tmp_path / "w.pth")
+    assert list(read_weights(tmp_path / "w.pth")) == ["fc.bias"]
 
 
 def test_numbers_in_names_count_as_numbers():
