@@ -500,6 +500,15 @@ def test_precision(dtype):
     assert_close(optimize(model), model, x, 1e-12)  # of half precision, to the bit: the plain way
 
 
+def test_gates_of_another_precision_than_the_network():
+    model = awake(se_inject.apply(torchvision.models.resnet18())).eval()
+    for _, gate in se_inject.gates(model):
+        gate.bfloat16()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(optimize(model)(x), model(x), rtol=0.02, atol=0.02)
+
+
 def test_autocast_takes_the_plain_way():
     model, x = awake(se_inject.apply(torchvision.models.resnet18())), torch.randn(2, 3, 64, 64)
     with torch.autocast("cpu", torch.bfloat16):

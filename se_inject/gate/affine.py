@@ -80,10 +80,13 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     kernels = kernels_for(a, b)
     if kernels is not None:
         return kernels.sums(a, b)[0]  # type: ignore[no-any-return]
+    exact = _exact(a)
+    if a.dtype is not exact:  # products of half precision overflow, and sums of them lose what large ones leave
+        return torch.addcmul(a.new_zeros([1] * a.dim(), dtype=exact), a, b).sum(positions(a))
     if a.is_contiguous() and b.is_contiguous() and not a.is_cuda:
         rows = a.shape[0] * a.shape[1]
         return torch.bmm(a.view(rows, 1, -1), b.view(rows, -1, 1)).view(a.shape[:2])
-    return (a * b).sum(positions(a), dtype=_exact(a))
+    return (a * b).sum(positions(a))
 
 
 def dot_and_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,24 +120,34 @@ def kernels_for(x: Tensor, *others: Tensor) -> ModuleType | None:
     >>> kernels_for(torch.ones(1, 8, 4, 4)) is None
     True
     """
-    if not x.is_cuda or type(x) is not Tensor or x.dtype not in _BY_KERNELS or x.numel() == 0:
+    if not x.is_cuda or x.dtype not in _BY_KERNELS or x.numel() == 0:
         return None
     if x.numel() < _WORTHWHILE and not torch.cuda.is_current_stream_capturing():  # to replay it without Python
         return None
-    if any(type(other) is not Tensor or other.stride() != x.stride() for other in others):
+    if not all(map(_is_in_memory, (x, *others))) or any(other.stride() != x.stride() for other in others):
         return None
     of_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim(), torch.contiguous_format)
     if not (x.is_contiguous() or x.is_contiguous(memory_format=of_last)):
         return None
     if x.shape[0] >= 2**16 or math.prod(x.shape[1:]) >= 2**31 - 2**16:  # more than a launch can count
         return None
-    return _kernels()
+    return _kernels(x.device, x.dtype)
+
+
+def _is_in_memory(x: Tensor) -> bool:
+    """Whether a kernel can read it: what ``torch.func.vmap`` and batches of gradients make has no memory of its own."""
+    return type(x) is Tensor and torch._C._has_storage(x)
 
 
 @cache
-def _kernels() -> ModuleType | None:
+def _kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
+    """The kernels, if they run: Triton may miss, or a C compiler, or the GPU may be too old for Triton or the dtype."""
     try:
         from . import kernels
-    except ImportError:  # no Triton on this platform
+
+        x, factors = torch.ones(1, 8, 8, dtype=dtype, device=device), torch.ones(1, 8, device=device)
+        kernels.scale_and_shift(x, factors, factors, x)
+        kernels.sums(x, x)
+    except Exception:  # of Triton's compiler, of the C compiler, of the driver: torch's operations do the same
         return None
     return kernels

@@ -50,7 +50,7 @@ class _Gate(torch.autograd.Function):
     ) -> Tensor:
         # As the gate itself does it, so that outputs are the same to the bit as without gradients.
         squeezed = x.mean((2, 3), keepdim=True) if x.dim() == 4 else x.flatten(2).mean(2)[:, :, None, None]
-        with _without_autocast(x):  # which would keep weights that it has cast here, where they have no history
+        with without_autocast(x):  # which would keep weights that it has cast here, where they have no history
             hidden = torch.relu(functional.conv2d(squeezed, w1.to(x.dtype), b1.to(x.dtype)))
             excited = torch.sigmoid(functional.conv2d(hidden, w2.to(x.dtype), b2.to(x.dtype))).flatten(1)
         squeezed, hidden = squeezed.flatten(1), hidden.flatten(1)
@@ -61,7 +61,7 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        with _without_autocast(gradient):
+        with without_autocast(gradient):
             return _Gate._gradients(ctx, gradient)
 
     @staticmethod
@@ -111,7 +111,13 @@ def _in_operations(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *,
     return x * spread(factor * torch.sigmoid(functional.linear(hidden, w2.flatten(1), b2)), x)
 
 
-def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """A block in which operations on a tensor are not cast.
+
+    >>> with without_autocast(torch.ones(1)):
+    ...     under_autocast(torch.ones(1))
+    False
+    """
     return torch.autocast(x.device.type, enabled=False) if under_autocast(x) else nullcontext()
 
 
@@ -130,7 +136,6 @@ def _is_plain_training(x: Tensor, fc1: nn.Conv2d, fc2: nn.Conv2d) -> bool:
         and x._version == 0  # else it may not be what its node made
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
-        and not any(_GLOBAL_HOOKS)
         and is_plain_layer(fc1)
         and is_plain_layer(fc2)
         and _is_exact(x, fc1.weight.dtype, fc2.weight.dtype)
@@ -174,7 +179,7 @@ def is_plain_layer(layer: nn.Module) -> bool:
     """
     if type(layer) is not nn.Conv2d or type(layer.weight) not in _PLAIN or type(layer.bias) not in _PLAIN:
         return False
-    return layer.groups == 1 and layer.kernel_size == (1, 1) and is_plain_call(layer)
+    return layer.groups == 1 and layer.kernel_size == (1, 1) and is_plain_call(layer) and not any(_GLOBAL_HOOKS)
 
 
 _PLAIN = (nn.Parameter, Tensor)

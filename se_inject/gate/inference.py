@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InferenceOnlyError
 from .affine import affine, affine_, positions, scaled_, spread
-from .autograd import is_plain_layer, under_autocast
+from .autograd import is_plain_layer, under_autocast, without_autocast
 from .compiled import excited, is_compiled_for_inference
 from .squeeze_excitation import SqueezeExcitation
 
@@ -131,7 +131,8 @@ class GatingConv2d(_Gating, nn.Conv2d):
             dy, dx = self.stride
             told_by = x if dy == dx == 1 else x[:, :, ::dy, ::dx]
             if is_compiled_for_inference() and is_plain_layer(self._se_gate.fc2):
-                values = excited(told_by, self._se_fc1, self._se_bias1, self._se_gate.fc2)
+                mean = told_by.mean(positions(told_by))
+                values = excited(mean, self._se_fc1, self._se_bias1, self._se_gate.fc2)
                 scale, shift = (spread(values * factor, z) for factor in (self._se_scale, self._se_shift))
                 return (z * scale + shift).to(z.dtype)
         if not _goes_together(z, self._se_scale):
@@ -173,12 +174,14 @@ def _excite(x: Tensor, w1: Tensor, b1: Tensor, fc2: nn.Conv2d) -> Tensor:
     """``sigmoid(fc2(relu(w1 @ mean + b1)))``, ``(N, C)``, of the mean over positions of ``x``, in float32 at least."""
     w2, b2 = fc2.weight.flatten(1), fc2.bias
     assert b2 is not None
+    exact = torch.promote_types(x.dtype, torch.float32)
     # A sum takes half the time of a mean, and the product can divide it.
-    total = x.sum(positions(x), dtype=torch.promote_types(x.dtype, torch.float32))
-    if x.dtype.itemsize > 2:
+    total = x.sum(positions(x), dtype=exact)
+    if x.dtype is w1.dtype is w2.dtype is exact and not under_autocast(x):
         return _excited(total, w1, b1, w2, b2, x)
-    with torch.autocast(x.device.type, enabled=False):
-        return _excited(total, w1.float(), b1.float(), w2.float(), b2.float(), x)
+    # The layers may be of another dtype than the feature, and half precision does not take such large sums.
+    with without_autocast(x):
+        return _excited(total, w1.to(exact), b1.to(exact), w2.to(exact), b2.to(exact), x)
 
 
 def _excited(total: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, x: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def sums(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     part = min(_PART, triton.next_power_of_2(positions))
     parts = triton.cdiv(positions, part)
     found = torch.empty(2, parts, samples, channels, dtype=torch.float32, device=a.device)
-    grid = (triton.cdiv(channels, of_channels), samples, parts)
+    grid = (parts * triton.cdiv(channels, of_channels), samples)  # a GPU takes more than 2^16 in the first place only
     with torch.cuda.device_of(a):  # type: ignore[no-untyped-call]
         _sums[grid](
             *(a, b, found[0], found[1], channels, positions),
@@ -91,8 +91,9 @@ def _sums(  # type: ignore[no-untyped-def]
     of_channels: tl.constexpr,
     of_positions: tl.constexpr,
 ):
-    channel = tl.program_id(0) * of_channels + tl.arange(0, of_channels)
-    sample, part = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    blocks = tl.cdiv(channels, of_channels)
+    channel = tl.program_id(0) % blocks * of_channels + tl.arange(0, of_channels)
+    sample, part = tl.program_id(1).to(tl.int64), tl.program_id(0) // blocks
     first = sample * channels * positions
     product = tl.zeros((of_channels, of_positions), tl.float32)
     value = tl.zeros((of_channels, of_positions), tl.float32)

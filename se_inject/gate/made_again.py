@@ -65,6 +65,8 @@ def bias_of(node: Node) -> Tensor | None:
     Raises ``AttributeError`` where it is computed, as no node keeps it.
     """
     accumulated = node.next_functions[2][0]
+    if type(accumulated).__name__ == "ToCopyBackward0":  # autocast's
+        accumulated = accumulated.next_functions[0][0]
     bias: Tensor | None = None if accumulated is None else accumulated.variable
     return bias
 

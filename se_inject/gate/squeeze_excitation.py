@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import ArgumentTypeError, GateMismatchError, InvalidArgumentError
 from .autograd import gated, is_plain_layer
-from .compiled import fused, is_compiled_for_inference
+from .compiled import excited, is_compiled_for_inference
 
 Form = Literal["identity", "standard"]
 Memory = Literal["keep", "recompute"]
@@ -219,8 +219,6 @@ class SqueezeExcitation(nn.Module):
                 )
                 if output is not None:
                     return output
-            if is_compiled_for_inference() and is_plain_layer(self.fc1) and is_plain_layer(self.fc2):
-                return fused(x, self.fc1, self.fc2, 2.0 if self.init == "identity" else 1.0)
         if x.is_quantized:
             return self._gate_quantized(x)
         if x.dim() != 4:
@@ -246,8 +244,17 @@ class SqueezeExcitation(nn.Module):
         return torch.quantize_per_tensor_dynamic(result, x.dtype, False)
 
     def _excite(self, squeezed: Tensor) -> Tensor:
-        scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
+        scale = self._excited(squeezed)
         return 2 * scale if self.init == "identity" else scale
+
+    def _excited(self, squeezed: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            is_compiled = is_compiled_for_inference()
+            if is_compiled and is_plain_layer(self.fc1) and is_plain_layer(self.fc2):
+                assert self.fc1.bias is not None
+                w1, b1 = self.fc1.weight.flatten(1), self.fc1.bias
+                return excited(squeezed.flatten(1), w1, b1, self.fc2)[:, :, None, None]
+        return torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         form = "identity" if f"{prefix}identity_form" in state_dict else "standard"

@@ -121,3 +121,93 @@ def test_an_optimized_copy_in_half_precision(everywhere, make, autocast):
     assert outputs[0].dtype is outputs[1].dtype
     errors = [(output.double() - exact).norm() / exact.norm() for output in outputs]
     assert errors[0] < max(1.5 * errors[1], 0.01)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sums_by_operations_are_exact_in_half_precision(layout, dtype):
+    torch.manual_seed(0)
+    a = torch.randn(2, 4, 16, 16, device=DEVICE).to(dtype).contiguous(memory_format=layout)
+    b = (300 + torch.randn(2, 4, 16, 16, device=DEVICE)).to(dtype).contiguous(memory_format=layout)  # far from 0
+    products, values = affine.dot_and_sum(a, b)
+    exact = (a.double() * (b.double() - 300)).sum((2, 3))
+    torch.testing.assert_close(products.double() - 300 * values.double(), exact, rtol=0, atol=0.02)
+    assert affine.dot(b, b).isfinite().all()  # each product is too large for float16
+
+
+def test_more_positions_than_a_grid_has_in_its_further_places(kernels, monkeypatch):
+    grids = []
+
+    class Launch:
+        def __getitem__(self, grid):
+            grids.append(grid)
+            return lambda *_, **__: None
+
+    monkeypatch.setattr(kernels, "_sums", Launch())
+    volume = torch.empty(1, 8, 512, 512, 512, device="meta", dtype=torch.float16)
+    kernels.sums(volume, volume)
+    assert max(grids[0][1:]) < 2**16
+
+
+@pytest.mark.parametrize("name", ["sums", "scale_and_shift"])
+def test_where_a_kernel_cannot_be_compiled_operations_do_its_work(kernels, monkeypatch, name):
+    device = torch.device(DEVICE)
+    affine._kernels.cache_clear()
+    assert affine._kernels(device, torch.float16) is kernels
+    affine._kernels.cache_clear()
+
+    def no_compiler(*_):
+        raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr(kernels, name, no_compiler)
+    assert affine._kernels(device, torch.float16) is None
+    affine._kernels.cache_clear()
+
+
+def test_batches_of_gradients_have_no_memory_for_kernels():
+    seen = []
+
+    class Identity(torch.autograd.Function):
+        @staticmethod
+        def forward(_, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(_, gradient):
+            seen.append(affine._is_in_memory(gradient))
+            return gradient
+
+    x = torch.ones(2, requires_grad=True)
+    torch.autograd.grad(Identity.apply(x), x, torch.ones(3, 2), is_grads_batched=True)
+    torch.autograd.grad(Identity.apply(x), x, torch.ones(2))
+    assert seen == [False, True]
+
+
+def test_a_gate_in_place_under_autocast_of_a_large_sum(everywhere):
+    gate = se_inject.SqueezeExcitation(16).to(DEVICE).eval()
+    for parameter in gate.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    in_place = copy.deepcopy(gate)
+    in_place.__class__ = inference.InPlaceGate
+    x = 20 + torch.randn(1, 16, 64, 64, device=DEVICE)  # of float32, as the norms that autocast keeps in it make it
+    with torch.no_grad(), torch.autocast(DEVICE, torch.float16):
+        torch.testing.assert_close(gate(x), in_place(x.clone()), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch._C._autograd.SavedTensor, "data"), reason="this torch does not tell what autograd keeps"
+)
+def test_a_convolution_is_made_again_under_autocast(everywhere):
+    conv = torch.nn.Conv2d(16, 16, 3, padding=1).to(DEVICE)
+    model = awake(torch.nn.Sequential(conv, se_inject.SqueezeExcitation(16, memory="recompute"))).to(DEVICE)
+    by_autograd, x = copy.deepcopy(model), torch.randn(4, 16, 8, 8, device=DEVICE)
+    by_autograd[1].memory = "keep"
+    gradients = []
+    for each in (model, by_autograd):
+        with torch.autocast(DEVICE, torch.bfloat16):
+            output = each(x)
+        gradients.append(torch.autograd.grad(output.float().square().sum(), list(each.parameters())))
+        made = type(output.grad_fn).__name__
+        assert (made == "_GateBackward") is (each is model)
+    for ours, theirs in zip(*gradients, strict=True):
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()

@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm.layers
 import torch
+import torch.nn.utils.prune
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st

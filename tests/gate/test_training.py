@@ -536,6 +536,23 @@ def test_another_formula_or_layer_is_taken_as_it_is():
             assert torch.equal(output, gate(feature.detach()))
 
 
+def test_another_formula_and_hooks_of_all_modules_are_compiled_as_they_are():
+    class Hard(SqueezeExcitation):
+        def _excite(self, squeezed):
+            return nn.functional.hardsigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
+
+    gate, plain, x, called = Hard(16), SqueezeExcitation(16), torch.randn(2, 16, 4, 4), []
+    nn.init.normal_(gate.fc2.weight)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(gate, backend="eager")(x), gate(x))
+        handle = nn.modules.module.register_module_forward_hook(lambda module, *_: called.append(type(module)))
+        try:
+            torch.compile(lambda x: plain(x), backend="eager")(x)
+        finally:
+            handle.remove()
+    assert called.count(nn.Conv2d) == 2
+
+
 class ScalesInPlace(nn.Module):
     def __init__(self):
         super().__init__()
