@@ -47,8 +47,7 @@ def _fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
         board.start()
     bar = tqdm(total=training.total, initial=training.step, desc=run.folder.name, unit="step", disable=not main)
     first, started = training.step * training.parts + accelerator.process_index, time.monotonic()
-    ended = training.step >= training.total or training.impatient
-    for i, (images, labels) in enumerate(() if ended else training.batches()):
+    for i, (images, labels) in enumerate(() if training.ended else training.batches()):
         if not training.train_on(images, labels, first + i * processes):
             continue
         bar.update()
