@@ -141,9 +141,10 @@ def read_image(path: str, size: int | None = None) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F"):
+    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")  # which Pillow scales
+    if image.mode in ("I", "F") and not is_16_bit:
         raise ValueError("32-bit grey levels, whose white is not known")
-    if image.mode.startswith("I;16"):
+    if is_16_bit:
         return Image.fromarray((np.asarray(image) >> 8).astype("uint8")).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # as Pillow asks for
