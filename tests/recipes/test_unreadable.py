@@ -76,6 +76,7 @@ DAMAGED = {
     "text": lambda path: path.write_text("not an image"),
     "truncated": _truncated,
     "decompression bomb": _bomb,
+    "too thin": lambda path: Image.new("1", (2010, 10)).save(path),
     "floats": lambda path: Image.new("F", (9, 9)).save(path, "TIFF"),
 }
 
