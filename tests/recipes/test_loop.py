@@ -22,6 +22,7 @@ from recipes.errors import CheckpointError, RecipeError, SettingsError
 from recipes.training.checkpoint import save_checkpoint
 from recipes.training.log import read_log
 from recipes.training.loop import fit
+from recipes.training.state import Training
 from recipes.weights.described import load_model
 
 from .runs import Tiny, keep_checkpoints, short_run, train
@@ -415,3 +416,22 @@ def test_accelerator_is_left_free(copied, make_run):
     for run in (copied, make_run(epochs=1)):
         fit(run, Tiny(), accelerator)
     assert not accelerator._models and not accelerator._optimizers
+
+
+def test_an_interrupted_run_leaves_nothing_to_the_next(make_run, monkeypatch):
+    """Such as half a step's gradients, or its network."""
+    accelerator, train_on = Accelerator(), Training.train_on
+
+    def interrupted(self, images, labels, part):
+        if part == 1:
+            raise KeyboardInterrupt
+        return train_on(self, images, labels, part)
+
+    monkeypatch.setattr(Training, "train_on", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_run("interrupted", device_batch=16), Tiny(), accelerator)
+    monkeypatch.undo()
+    assert not accelerator._models and not accelerator._optimizers
+    fit(make_run("next", epochs=1, device_batch=16), after := Tiny(), accelerator)
+    fit(make_run("again", epochs=1, device_batch=16), alone := Tiny(), Accelerator())
+    assert same(after.state_dict(), alone.state_dict())
