@@ -59,8 +59,6 @@ def finetune(plain: nn.Module, adapted: nn.Module, run: Run, accelerator: Accele
     for each in runs.values():
         each.saved()  # whether it can start
     main = accelerator.is_main_process
-    if main:
-        check_writable(run.folder / "report.json")
     before, result = _validate(plain, run, accelerator)
     if gated:
         after, with_gates = _validate(adapted, run, accelerator)
@@ -71,6 +69,8 @@ def finetune(plain: nn.Module, adapted: nn.Module, run: Run, accelerator: Accele
             )
         if main:
             print(f"validation error unchanged by the gates, to the bit: top-1 {result['top1']:.2f} %")
+    if main:
+        check_writable(run.folder / "report.json")
     report = {"plain": result}
     for name, what, network in (("plain", "plain, trained as long", plain), (folder, title, adapted)):
         last = fit(runs[name], network, accelerator)[-1]
