@@ -14,6 +14,10 @@ class UnknownNameError(RecipeError):
 class DataError(RecipeError):
     """The images cannot be used as they are."""
 
+    def __init__(self, message: str) -> None:
+        # torch hands over the error of a process that loads images as the text of its traceback, which ends with it
+        super().__init__(message.rpartition(f"{type(self).__module__}.{type(self).__name__}: ")[2].rstrip("\n"))
+
 
 class CheckpointError(RecipeError):
     """A file of weights or a checkpoint cannot be used here."""

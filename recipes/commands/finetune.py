@@ -17,7 +17,7 @@ from torch import nn
 
 from ..data.datasets import Augmented
 from ..errors import RecipeError
-from ..files import replacing
+from ..files import check_writable, replacing
 from ..networks.any_model import check_input
 from ..training.accelerator import make_accelerator
 from ..training.loop import fit
@@ -58,8 +58,8 @@ def finetune(plain: nn.Module, adapted: nn.Module, run: Run, accelerator: Accele
     runs = {"plain": replace(control, folder=run.folder / "plain"), folder: replace(run, folder=run.folder / folder)}
     for each in runs.values():
         each.saved()  # whether it can start
-    before, result = _validate(plain, run, accelerator)
     main = accelerator.is_main_process
+    before, result = _validate(plain, run, accelerator)
     if gated:
         after, with_gates = _validate(adapted, run, accelerator)
         if not torch.equal(before, after) or result != with_gates:
@@ -69,11 +69,15 @@ def finetune(plain: nn.Module, adapted: nn.Module, run: Run, accelerator: Accele
             )
         if main:
             print(f"validation error unchanged by the gates, to the bit: top-1 {result['top1']:.2f} %")
+    if main:
+        check_writable(run.folder / "report.json")
     report = {"plain": result}
     for name, what, network in (("plain", "plain, trained as long", plain), (folder, title, adapted)):
         last = fit(runs[name], network, accelerator)[-1]
         report[what] = {metric: last[f"val_{metric}"] for metric in ("loss", "top1", "top5")}
     if main:
+        rows = [[name, *result.values()] for name, result in report.items()]
+        print(tabulate(rows, ["model", "loss", "top-1 error %", "top-5 error %"], floatfmt=("", ".4f", ".2f", ".2f")))
         with replacing(run.folder / "report.json") as temporary:
             temporary.write_text(json.dumps(report, indent=1))
     return report
@@ -114,8 +118,4 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     check_input(adapted, model, run.preprocess.size, run.settings.device_batch or 2)
     if accelerator.is_main_process and origin.new_head:
         print(f"new head {', '.join(origin.new_head)}: {origin.why}")
-    report = finetune(plain, adapted, run, accelerator)
-    if accelerator.is_main_process:
-        rows = [[name, *result.values()] for name, result in report.items()]
-        print(tabulate(rows, ["model", "loss", "top-1 error %", "top-5 error %"], floatfmt=("", ".4f", ".2f", ".2f")))
-    return report
+    return finetune(plain, adapted, run, accelerator)

@@ -20,6 +20,8 @@ from ..errors import DataError
 # where Pillow keeps the tags of a file, but for TIFF, which it turns itself
 _WITH_ORIENTATION = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 
+_THINNEST = 200  # one edge by the other; as a short edge of 256 pixels, others would take gigabytes
+
 
 @dataclass(frozen=True)
 class ImageFiles:
@@ -129,6 +131,8 @@ def read_image(path: str, size: int | None = None) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
+            if max(image.size) > _THINNEST * min(image.size):
+                raise ValueError(f"{image.width} x {image.height} pixels are too thin to be cut to a square")
             if size:
                 image.draft("RGB", (size, size))
             image.load()
@@ -141,9 +145,10 @@ def read_image(path: str, size: int | None = None) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F"):
+    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")  # which Pillow scales
+    if image.mode in ("I", "F") and not is_16_bit:
         raise ValueError("32-bit grey levels, whose white is not known")
-    if image.mode.startswith("I;16"):
+    if is_16_bit:
         return Image.fromarray((np.asarray(image) >> 8).astype("uint8")).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # as Pillow asks for

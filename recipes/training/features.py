@@ -113,9 +113,10 @@ def cut(network: nn.Module, trained: Iterable[nn.Module], images: Tensor) -> Cut
     tracer = _Tracer(set(trained))
     try:
         traced = fx.GraphModule(network, tracer.trace(network))
+        frozen = _frozen_nodes(traced, images)
     except Exception as error:  # whatever a forward makes of stand-ins for tensors
         raise _refused(f"its forward cannot be traced ({type(error).__name__}: {str(error)[:120]})") from error
-    parts = _split(traced, _frozen_nodes(traced, images))
+    parts = _split(traced, frozen)
     _check_equal(network, parts, images)
     return parts
 

@@ -35,7 +35,10 @@ def fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
     epoch 1  step 1  lr 0.6  train_loss ...  val_loss ...  val_top1 ...  val_top5 ...  best 1  seconds ...
     """
     with run.held(accelerator.is_main_process):
-        return _fit(run, network, accelerator)
+        try:
+            return _fit(run, network, accelerator)
+        finally:
+            accelerator.free_memory()  # also the count of parts, which the next run starts anew
 
 
 def _fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
@@ -47,8 +50,7 @@ def _fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
         board.start()
     bar = tqdm(total=training.total, initial=training.step, desc=run.folder.name, unit="step", disable=not main)
     first, started = training.step * training.parts + accelerator.process_index, time.monotonic()
-    ended = training.step >= training.total or training.impatient
-    for i, (images, labels) in enumerate(() if ended else training.batches()):
+    for i, (images, labels) in enumerate(() if training.ended else training.batches()):
         if not training.train_on(images, labels, first + i * processes):
             continue
         bar.update()
@@ -68,5 +70,4 @@ def _fit(run: Run, network: nn.Module, accelerator: Accelerator) -> list[Row]:
         patience, best = run.settings.patience, training.history[-1]["best"]
         tqdm.write(f"stopped: for {patience} epochs no better on the validation images than epoch {best:.0f}")
     accelerator.wait_for_everyone()
-    accelerator.free_memory()
     return training.history

@@ -113,12 +113,20 @@ class Run:
             yield
             return
         check_writable(self.checkpoint)
+        lock = FileLock(self.folder / ".lock", timeout=0)
         try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                remove_partial(self.folder)
-                yield
+            lock.acquire()
         except Timeout as error:
             raise SettingsError(f"{self.folder}: another process is training there; choose another --out") from error
+        except (OSError, NotImplementedError) as error:  # such as another user's lock, or a disk that has none
+            raise SettingsError(
+                f"{lock.lock_file}: cannot be locked ({error}); remove it, or choose another --out"
+            ) from error
+        try:
+            remove_partial(self.folder)
+            yield
+        finally:
+            lock.release()
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:

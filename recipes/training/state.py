@@ -54,13 +54,14 @@ class Training:
         optimizer = make_optimizer(network, settings, run.head)
         if saved := run.saved():
             self._load(saved, optimizer)
+            self._write_results()  # again, as a kill may have come before them
         self.lr_factor = lr_factor(settings, self.epoch_steps, self.ends)
         training_mode(network, run.trained, run.head)
         self.learner: nn.Module = network  # on inputs, which are images, or features that were cached
         transform = run.preprocess.training(settings.augmentation)
         self.inputs: Inputs = Augmented(run.data.train, transform, settings.seed)
         self.validation: Inputs = Augmented(run.data.val, run.preprocess.evaluation())
-        if run.cache and self.step < self.total:
+        if run.cache and not self.ended:
             self.learner, self.inputs, self.validation = cache_features(run, network, accelerator)
         if settings.compile:
             self.learner.compile()
@@ -77,6 +78,11 @@ class Training:
         """Whether as many epochs as the run is patient were no better than an earlier one."""
         patience = self.run.settings.patience
         return patience is not None and any(row["epoch"] - row["best"] >= patience for row in self.history[-1:])
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.step >= self.total or self.impatient
 
     @property
     def validated(self) -> nn.Module:
@@ -139,7 +145,7 @@ class Training:
         return row
 
     def save(self) -> None:
-        """Write the checkpoint; at the end of an epoch, before it, also the log and the weights.
+        """Write the checkpoint; at the end of an epoch, after it, also the log and the weights.
 
         Raises ``RecipeError``, and writes nothing, if the loss is no longer a number.
         """
@@ -154,12 +160,6 @@ class Training:
             )
         if not self.accelerator.is_main_process:
             return
-        if self.step % self.epoch_steps == 0:
-            write_log(run.folder, self.history)
-            about = Description(run.model, run.preprocess, list(run.data.classes))
-            save_model(run.folder / "model.safetensors", self.validated, about)
-            if self.history[-1]["best"] == self.epoch:
-                save_model(run.folder / "best.safetensors", self.validated, about)
         state = {
             "identity": run.identity(),
             "step": self.step,
@@ -172,6 +172,18 @@ class Training:
             "scaler": scaler and scaler.state_dict(),
         }
         save_checkpoint(run.checkpoint, state)
+        self._write_results()
+
+    def _write_results(self) -> None:
+        """What follows from the checkpoint of an epoch's end alone, so that no lost epoch leaves its weights behind."""
+        run = self.run
+        if self.step % self.epoch_steps or not self.accelerator.is_main_process:
+            return
+        write_log(run.folder, self.history)
+        about = Description(run.model, run.preprocess, list(run.data.classes))
+        save_model(run.folder / "model.safetensors", self.validated, about)
+        if self.history[-1]["best"] == self.epoch:
+            save_model(run.folder / "best.safetensors", self.validated, about)
 
     def _load(self, state: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
         self.step, self.ends, self.history = state["step"], state["ends"], state["history"]

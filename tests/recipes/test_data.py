@@ -252,6 +252,17 @@ def test_damaged_fashion_mnist(tmp_path, labels):
         open_data(tmp_path)
 
 
+@pytest.mark.parametrize("kind", [9, 10])
+def test_fashion_mnist_of_another_type(tmp_path, kind):
+    """What torchvision makes of a type that it does not know."""
+    path = _fashion_mnist(tmp_path) / "t10k-labels-idx1-ubyte"
+    content = bytearray(path.read_bytes())
+    content[2] = kind
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"FashionMNIST is incomplete or damaged"):
+        open_data(tmp_path)
+
+
 def test_cifar_pickles_are_not_opened_unless_published(tmp_path):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()

@@ -27,6 +27,8 @@ from recipes.weights import load_weights, read_weights
 from recipes.weights.described import Description, describe, load_model, save_model
 from se_inject.files.container import packed, unpacked
 
+from .runs import Tiny
+
 MODEL = Model("se_resnet20", "standard", 10)
 ABOUT = Description(MODEL, MODEL.preprocess(32), [f"class {i}" for i in range(10)])
 STATE = {"identity": {"model.name": "x"}, "step": 3, "sums": torch.arange(40.0), "rows": [{"loss": 0.1}, (1, None)]}
@@ -285,9 +287,23 @@ def test_a_full_disk_leaves_what_was_there(files, tmp_path, network):
 
 def test_training_on_a_full_disk(make_run):
     run = make_run(epochs=1)
-    with full_disk(100_000), pytest.raises(RecipeError, match=r"model\.safetensors: cannot be written"):
+    with full_disk(100_000), pytest.raises(RecipeError, match=r"last\.pt: cannot be written"):
         fit(run, run.model.build(), make_accelerator())
-    assert sorted(content(run.folder)) == [".lock", "log.csv"]
+    assert sorted(content(run.folder)) == [".lock"]
+
+
+def test_results_of_finetuning_outlive_a_full_disk(make_run, monkeypatch, capsys):
+    """And a report that can never be written is told before anything is trained."""
+    run, row = make_run(gates="none", trained="head", head=("fc",)), {"val_loss": 1.0, "val_top1": 23.45, "val_top5": 0}
+    trained = []
+    monkeypatch.setattr(finetune, "fit", lambda *given: trained.append(given) or [row])
+    with full_disk(20), pytest.raises(SettingsError, match=r"report\.json: cannot be written \(File too large\)"):
+        finetune.finetune(Tiny(), Tiny(), run, make_accelerator())
+    assert capsys.readouterr().out.count("23.45") == len(trained) == 2
+    (run.folder / "report.json").mkdir()
+    with pytest.raises(SettingsError, match=r"report\.json: cannot be written .* no regular file"):
+        finetune.finetune(Tiny(), Tiny(), run, make_accelerator())
+    assert len(trained) == 2
 
 
 def test_files_are_readable_as_the_umask_says(tmp_path, network):

@@ -1,5 +1,6 @@
 """The loop: what a run leaves behind, that it learns, that settings do what they say, and what stops it early."""
 
+import copy
 import itertools
 import json
 import math
@@ -18,8 +19,10 @@ from torch import nn
 from recipes.data import open_data
 from recipes.data.sampling import ClassBalanced
 from recipes.errors import CheckpointError, RecipeError, SettingsError
+from recipes.training.checkpoint import save_checkpoint
 from recipes.training.log import read_log
 from recipes.training.loop import fit
+from recipes.training.state import Training
 from recipes.weights.described import load_model
 
 from .runs import Tiny, keep_checkpoints, short_run, train
@@ -87,6 +90,43 @@ def test_the_best_weights_are_kept(make_run, monkeypatch):
     third = torch.load(run.folder.with_name("run-9") / "last.pt", weights_only=True)["network"]
     best, last = (load_file(run.folder / f"{name}.safetensors") for name in ("best", "model"))
     assert same(best, third) and same(last, saved(run)["network"]) and not same(best, last)
+
+
+def test_weights_of_an_epoch_that_was_lost_are_not_the_best(make_run, monkeypatch):
+    """Killed as the second epoch's checkpoint is written; where sums vary, as on a GPU, the next try is worse."""
+    run = make_run(resume=True, epochs=2)
+    validations(monkeypatch, [50.0, 40.0, 60.0])
+    states = []
+
+    def killed(path, state):
+        states.append(copy.deepcopy(state["network"]))
+        if len(states) == 2:
+            raise KeyboardInterrupt
+        save_checkpoint(path, state)
+
+    monkeypatch.setattr("recipes.training.state.save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(run)
+    rows, _ = train(run)
+    assert [row["best"] for row in rows] == [1, 1]
+    assert same(load_file(run.folder / "best.safetensors"), states[0])
+
+
+def test_what_a_kill_after_the_checkpoint_left_out_is_written(copied, finished, monkeypatch):
+    for name in ("log.csv", "model.safetensors", "best.safetensors"):
+        (copied.folder / name).unlink()
+    refuse_to_train(monkeypatch)
+    train(copied, Tiny(seed=1))
+    for name in ("log.csv", "model.safetensors", "best.safetensors"):
+        assert (copied.folder / name).read_bytes() == (finished.folder / name).read_bytes()
+
+
+def test_features_are_not_cached_for_a_run_that_has_stopped(make_run, monkeypatch):
+    run = make_run(epochs=3, patience=1, resume=True, trained="head", head=("fc",), augmentation="none")
+    validations(monkeypatch, [40.0, 50.0])
+    train(run)
+    monkeypatch.setattr("recipes.training.state.cache_features", lambda *_: pytest.fail("it computed features"))
+    train(replace(run, cache=True))
 
 
 def test_it_stops_when_its_patience_runs_out(make_run, monkeypatch, capsys):
@@ -342,6 +382,11 @@ def test_a_folder_is_one_runs(copied):
     with copied.held(main=True), pytest.raises(SettingsError, match="another process is training there"):
         train(copied)
     train(copied)
+    lock = copied.folder / ".lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # stands for another user's
+    with pytest.raises(SettingsError, match=r"\.lock: cannot be locked .* choose another --out"):
+        train(copied)
 
 
 def test_a_batch_is_no_more_than_all_images(make_run):
@@ -371,3 +416,22 @@ def test_accelerator_is_left_free(copied, make_run):
     for run in (copied, make_run(epochs=1)):
         fit(run, Tiny(), accelerator)
     assert not accelerator._models and not accelerator._optimizers
+
+
+def test_an_interrupted_run_leaves_nothing_to_the_next(make_run, monkeypatch):
+    """Such as half a step's gradients, or its network."""
+    accelerator, train_on = Accelerator(), Training.train_on
+
+    def interrupted(self, images, labels, part):
+        if part == 1:
+            raise KeyboardInterrupt
+        return train_on(self, images, labels, part)
+
+    monkeypatch.setattr(Training, "train_on", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_run("interrupted", device_batch=16), Tiny(), accelerator)
+    monkeypatch.undo()
+    assert not accelerator._models and not accelerator._optimizers
+    fit(make_run("next", epochs=1, device_batch=16), after := Tiny(), accelerator)
+    fit(make_run("again", epochs=1, device_batch=16), alone := Tiny(), Accelerator())
+    assert same(after.state_dict(), alone.state_dict())

@@ -283,11 +283,25 @@ class Random(nn.Sequential):
         return super().forward(x + torch.rand_like(x))
 
 
+class Lists(nn.Module):
+    """Its branches come as a list, which it writes to, as HRNet's."""
+
+    def forward(self, branches):
+        branches[0] = branches[0] + 1
+        return branches[0]
+
+
+class Branched(nn.Sequential):
+    def forward(self, x):
+        return self[1](self[0]([x]))
+
+
 def test_networks_that_cannot_be_cut():
     layers = [nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(16, 2)]
     images = torch.ones(2, 3, 2, 2)
     for network, learning, says in (
         (Branching(*layers), 2, "its forward cannot be traced"),
+        (Branched(Lists(), nn.Flatten(), nn.Linear(12, 2)), 2, "its forward cannot be traced"),
         (Random(*layers), 2, "its parts do not make what the whole network makes"),
         (nn.Sequential(*layers), 0, "nothing is frozen before"),
     ):

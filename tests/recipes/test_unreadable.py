@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from accelerate import Accelerator
 from PIL import Image
+from torch import nn
 
-from recipes.data import open_data, unreadable
+from recipes.data import Augmented, open_data, unreadable
 from recipes.data.checked import cache_path, known_stamps, remember
 from recipes.data.folders import read_image
+from recipes.data.transforms import Preprocess
 from recipes.data.unreadable import drop_unreadable
 from recipes.errors import DataError
+from recipes.training.metrics import predict
 
 from .images import write_images
 
@@ -73,6 +76,7 @@ DAMAGED = {
     "text": lambda path: path.write_text("not an image"),
     "truncated": _truncated,
     "decompression bomb": _bomb,
+    "too thin": lambda path: Image.new("1", (2010, 10)).save(path),
     "floats": lambda path: Image.new("F", (9, 9)).save(path, "TIFF"),
 }
 
@@ -157,7 +161,7 @@ def test_images_of_any_mode_are_read_in_their_colours(tmp_path):
         assert np.abs(pixels.astype(int) - colour).max() <= 2, name
 
 
-@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
 def test_sixteen_bits_keep_their_grey_levels(tmp_path, ending):
     levels = np.linspace(0, 65535, 64).astype("uint16").reshape(8, 8)
     pixels = _saved(tmp_path / f"deep.{ending}", Image.fromarray(levels))
@@ -275,6 +279,15 @@ def test_whatever_happens_to_the_memory_images_are_checked_again(check, folders,
 def test_unchecked_reads_nothing(check, folders, reads):
     (folders / "train" / "ant" / "3.png").write_bytes(b"")
     assert len(check("unchecked").train.labels) == 18 and not reads
+
+
+def test_what_a_process_that_loads_images_cannot_read_is_one_line(check, folders):
+    bad = folders / "val" / "ant" / "0.png"
+    bad.write_bytes(b"")
+    images = Augmented(check("unchecked").val, Preprocess(32, 32).evaluation())
+    with pytest.raises(DataError) as caught:
+        predict(nn.Identity(), images, Accelerator(), workers=1)
+    assert str(caught.value).startswith(f"{bad}: cannot be read") and "\n" not in str(caught.value)
 
 
 def test_processes_that_remember_at_once_forget_nothing():
