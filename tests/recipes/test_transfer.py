@@ -42,6 +42,7 @@ CLASSES = ["ant", "bee", "cat"]
         ("torchvision/regnet_y_400mf", "fc"),  # is not built on the meta device
         ("pytorchcv/mobilenetv2_wd4", "output"),  # a convolution
         ("pytorchcv/inceptionv4", "output.fc"),
+        ("pytorchcv/resnet20_cifar10", "output"),  # has 10 or 100 outputs
         ("se_bn_inception", "fc"),
     ],
 )
@@ -70,6 +71,7 @@ def my_networks(tmp_path, monkeypatch):
         "def wrong(): return 3\n"
         "def broken(): raise KeyError('weights')\n"
         "network = torchvision.models.squeezenet1_1()\n"
+        "builtin = dict\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield
@@ -89,6 +91,7 @@ def test_networks_of_a_function(my_networks):
         ("my_networks:wrong", SettingsError, "must return a torch.nn.Module, got int"),
         ("my_networks:broken", SettingsError, r"fails \(KeyError"),
         ("my_networks:network", SettingsError, "must be a function"),
+        ("my_networks:builtin", SettingsError, r"fails \(ValueError: no signature"),
     ):
         with pytest.raises(error, match=says):
             build_base(name, 3)
