@@ -151,6 +151,27 @@ def test_inputs_that_a_model_cannot_take(name, size, batch):
         check_input(model.build(), model, size, batch)
 
 
+class LooksAtValues(nn.Module):
+    """Its forward cannot do without values, and makes a tensor where it runs on a CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 10)
+
+    def forward(self, x):
+        x = x.mean((2, 3)) + torch.arange(3.0)
+        return self.fc(-x if x.max() < 0 else x)
+
+
+def test_inputs_are_tried_in_earnest_where_shapes_do_not_suffice():
+    model, network = Model("my_networks:mine", "none", 10), LooksAtValues()
+    state = torch.get_rng_state()
+    check_input(network, model, 16)
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(SettingsError, match=r"cannot train on 2 images of 16 pixels.*mat1 and mat2"):
+        check_input(nn.Sequential(nn.Flatten(), nn.Linear(3, 10)), model, 16)
+
+
 def test_finetune_gates_alone_then_resumes_and_refuses(trained, tmp_path, monkeypatch, capsys):
     """The weights are of the data's classes: the head stays."""
     weights, folder = str(trained / "plain" / "model.safetensors"), tmp_path / "run"
