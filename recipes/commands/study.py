@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from ..data.datasets import Data
 from ..data.subsets import split
-from ..errors import CheckpointError, RecipeError, SettingsError
+from ..errors import CheckpointError, NotCachedError, RecipeError, SettingsError
 from ..files import replacing
 from ..networks.any_model import check_input
+from ..training.log import Row
 from ..training.loop import fit
 from ..training.run import Run
 from ..training.settings import Settings
@@ -104,9 +105,9 @@ class Study:
         with tqdm(total=total, desc="compare", unit="training", disable=not self.accelerator.is_main_process) as bar:
             for way in self.ways:
                 settings = replace(self.settings, epochs=self._epochs(costs[way]))
-                parts = split(self.data, HELD_OUT, seed=0)
                 tried = []
                 for factor in self.factors[:choices]:
+                    parts = split(self.data, HELD_OUT, seed=0)
                     tried.append(self._train(way, parts, settings, factor, f"rates-{factor:g}"))
                     bar.update()
                 best = min(tried, key=_quality).factor if tried else self.factors[0]
@@ -156,7 +157,7 @@ class Study:
     def _record(self, way: str, run: Run, network: nn.Module, factor: float) -> Record:
         record = Record(way, run.settings.seed, factor, run.settings.epochs, None, 100.0, 100.0, 0.0)
         try:
-            rows = fit(run, network, self.accelerator)
+            rows = self._rows(run, network)
         except RecipeError as error:
             if type(error) is not RecipeError:  # anything but a loss that is no longer a number
                 raise
@@ -165,6 +166,13 @@ class Study:
         last, seconds = rows[-1], sum(row["seconds"] for row in rows)
         loss, top1, top5 = (last[f"val_{name}"] for name in ("loss", "top1", "top5"))
         return replace(record, epochs=int(last["epoch"]), loss=loss, top1=top1, top5=top5, seconds=round(seconds, 1))
+
+    def _rows(self, run: Run, network: nn.Module) -> list[Row]:
+        try:
+            return fit(run, network, self.accelerator)
+        except NotCachedError as error:
+            tqdm.write(f"{run.folder}: trains without --cache: {error}")
+            return fit(replace(run, cache=False), network, self.accelerator)
 
     def _write(self, path: Path, about: Mapping[str, Any], content: Any) -> None:
         if self.accelerator.is_main_process:
