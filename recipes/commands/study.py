@@ -50,6 +50,18 @@ class Study:
     workers: int = 0
     cache: bool = False
 
+    def __post_init__(self) -> None:
+        if len(self.factors) > 1 and self.settings.batch > len(self.parts.train.labels):
+            raise SettingsError(
+                f"a batch of {self.settings.batch} is more than the {len(self.parts.train.labels)} training images "
+                "that are left when some are held out to choose rates on; lower --batch, or give one of --factors"
+            )
+
+    @cached_property
+    def parts(self) -> Data:
+        """The training images alone, some held out to choose learning rates on."""
+        return split(self.data, HELD_OUT, seed=0)
+
     def run(self, way: str) -> Run:
         """A run in one of the ways."""
         gated, trained = WAYS[way]
@@ -102,13 +114,12 @@ class Study:
         choosing, final = [], []
         choices = len(self.factors) if len(self.factors) > 1 else 0
         total = len(self.ways) * (choices + self.seeds)
+        lengths = {way: replace(self.settings, epochs=self._epochs(way, costs[way])) for way in self.ways}
         with tqdm(total=total, desc="compare", unit="training", disable=not self.accelerator.is_main_process) as bar:
             for way in self.ways:
-                settings = replace(self.settings, epochs=self._epochs(costs[way]))
-                tried = []
+                settings, tried = lengths[way], []
                 for factor in self.factors[:choices]:
-                    parts = split(self.data, HELD_OUT, seed=0)
-                    tried.append(self._train(way, parts, settings, factor, f"rates-{factor:g}"))
+                    tried.append(self._train(way, self.parts, settings, factor, f"rates-{factor:g}"))
                     bar.update()
                 best = min(tried, key=_quality).factor if tried else self.factors[0]
                 if tried and all(record.loss is None for record in tried):
@@ -129,11 +140,16 @@ class Study:
             f"{budget} for each training, {self.seeds} seed(s)."
         )
 
-    def _epochs(self, cost: StepCosts) -> int:
+    def _epochs(self, way: str, cost: StepCosts) -> int:
         if self.seconds is None:
             return self.settings.epochs
         of_one = len(self.data.train.labels) / cost.images * cost.seconds / self.accelerator.num_processes
-        return max(1, int(self.seconds / of_one))
+        if of_one > self.seconds:
+            raise SettingsError(
+                f"{way}: an epoch takes {of_one:.3g} seconds of steps, more than --seconds {self.seconds:g}; give "
+                "more, or fewer images with --per-class"
+            )
+        return int(self.seconds / of_one)
 
     def _train(self, way: str, data: Data, settings: Settings, factor: float, name: str) -> Record:
         """One training, or its record, if it is done."""
