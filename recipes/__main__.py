@@ -3,16 +3,15 @@
 ``python -m recipes COMMAND --help`` tells a command's flags.
 """
 
-import argparse
 import importlib
 import sys
 
-from .commands.flags import run_command
+from .commands.flags import make_parser, run_command
 
 
 def main() -> None:
     """Run the command that the program's first argument names, with the others."""
-    parser = argparse.ArgumentParser("python -m recipes", description=__doc__)
+    parser = make_parser("", __doc__)
     commands = ["train", "finetune", "compare", "evaluate", "tables", "complexity", "plot", "results"]
     parser.add_argument("command", choices=commands)
     name = parser.parse_args(sys.argv[1:2]).command

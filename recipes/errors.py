@@ -25,3 +25,7 @@ class CheckpointError(RecipeError):
 
 class SettingsError(RecipeError):
     """Settings that contradict each other, the data or the run that they continue."""
+
+
+class NotCachedError(SettingsError):
+    """The features of a network cannot be kept; it trains without."""

@@ -8,8 +8,8 @@ where it was.
 With ``--evaluate`` as the first flag: the paper's tables of several networks, as ``python -m recipes tables``.
 """
 
-import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,7 +21,7 @@ from ..training.accelerator import make_accelerator
 from ..training.settings import PRESETS, add_flags, at_least, from_flags
 from . import tables
 from .comparison import Record, page, picture
-from .flags import add_data_flags, add_subset_flags, data_from_flags
+from .flags import PACKAGE, add_data_flags, add_subset_flags, data_from_flags, make_parser
 from .study import Study
 from .transfer import CONTROL, WAYS, add_pretrained_flags, pretrained_from_flags
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Record]:
     if "--evaluate" in arguments[:1]:
         tables.main(arguments[1:])
         return []
-    parser = argparse.ArgumentParser("python -m recipes compare", description=__doc__)
+    parser = make_parser("compare", __doc__)
     add_pretrained_flags(parser)
     parser.add_argument(
         "--train",
@@ -68,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Record]:
         raise SettingsError(f"--factors must be different numbers above 0, got {flags.factors}")
     if flags.seconds is not None and not (0 < flags.seconds < float("inf") and "epochs" not in flags):
         raise SettingsError(f"--seconds must be above 0, and instead of --epochs, got {flags.seconds}")
+    if flags.seconds is not None and flags.cache:
+        raise SettingsError("--seconds is of steps as they are without --cache; give one of the two")
+    if settings.patience is not None:
+        raise SettingsError("--patience would choose each training's length on the validation images; leave it out")
     accelerator = make_accelerator(settings.mixed_precision)
     folder = flags.out or Path("runs", f"compare-{flags.model.replace('/', '-').replace(':', '-')}")
     check_writable(folder / "compare.md")
@@ -89,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Record]:
     costs = study.costs()
     choosing, final = study.records(costs)
     if accelerator.is_main_process:
-        command = " ".join(["python", "-m", "recipes", "compare", *arguments])
+        command = shlex.join(["python", "-m", PACKAGE, "compare", *arguments])
         text = page(command, study.describe(), final, costs)
         content = {"costs": costs, "choosing": choosing, "trainings": final}
         with replacing(folder / "compare.png") as temporary:

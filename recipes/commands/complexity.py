@@ -4,7 +4,6 @@ Parameters, multiply-adds of one image, and the time of a forward pass, on the C
 the plain network and of the same with gates, in turns.
 """
 
-import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,12 @@ from torch import nn
 import se_inject
 
 from ..files import check_writable, replacing
-from ..networks import NETWORKS
 from ..networks.any_model import Model, check_input
+from ..networks.base import own_outputs
 from ..networks.paper import CPU_TIME, GPU_TIME, MULTIPLY_ADDS, PARAMETERS, Claim
+from ..networks.skeleton import skeleton
 from ..training.settings import at_least
+from .flags import make_parser
 
 
 class Width(NamedTuple):
@@ -64,14 +65,6 @@ def measure(model: Model, size: int, batch: int | None = None, rounds: int = 20)
         images = torch.randn(batch or 32, 3, size, size, device="cuda")
         gpu = se_inject.report(network.cuda(), images, rounds=rounds)
     return Complexity(model.name, cpu, gpu, widths)
-
-
-def _skeleton(model: Model) -> nn.Module:
-    try:
-        with torch.device("meta"):
-            return model.build()
-    except NotImplementedError:  # torchvision's RegNets compute with tensors while they are built
-        return model.build()
 
 
 def _widths(network: nn.Module, sites: se_inject.Sites) -> tuple[Width, ...]:
@@ -163,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Complexity]:
 
     Raises the errors of ``recipes.errors``.
     """
-    parser = argparse.ArgumentParser("python -m recipes complexity", description=__doc__)
+    parser = make_parser("complexity", __doc__)
     parser.add_argument(
         "networks", nargs="+", metavar="NETWORK", help="a name of recipes.list_networks(), or LIBRARY/NAME"
     )
@@ -175,11 +168,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Complexity]:
     flags = parser.parse_args(arguments)
 
     check_writable(flags.out)
-    classes = {name: recipe.classes for name, recipe in NETWORKS.items()}
-    models = [Model(name, "standard", classes.get(name, 1000), flags.reduction) for name in flags.networks]
+    models = [Model(name, "standard", own_outputs(name), flags.reduction) for name in flags.networks]
     sizes = [flags.size or model.preprocess(None).size for model in models]
     for model, size in zip(models, sizes, strict=True):
-        check_input(_skeleton(model), model, size, training=False)
+        check_input(skeleton(model.build), model, size, flags.batch or 1, training=False)
     measured = [measure(model, size, flags.batch, flags.rounds) for model, size in zip(models, sizes, strict=True)]
     print(page(measured))
     with replacing(flags.out) as temporary:

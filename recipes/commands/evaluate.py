@@ -6,7 +6,7 @@ fused into an ensemble, as in the paper's challenge entry. Files that do not say
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ..training.accelerator import make_accelerator
 from ..training.metrics import mean_probability, predict, score
 from ..training.settings import at_least
 from ..weights.open import open_network
-from .flags import add_data_flags, data_from_flags
+from .flags import add_data_flags, data_from_flags, make_parser
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,21 @@ def papers_inputs(preprocess: Preprocess, native: bool) -> Preprocess:
     return replace(preprocess.at(preprocess.size, native), interpolation="bilinear")
 
 
+def check_ensemble(evaluations: Collection[Evaluation]) -> None:
+    """Raise ``SettingsError`` unless each can be evaluated, and all together.
+
+    >>> check_ensemble([])
+    """
+    outputs = sorted({one.model.num_classes for one in evaluations})
+    if len(outputs) > 1:
+        raise SettingsError(
+            f"the networks have different numbers of outputs ({', '.join(map(str, outputs))}), so they cannot form an "
+            "ensemble; evaluate them by themselves"
+        )
+    for one in evaluations:
+        one.check()
+
+
 def _evaluations(path: Path, name: str | None, flags: argparse.Namespace, data: Data) -> list[Evaluation]:
     """The network of one file at each size that is asked for."""
     network, about = open_network(path, data, name, flags.plain)
@@ -98,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
     Raises the errors of ``recipes.errors``.
     """
-    parser = argparse.ArgumentParser("python -m recipes evaluate", description=__doc__)
+    parser = make_parser("evaluate", __doc__)
     parser.add_argument("--checkpoint", nargs="+", type=Path, required=True, help="files of weights")
     parser.add_argument(
         "--network",
@@ -127,10 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     evaluations = [
         one for path, name in zip(flags.checkpoint, names, strict=True) for one in _evaluations(path, name, flags, data)
     ]
-    if len({one.model.num_classes for one in evaluations}) > 1:
-        raise SettingsError("the checkpoints have different numbers of outputs, so they cannot form an ensemble")
-    for one in evaluations:
-        one.check()
+    check_ensemble(evaluations)
     rows: list[dict[str, Any]] = []
     predictions = []
     for one in evaluations:

@@ -4,7 +4,6 @@ It gets gates, and a new head where the data has other classes. Reports the plai
 long, and the one that was trained as --train says, side by side.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from ..training.metrics import predict, score
 from ..training.partial import Trained
 from ..training.run import Run, add_run_flags, run_from_flags
 from ..training.settings import PRESETS, add_flags, from_flags
-from .flags import add_data_flags, add_subset_flags, data_from_flags
+from .flags import add_data_flags, add_subset_flags, data_from_flags, make_parser
 from .transfer import add_pretrained_flags, pretrained_from_flags
 
 Report = dict[str, dict[str, float]]
@@ -88,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> Report:
 
     Raises the errors of ``recipes.errors``.
     """
-    parser = argparse.ArgumentParser("python -m recipes finetune", description=__doc__)
+    parser = make_parser("finetune", __doc__)
     add_pretrained_flags(parser)
     parser.add_argument(
         "--train", choices=get_args(Trained), default="all", help="what learns, with a new head (default: %(default)s)"

@@ -18,6 +18,18 @@ from ..data.unreadable import Unreadable, drop_unreadable
 from ..errors import SettingsError
 from ..training.settings import at_least
 
+PACKAGE = __name__.partition(".")[0]  # the package has another name where it is installed
+
+
+def make_parser(command: str, about: str | None) -> argparse.ArgumentParser:
+    """A parser of a command's flags, whose help says how the command is called here.
+
+    >>> make_parser("train", None).prog
+    'python -m recipes train'
+    """
+    about = (about or "").replace("python -m recipes", f"python -m {PACKAGE}")
+    return argparse.ArgumentParser(f"python -m {PACKAGE} {command}".rstrip(), description=about)
+
 
 def run_command(main: Callable[[], object]) -> None:
     """Call ``main``; an error that the project raises on purpose ends the program with its message alone.
@@ -31,7 +43,7 @@ def run_command(main: Callable[[], object]) -> None:
     except SEInjectError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; training goes on from its last checkpoint with --resume")
+        sys.exit("interrupted; the same command goes on where it was, train and finetune with --resume")
 
 
 def add_data_flags(parser: argparse.ArgumentParser, several_sizes: bool = False) -> None:

@@ -21,7 +21,7 @@ from ..files import check_writable, replacing
 from ..networks.any_model import check_input
 from ..training.accelerator import make_accelerator
 from ..weights.described import check_origin, load_model
-from .flags import add_data_flags, data_from_flags
+from .flags import add_data_flags, data_from_flags, make_parser
 
 FORMATS = (".jpg", ".pdf", ".png", ".svg", ".webp")
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Raises the errors of ``recipes.errors``.
     """
-    parser = argparse.ArgumentParser("python -m recipes plot", description=__doc__)
+    parser = make_parser("plot", __doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     by_epoch = kinds.add_parser("curves", help="error by epoch")
     by_epoch.add_argument("runs", nargs="+", type=Path, help="folders of runs")

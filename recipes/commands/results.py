@@ -3,10 +3,10 @@
 Writes ``RESULTS.md`` with its tables and pictures. Killed and called again, it goes on where it was.
 """
 
-import argparse
 import copy
 import os
 import platform
+import shlex
 import statistics
 import sys
 from collections.abc import Sequence
@@ -31,6 +31,7 @@ from ..training.settings import SMALL, Settings, at_least
 from ..weights.described import load_model
 from . import plot
 from .finetune import finetune
+from .flags import PACKAGE, make_parser
 
 SCRATCH = ("plain", "SE")
 TUNED = ("plain", "plain, trained as long", "with gates", "with gates, trained alone")
@@ -154,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Raises the errors of ``recipes.errors``.
     """
-    parser = argparse.ArgumentParser("python -m recipes results", description=__doc__)
+    parser = make_parser("results", __doc__)
     parser.add_argument("--data", help="as for recipes.train")
     parser.add_argument("--network", default="se_resnet20", help="(default: %(default)s)")
     parser.add_argument("--seeds", type=at_least(1), default=3, help="number of seeds (default: %(default)s)")
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--runs", type=Path, default=Path("runs", "results"), help="folder of runs (default: %(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of RESULTS.md (default: here)")
+    parser.add_argument("--out", type=Path, default=Path("recipes"), help="folder of RESULTS.md (default: %(default)s)")
     flags = parser.parse_args(arguments)
 
     accelerator = make_accelerator()
@@ -181,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in range(flags.seeds)
     ]
     _pictures(flags.runs, flags.data, flags.out / "pictures")
-    command = " ".join(["python", "-m", "recipes", "results", *(sys.argv[1:] if arguments is None else arguments)])
+    command = shlex.join(["python", "-m", PACKAGE, "results", *(sys.argv[1:] if arguments is None else arguments)])
     cpu = accelerator.device.type == "cpu"
     machine = f"{os.cpu_count()} CPU cores ({platform.machine()})" if cpu else torch.cuda.get_device_name()
     with replacing(flags.out / "RESULTS.md") as temporary:

@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from ..data.datasets import Data
 from ..data.subsets import split
-from ..errors import CheckpointError, RecipeError, SettingsError
+from ..errors import CheckpointError, NotCachedError, RecipeError, SettingsError
 from ..files import replacing
 from ..networks.any_model import check_input
+from ..training.log import Row
 from ..training.loop import fit
 from ..training.run import Run
 from ..training.settings import Settings
@@ -48,6 +49,18 @@ class Study:
     seconds: float | None = None
     workers: int = 0
     cache: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.factors) > 1 and self.settings.batch > len(self.parts.train.labels):
+            raise SettingsError(
+                f"a batch of {self.settings.batch} is more than the {len(self.parts.train.labels)} training images "
+                "that are left when some are held out to choose rates on; lower --batch, or give one of --factors"
+            )
+
+    @cached_property
+    def parts(self) -> Data:
+        """The training images alone, some held out to choose learning rates on."""
+        return split(self.data, HELD_OUT, seed=0)
 
     def run(self, way: str) -> Run:
         """A run in one of the ways."""
@@ -101,13 +114,12 @@ class Study:
         choosing, final = [], []
         choices = len(self.factors) if len(self.factors) > 1 else 0
         total = len(self.ways) * (choices + self.seeds)
+        lengths = {way: replace(self.settings, epochs=self._epochs(way, costs[way])) for way in self.ways}
         with tqdm(total=total, desc="compare", unit="training", disable=not self.accelerator.is_main_process) as bar:
             for way in self.ways:
-                settings = replace(self.settings, epochs=self._epochs(costs[way]))
-                parts = split(self.data, HELD_OUT, seed=0)
-                tried = []
+                settings, tried = lengths[way], []
                 for factor in self.factors[:choices]:
-                    tried.append(self._train(way, parts, settings, factor, f"rates-{factor:g}"))
+                    tried.append(self._train(way, self.parts, settings, factor, f"rates-{factor:g}"))
                     bar.update()
                 best = min(tried, key=_quality).factor if tried else self.factors[0]
                 if tried and all(record.loss is None for record in tried):
@@ -128,11 +140,16 @@ class Study:
             f"{budget} for each training, {self.seeds} seed(s)."
         )
 
-    def _epochs(self, cost: StepCosts) -> int:
+    def _epochs(self, way: str, cost: StepCosts) -> int:
         if self.seconds is None:
             return self.settings.epochs
         of_one = len(self.data.train.labels) / cost.images * cost.seconds / self.accelerator.num_processes
-        return max(1, int(self.seconds / of_one))
+        if of_one > self.seconds:
+            raise SettingsError(
+                f"{way}: an epoch takes {of_one:.3g} seconds of steps, more than --seconds {self.seconds:g}; give "
+                "more, or fewer images with --per-class"
+            )
+        return int(self.seconds / of_one)
 
     def _train(self, way: str, data: Data, settings: Settings, factor: float, name: str) -> Record:
         """One training, or its record, if it is done."""
@@ -156,7 +173,7 @@ class Study:
     def _record(self, way: str, run: Run, network: nn.Module, factor: float) -> Record:
         record = Record(way, run.settings.seed, factor, run.settings.epochs, None, 100.0, 100.0, 0.0)
         try:
-            rows = fit(run, network, self.accelerator)
+            rows = self._rows(run, network)
         except RecipeError as error:
             if type(error) is not RecipeError:  # anything but a loss that is no longer a number
                 raise
@@ -165,6 +182,13 @@ class Study:
         last, seconds = rows[-1], sum(row["seconds"] for row in rows)
         loss, top1, top5 = (last[f"val_{name}"] for name in ("loss", "top1", "top5"))
         return replace(record, epochs=int(last["epoch"]), loss=loss, top1=top1, top5=top5, seconds=round(seconds, 1))
+
+    def _rows(self, run: Run, network: nn.Module) -> list[Row]:
+        try:
+            return fit(run, network, self.accelerator)
+        except NotCachedError as error:
+            tqdm.write(f"{run.folder}: trains without --cache: {error}")
+            return fit(replace(run, cache=False), network, self.accelerator)
 
     def _write(self, path: Path, about: Mapping[str, Any], content: Any) -> None:
         if self.accelerator.is_main_process:

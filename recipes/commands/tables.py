@@ -5,7 +5,6 @@ train. NAME is one of recipes.list_networks(), or LIBRARY/NAME, and "-plain" may
 network has gates. All are evaluated by the paper's protocol. Without WEIGHTS, the paper's figures are shown alone.
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +22,8 @@ from ..training.accelerator import make_accelerator
 from ..training.metrics import mean_probability, score
 from ..weights.described import describe
 from ..weights.open import open_network
-from .evaluate import Evaluation, papers_inputs
-from .flags import add_data_flags, data_from_flags
+from .evaluate import Evaluation, check_ensemble, papers_inputs
+from .flags import add_data_flags, data_from_flags, make_parser
 
 
 class Which(NamedTuple):
@@ -43,7 +42,7 @@ def _named_files(weights: Sequence[str]) -> Iterator[tuple[str | None, Path]]:
     for text in weights:
         name, equals, file = text.partition("=")
         folder = Path(text)
-        if equals and name and file:
+        if equals and name and file and not folder.exists():
             yield name, Path(file)
             continue
         if folder.is_file() and describe(folder):
@@ -51,6 +50,9 @@ def _named_files(weights: Sequence[str]) -> Iterator[tuple[str | None, Path]]:
             continue
         if not folder.is_dir():
             raise SettingsError(f"{text}: give NAME=FILE, a file of ours, or a folder; there is none of that name")
+        if (folder / "model.safetensors").is_file():  # a run's own folder, with its checkpoints
+            yield None, folder / "model.safetensors"
+            continue
         files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".pth", ".pt")]
         runs = sorted(folder.glob("*/model.safetensors"))
         if not files and not runs:
@@ -78,8 +80,7 @@ def _evaluations(weights: Sequence[str], size: int | None, data: Data) -> dict[W
         if any(which.name in system.networks and system.recipe.size <= 224 for system in list_systems(4)):
             larger = round(inputs.size * 320 / 224)
             found[which._replace(larger=True)] = replace(one, preprocess=inputs.at(larger, native))
-    for one in found.values():
-        one.check()
+    check_ensemble(found.values())
     return found
 
 
@@ -177,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> Results:
 
     Raises the errors of ``recipes.errors``.
     """
-    parser = argparse.ArgumentParser("python -m recipes tables", description=__doc__)
+    parser = make_parser("tables", __doc__)
     parser.add_argument("weights", nargs="*", metavar="WEIGHTS", help="NAME=FILE, or folders of weights or of runs")
     parser.add_argument("--out", type=Path, default=Path("tables.md"), help="Markdown page (default: %(default)s)")
     add_data_flags(parser)

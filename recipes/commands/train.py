@@ -3,7 +3,6 @@
 The defaults are the paper's training. On several GPUs or servers: ``accelerate launch -m recipes.train``, same flags.
 """
 
-import argparse
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +14,7 @@ from ..training.log import Row
 from ..training.loop import fit
 from ..training.run import add_run_flags, run_from_flags
 from ..training.settings import PRESETS, add_flags, from_flags
-from .flags import add_data_flags, count_classes, data_from_flags
+from .flags import add_data_flags, count_classes, data_from_flags, make_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
@@ -23,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
     Raises the errors of ``recipes.errors``.
     """
-    parser = argparse.ArgumentParser("python -m recipes train", description=__doc__)
+    parser = make_parser("train", __doc__)
     parser.add_argument(
         "--network", default="se_resnet20", help="a name of recipes.list_networks() (default: %(default)s)"
     )

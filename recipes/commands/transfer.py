@@ -10,6 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from se_inject.errors import NoSiteError
+
+from ..errors import SettingsError
 from ..networks.any_model import Model
 from ..networks.base import NAMES
 from ..training.partial import Trained
@@ -47,12 +50,18 @@ class Pretrained:
         return network, load_pretrained(network, self.plain, self.path, self.classes, self.new_head)
 
     def begin(self, way: str, plain: nn.Module, seed: int) -> tuple[Model, nn.Module]:
-        """A copy of ``plain`` for one of the ``WAYS``, with gates, drawn by ``seed``, if it has them."""
+        """A copy of ``plain`` for one of the ``WAYS``, with gates, drawn by ``seed``, if it has them.
+
+        Raises ``SettingsError`` if there is no site for them, and the other errors of ``se_inject.apply``.
+        """
         network = copy.deepcopy(plain)
         if not WAYS[way][0]:
             return self.plain, network
         torch.manual_seed(seed)
-        return self.gated, self.gated.add_gates(network)
+        try:
+            return self.gated, self.gated.add_gates(network)
+        except (NoSiteError, SettingsError) as error:
+            raise SettingsError(f"{error}; --train head or norm trains without gates") from error
 
     @property
     def digest(self) -> str:

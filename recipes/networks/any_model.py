@@ -101,12 +101,15 @@ def check_input(network: nn.Module, model: Model, size: int, batch: int = 2, tra
     recipes.errors.SettingsError: se_bn_inception cannot train on 2 images of 8 pixels at once ...
     """
     check_memory(batch, size)
-    probe = copy.deepcopy(network).to("meta").train(training)
     task, remedy = (f"train on {batch} images", "--size or --device-batch") if training else ("take images", "--size")
+    failures = (RuntimeError, ValueError, TypeError, AssertionError)
+    own = next((value.device for value in network.state_dict().values()), torch.device("cpu"))
     try:
-        with torch.no_grad():
-            logits = probe(torch.empty(batch, 3, size, size, device="meta"))
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        try:
+            logits = _logits(network, batch, size, training, torch.device("meta"))
+        except failures:  # also where a forward looks at values, or makes tensors on a device that it names
+            logits = _logits(network, batch, size, training, own)
+    except failures as error:
         text = str(error).splitlines()[0]
         at_once = " at once" if training else ""
         raise SettingsError(
@@ -116,3 +119,9 @@ def check_input(network: nn.Module, model: Model, size: int, batch: int = 2, tra
         what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         mode = "training" if training else "evaluation"
         raise SettingsError(f"{model.name} must return logits (N, {model.num_classes}) in {mode}, but returns {what}")
+
+
+def _logits(network: nn.Module, batch: int, size: int, training: bool, device: torch.device) -> Any:
+    probe = copy.deepcopy(network).to(device).train(training)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return probe(torch.zeros(batch, 3, size, size, device=device))

@@ -54,10 +54,21 @@ def own_preprocess(name: str) -> Preprocess:
     return libraries.inputs(name) if "/" in name else Preprocess(224, shorter_edge(224))
 
 
+def own_outputs(name: str) -> int:
+    """As many outputs as the network of that name has in the paper or its library; 1,000 for a function of yours.
+
+    >>> own_outputs("se_resnet20")
+    10
+    """
+    if is_recipe(name):
+        return get(name).classes
+    return libraries.outputs(name) if "/" in name else 1000
+
+
 def _of_function(name: str, num_classes: int | None) -> nn.Module:
     function = _imported(name)
-    takes_classes = num_classes is not None and "num_classes" in inspect.signature(function).parameters
     try:
+        takes_classes = num_classes is not None and "num_classes" in inspect.signature(function).parameters
         network = function(num_classes=num_classes) if takes_classes else function()
     except Exception as error:  # the user's code
         raise SettingsError(f"{name}: fails ({type(error).__name__}: {error})") from error

@@ -20,7 +20,8 @@ def find_head(name: str) -> tuple[str, ...]:
     (('classifier.1',), ('classifier.1',), ('fc',))
     """
     few, many = (
-        {key: value.shape for key, value in skeleton(build_base, name, n).state_dict().items()} for n in (2, 3)
+        {key: value.shape for key, value in skeleton(build_base, name, n).state_dict().items()}
+        for n in (10, 100)  # as networks for CIFAR can have no other
     )
     head = tuple(dict.fromkeys(key.rpartition(".")[0] for key, shape in few.items() if many.get(key) != shape))
     if not head:

@@ -6,15 +6,17 @@ from collections.abc import Collection
 from typing import Any
 
 import timm
-import torch
 import torchvision
 from torch import nn
 
 from ..data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from ..errors import SettingsError, UnknownNameError
+from .skeleton import skeleton
 
 # their auxiliary classifiers serve training from scratch, and their published weights take inputs from -1 to 1
 _WITH_AUXILIARY = ("googlenet", "inception_v3")
+_SMALL_IMAGES = ("_cifar10", "_cifar100", "_svhn")  # pytorchcv's networks for these take them whole, normalized so:
+_CIFAR = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
 def build(name: str, num_classes: int | None) -> nn.Module:
@@ -36,7 +38,8 @@ def build(name: str, num_classes: int | None) -> nn.Module:
         network = _made(library, rest, options)
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         text = f" ({error})" if str(error) else ""
-        raise SettingsError(f"{name}: its library does not build it with {num_classes} outputs{text}") from error
+        outputs = "" if num_classes is None else f" with {num_classes} outputs"
+        raise SettingsError(f"{name}: its library does not build it{outputs}{text}") from error
     return network
 
 
@@ -68,12 +71,33 @@ def inputs(name: str) -> Preprocess:
         size = c["input_size"][-1]
         return Preprocess(size, int(size / c["crop_pct"]), c["interpolation"], tuple(c["mean"]), tuple(c["std"]))
     if library == "pytorchcv":
-        with torch.device("meta"):
-            size = int(build(name, 1000).in_size[0])  # type: ignore[index, arg-type]
+        size = _own(name, "in_size")[0]
+        if name.endswith(_SMALL_IMAGES):
+            return Preprocess(size, size, "bilinear", *_CIFAR)
         return Preprocess(size, math.ceil(size / 0.875), "bilinear", IMAGENET_MEAN, IMAGENET_STD)
     c = next(iter(torchvision.models.get_model_weights(rest))).transforms()
     mean, std = ((0.5,) * 3, (0.5,) * 3) if rest in _WITH_AUXILIARY else (tuple(c.mean), tuple(c.std))
     return Preprocess(c.crop_size[0], c.resize_size[0], c.interpolation.value, mean, std)
+
+
+def outputs(name: str) -> int:
+    """As many outputs as the network of that name is published with, in pytorchcv; ImageNet's in the others.
+
+    Raises ``UnknownNameError``.
+
+    >>> outputs("pytorchcv/resnet20_cifar100"), outputs("torchvision/resnet18")
+    (100, 1000)
+    """
+    library, _ = _known(name)
+    return int(_own(name, "num_classes")) if library == "pytorchcv" else 1000
+
+
+def _own(name: str, attribute: str) -> Any:
+    """What a network of pytorchcv says of itself, if it is a classifier of images."""
+    network = skeleton(build, name, None)
+    if not isinstance(getattr(network, "in_size", None), tuple) or not hasattr(network, "num_classes"):
+        raise SettingsError(f"{name}: is no classifier of images; choose another network")
+    return getattr(network, attribute)
 
 
 def _known(name: str) -> tuple[str, str]:

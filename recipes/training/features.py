@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..data.datasets import Augmented
-from ..errors import SettingsError
+from ..errors import NotCachedError
 from .partial import trained_modules
 from .run import Run
 
@@ -24,7 +24,7 @@ def cache_features(
 
     With an average of the weights, which is another network, the last are the validation images themselves.
 
-    Raises ``SettingsError`` if the network cannot be cut, features take more than half of the memory that is free, or
+    Raises ``NotCachedError`` if the network cannot be cut, features take more than half of the memory that is free, or
     there are several processes.
     """
     if accelerator.num_processes > 1:
@@ -66,7 +66,7 @@ def _allocated(examples: Sequence[Tensor], counts: Sequence[int]) -> list[list[T
     needed, free = sum(counts) * sum(value.nbytes for value in examples), psutil.virtual_memory().available
     text = f"the features of {sum(counts):,} images before the first trained layer take {_size(needed)}"
     if needed > free / 2:
-        raise SettingsError(
+        raise NotCachedError(
             f"{text} of memory, and {_size(free)} are free; leave out --cache, or take smaller or fewer images"
         )
     tqdm.write(f"{text} of memory")
@@ -103,7 +103,7 @@ def cut(network: nn.Module, trained: Iterable[nn.Module], images: Tensor) -> Cut
 
     ``images`` ``(N, 3, H, W)`` are an example.
 
-    Raises ``SettingsError`` if nothing is frozen, or the network's forward cannot be traced with ``torch.fx``.
+    Raises ``NotCachedError`` if nothing is frozen, or the network's forward cannot be traced with ``torch.fx``.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(), nn.Linear(32, 2)).eval().requires_grad_(False)
     >>> parts = cut(network, [network[2].requires_grad_().train()], torch.zeros(5, 3, 2, 2))
@@ -213,5 +213,5 @@ def _check_equal(network: nn.Module, parts: Cut, images: Tensor) -> None:
         raise _refused("its parts do not make what the whole network makes")
 
 
-def _refused(why: str) -> SettingsError:
-    return SettingsError(f"the features before the first trained layer cannot be cached: {why}; leave out --cache")
+def _refused(why: str) -> NotCachedError:
+    return NotCachedError(f"the features before the first trained layer cannot be cached: {why}; leave out --cache")

@@ -38,7 +38,7 @@ def trained_modules(network: nn.Module, trained: Trained, head: Sequence[str] = 
     for kind in trained.split("+"):
         if not any(True for module in kinds[kind] for _ in module.parameters()):
             what = {"head": "no head is named", "gates": "the network has no gates", "norm": "no norm has parameters"}
-            raise SettingsError(f"there is nothing to train: {what[kind]}; choose something else than {trained}")
+            raise SettingsError(f"there is nothing to train: {what[kind]}; choose another --train than {trained}")
     return kinds["head"] + [module for kind in trained.split("+") if kind != "head" for module in kinds[kind]]
 
 

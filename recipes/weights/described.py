@@ -76,12 +76,13 @@ def load_model(path: Path, name: str | None = None) -> tuple[nn.Module, Descript
     state, description = _read(path)
     if description is None:
         raise CheckpointError(
-            f"{path}: does not say which network it belongs to; pass a model.safetensors of a run, or --network NAME"
+            f"{path}: does not say which network it belongs to; pass a model.safetensors of a run, --network NAME, or "
+            "NAME=FILE"
         )
     if _is_code(description.model) and name != description.model.name:
         raise CheckpointError(
             f"{path}: its network is made by {description.model.name[:80]}, and no file chooses which code is run; "
-            "pass that as --network, if you trust it"
+            "if you trust it, pass that as --network, or as NAME=FILE"
         )
     try:
         network = description.model.build().eval()

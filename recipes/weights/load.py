@@ -1,5 +1,6 @@
 """Weights from files, into our networks."""
 
+import argparse
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..errors import CheckpointError
 
 # A file of ours with any part of this left has been damaged; one without is another's, or of an earlier version.
 _DESCRIPTION = re.compile(r'\{"model": \{.*"sha256": "')
+_OTHER_OBJECT = re.compile(r"GLOBAL ([\w.]+)")  # in what torch.load says
 _PART_OF_A_CHECKSUM = re.compile("sha256|[0-9a-f]{64}")
 
 
@@ -49,8 +51,14 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], Any]:
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # a program's flags, as timm's training keeps them
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise many types for a damaged file
+        if more := _OTHER_OBJECT.search(str(error)):
+            raise CheckpointError(
+                f"{path}: cannot be read as weights: it holds more than tensors ({more[1]}), or is damaged; if you "
+                "trust it, load it with torch.load(..., weights_only=False) and save the model's state_dict()"
+            ) from error
         why = first_line(error).replace(f"{path}: ", "")[:160]
         raise CheckpointError(
             f"{path}: cannot be read as weights ({why}); it is truncated or damaged, or not a state dict saved by "
@@ -63,6 +71,8 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], Any]:
         raise CheckpointError(f"{path}: is a checkpoint to resume from; pass the model.safetensors beside it")
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise CheckpointError(f"{path}: holds no state dict of tensors; save model.state_dict()")
+    if any(value.is_meta for value in state.values()):
+        raise CheckpointError(f"{path}: its tensors have no values, as they were saved from the meta device")
     return state, None
 
 

@@ -45,9 +45,15 @@ def load_pretrained(
     own = network.state_dict()
     in_head = {key for key in own if key.rpartition(".")[0] in head}
     state = renamed(state, own, in_head)
-    if not why and (other := [key for key in in_head if key not in state or state[key].shape != own[key].shape]):
-        outputs = len(state[other[0]]) if other[0] in state else 0
+    if not why and (other := sorted(key for key in in_head if key not in state or state[key].shape != own[key].shape)):
+        theirs = tuple(state[other[0]].shape) if other[0] in state else ()
+        outputs = theirs[0] if theirs else 0
         why = f"the file has {outputs} outputs, the data {len(classes)} classes" if outputs else "the file has none"
+        if theirs[:1] == own[other[0]].shape[:1]:
+            raise CheckpointError(
+                f"{path}: its head is of another network: {other[0]} is {theirs}, not {tuple(own[other[0]].shape)}; "
+                "give the weights of this one, or --new-head to leave the head out"
+            )
     if why:
         state = {key: value for key, value in state.items() if key not in in_head} | {key: own[key] for key in in_head}
     load_weights(network, state, str(path))

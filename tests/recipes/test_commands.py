@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+import recipes
 import se_inject
-from recipes.commands import evaluate, finetune, results, train
+from recipes.commands import evaluate, finetune, results, tables, train
 from recipes.errors import CheckpointError, DataError, RecipeError, SettingsError, UnknownNameError
 from recipes.networks.any_model import Model, check_input
 from recipes.training.log import read_log
@@ -151,6 +153,27 @@ def test_inputs_that_a_model_cannot_take(name, size, batch):
         check_input(model.build(), model, size, batch)
 
 
+class LooksAtValues(nn.Module):
+    """Its forward cannot do without values, and makes a tensor where it runs on a CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 10)
+
+    def forward(self, x):
+        x = x.mean((2, 3)) + torch.arange(3.0)
+        return self.fc(-x if x.max() < 0 else x)
+
+
+def test_inputs_are_tried_in_earnest_where_shapes_do_not_suffice():
+    model, network = Model("my_networks:mine", "none", 10), LooksAtValues()
+    state = torch.get_rng_state()
+    check_input(network, model, 16)
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(SettingsError, match=r"cannot train on 2 images of 16 pixels.*mat1 and mat2"):
+        check_input(nn.Sequential(nn.Flatten(), nn.Linear(3, 10)), model, 16)
+
+
 def test_finetune_gates_alone_then_resumes_and_refuses(trained, tmp_path, monkeypatch, capsys):
     """The weights are of the data's classes: the head stays."""
     weights, folder = str(trained / "plain" / "model.safetensors"), tmp_path / "run"
@@ -213,3 +236,33 @@ def test_results(folders, tmp_path):
     for name, folder in (("plain", "plain-0"), ("SE", "SE-0")):
         assert f"{read_log(tmp_path / 'runs' / folder)[-1]['val_top1']:.2f}" in text, name
     assert all((tmp_path / "out" / "pictures" / name).exists() for name in ("curves.png", "gates.png"))
+
+
+def test_what_to_install_is_said(monkeypatch):
+    """By an installed package whose extra is not."""
+    monkeypatch.setitem(sys.modules, "tabulate", None)
+    file = Path(recipes.__file__)
+    spec = importlib.util.spec_from_file_location("bare", file, submodule_search_locations=[str(file.parent)])
+    bare = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "bare", bare)
+    with pytest.raises(ModuleNotFoundError, match=r"tabulate.*; .* pip install 'se-inject\[recipes\]'"):
+        spec.loader.exec_module(bare)
+    for name in [name for name in sys.modules if name.startswith("bare.")]:
+        del sys.modules[name]
+
+
+def test_help_says_how_the_command_is_called_here(monkeypatch, capsys):
+    monkeypatch.setattr("recipes.commands.flags.PACKAGE", "se_inject_recipes")
+    with pytest.raises(SystemExit):
+        tables.main(["--help"])
+    said = capsys.readouterr().out
+    assert said.startswith("usage: python -m se_inject_recipes tables") and "-m recipes" not in said
+
+
+def test_results_are_those_of_the_repository(monkeypatch):
+    def stop(path):
+        raise SettingsError(str(path))
+
+    monkeypatch.setattr(results, "check_writable", stop)
+    with pytest.raises(SettingsError, match=r"^recipes/RESULTS\.md$"):
+        results.main([])

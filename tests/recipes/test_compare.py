@@ -1,7 +1,9 @@
 """The comparison of ways to adapt a network: same budget, rates chosen without the validation images, resumable."""
 
 import json
+import shlex
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -201,3 +203,53 @@ def test_the_picture_draws_the_table():
     (low, high) = bar.get_segments()[0][:, 1]
     assert (high - low) / 2 == pytest.approx(63.53, abs=0.01)
     assert axes.get_xscale() == "log" and figure.legends and axes.get_ylim()[0] == 0
+
+
+def test_nothing_is_held_out_for_one_rate(flags, monkeypatch):
+    trainings = Trainings(monkeypatch)
+    compare.main([*flags, "--factors", "1", "--per-class", "2", "--batch", "1"])
+    assert {len(run.data.train.labels) for run in trainings.runs} == {6}
+    compare.main([*flags, "--factors", "1", "--per-class", "1", "--batch", "1", "--out", f"{flags[-1]}-single"])
+
+
+def test_lengths_are_not_chosen_on_the_validation_images(flags, monkeypatch):
+    Trainings(monkeypatch)
+    with pytest.raises(SettingsError, match=r"--patience would choose .* on the validation images; leave it out"):
+        compare.main([*flags, "--patience", "1"])
+    without = [flag for i, flag in enumerate(flags) if "--epochs" not in flags[max(i - 1, 0) : i + 1]]
+    with pytest.raises(SettingsError, match="--seconds is of steps as they are without --cache"):
+        compare.main([*without, "--seconds", "3", "--cache"])
+
+
+def test_features_are_cached_where_possible(flags, tmp_path, monkeypatch):
+    fit, cached = study.fit, []
+
+    def noted(run, network, accelerator):
+        cached.append(run.cache)
+        return fit(run, network, accelerator)
+
+    monkeypatch.setattr(study, "fit", noted)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=100, total=1 << 40))
+    more = ["--train", "head", "--seeds", "1", "--factors", "1", "--epochs", "1", "--cache"]
+    compare.main([*flags, *more])
+    assert cached == [False, True, False]  # the control, and the head, for whose features there is no memory
+
+
+def test_the_page_has_a_command_that_a_shell_reads(flags, tmp_path, monkeypatch):
+    Trainings(monkeypatch)
+    compare.main([*flags, "--out", str(tmp_path / "my comparison")])
+    text = (tmp_path / "my comparison" / "compare.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("python -m recipes compare"))
+    assert shlex.split(line)[-1] == str(tmp_path / "my comparison")
+
+
+def test_budgets_that_cannot_be_kept_are_told_before_anything_is_trained(flags, monkeypatch):
+    trainings = Trainings(monkeypatch)
+    with pytest.raises(
+        SettingsError, match=r"a batch of 16 is more than the 15 training images that are left when some"
+    ):
+        compare.main([*flags, "--batch", "16"])
+    without = [flag for i, flag in enumerate(flags) if "--epochs" not in flags[max(i - 1, 0) : i + 1]]
+    with pytest.raises(SettingsError, match=r"plain: an epoch takes 0\.562 seconds of steps, more than --seconds 0\.5"):
+        compare.main([*without, "--seconds", "0.5"])
+    assert not trainings.runs

@@ -62,8 +62,19 @@ def test_refuses(tmp_path, monkeypatch):
         (["se_resnet20", "densenet161"], SettingsError, "densenet161 has no sites"),
         (["timm/seresnet18"], se_inject.errors.NoSiteError, "gate"),
         (["se_bn_inception", "--size", "40"], SettingsError, "se_bn_inception cannot take images of 40 pixels"),
+        (["pytorchcv/quartznet5x5_en_ls"], SettingsError, "is no classifier of images"),
+        (["se_resnet20", "--batch", str(10**9)], SettingsError, "more than this machine's"),
         (["se_resnet20", "--rounds", "1"], SystemExit, "2"),
         ([], SystemExit, "2"),
     ]:
         with pytest.raises(error, match=says):
             complexity.main([*arguments, *out])
+
+
+def test_networks_for_other_numbers_of_classes(tmp_path):
+    """pytorchcv's networks for CIFAR can have no others."""
+    out = ["--out", str(tmp_path / "c.md")]
+    (found,) = complexity.main(["pytorchcv/resnet20_cifar10", "--rounds", "2", *out])
+    row = recipes.list_networks("se_resnet20")[0]
+    assert found.cpu.inputs == ("(1, 3, 32, 32)",)
+    assert found.cpu.gated.parameters - found.cpu.plain.parameters == row.parameters[1] - row.parameters[0]

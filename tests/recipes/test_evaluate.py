@@ -192,6 +192,8 @@ def test_inputs_of_the_libraries():
         for name in ("timm/inception_v4", "timm/resnet50.a1_in1k", "torchvision/inception_v3", "pytorchcv/polynet")
     }
     assert [(one.size, one.resize) for one in found.values()] == [(299, 341), (224, 235), (299, 342), (331, 379)]
+    small = libraries.inputs("pytorchcv/resnet20_cifar10")
+    assert (small.size, small.resize, small.mean) == (32, 32, (0.4914, 0.4822, 0.4465))
     assert found["timm/inception_v4"].interpolation == "bicubic" and found["timm/inception_v4"].mean == (0.5, 0.5, 0.5)
 
 

@@ -142,3 +142,23 @@ def test_refuses(weights, folders, tmp_path):
         tables.main([f"se_resnet20-plain={gated}", *flags])
     assert not (tmp_path / "t.md").exists()
     assert set(tables.main([str(gated), *flags])) == {Which("se_resnet20", gated=True)}  # that file says what it is
+
+
+def test_networks_of_other_numbers_of_outputs_are_not_fused(weights, folders, tmp_path):
+    model = Model("se_resnet56", "standard", 4)  # as train --num-classes 4 makes it
+    save_model(tmp_path / "four.safetensors", model.build(), Description(model, model.preprocess(None), CLASSES))
+    flags = ["--data", str(folders), "--size", "32", "--out", str(tmp_path / "t.md")]
+    with pytest.raises(SettingsError, match=r"different numbers of outputs \(3, 4\).*evaluate them by themselves"):
+        tables.main(
+            [str(tmp_path / "four.safetensors"), f"se_resnet20={weights / 'runs' / 'se_resnet20-plain.pth'}", *flags]
+        )
+
+
+def test_a_runs_own_folder(folders, tmp_path):
+    """With its checkpoint and the best weights beside the last; also where its name has an equals sign."""
+    model, run = Model("se_resnet20", "standard", 3), tmp_path / "lr=0.1"
+    for name in ("model", "best"):
+        save_model(run / f"{name}.safetensors", model.build(), Description(model, model.preprocess(None), CLASSES))
+    (run / "last.pt").touch()
+    flags = ["--data", str(folders), "--size", "32", "--out", str(tmp_path / "t.md")]
+    assert set(tables.main([str(run), *flags])) == {Which("se_resnet20", gated=True)}

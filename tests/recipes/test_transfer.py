@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from torch import nn
 
 import se_inject
 from recipes.commands import finetune
+from recipes.commands.transfer import Pretrained
 from recipes.errors import CheckpointError, SettingsError, UnknownNameError
 from recipes.networks.any_model import Model
 from recipes.networks.base import build_base, own_preprocess
@@ -42,6 +44,7 @@ CLASSES = ["ant", "bee", "cat"]
         ("torchvision/regnet_y_400mf", "fc"),  # is not built on the meta device
         ("pytorchcv/mobilenetv2_wd4", "output"),  # a convolution
         ("pytorchcv/inceptionv4", "output.fc"),
+        ("pytorchcv/resnet20_cifar10", "output"),  # has 10 or 100 outputs
         ("se_bn_inception", "fc"),
     ],
 )
@@ -70,6 +73,7 @@ def my_networks(tmp_path, monkeypatch):
         "def wrong(): return 3\n"
         "def broken(): raise KeyError('weights')\n"
         "network = torchvision.models.squeezenet1_1()\n"
+        "builtin = dict\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield
@@ -89,6 +93,7 @@ def test_networks_of_a_function(my_networks):
         ("my_networks:wrong", SettingsError, "must return a torch.nn.Module, got int"),
         ("my_networks:broken", SettingsError, r"fails \(KeyError"),
         ("my_networks:network", SettingsError, "must be a function"),
+        ("my_networks:builtin", SettingsError, r"fails \(ValueError: no signature"),
     ):
         with pytest.raises(error, match=says):
             build_base(name, 3)
@@ -397,3 +402,34 @@ def test_finetune_refuses(weights, folders, tmp_path, monkeypatch):
         with pytest.raises(error, match=says):
             finetune.main([*flags, *more, "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
+
+
+def test_networks_without_what_was_asked_for(tmp_path):
+    """The error says which flag to change."""
+    plain = Model("timm/test_vit", "none", 3)
+    vit = Pretrained(tmp_path / "w.pth", plain, replace(plain, gates="identity"), CLASSES)
+    with pytest.raises(SettingsError, match=r"nothing to gate: .*; --train head or norm trains without gates"):
+        vit.begin("gates", plain.build(), 0)
+    with pytest.raises(SettingsError, match="no norm has parameters; choose another --train than norm"):
+        freeze_rest(nn.Linear(2, 3), "norm")
+
+
+def test_files_that_are_no_weights_of_this_network(tmp_path):
+    model, path = Model("se_resnet20", "none", 3), tmp_path / "w.pth"
+    network = model.build()
+    state = network.state_dict()
+    for content, says in (
+        (network, r"holds more than tensors \(torch\.nn\.[\w.]+\), or is damaged; if you trust it"),
+        ({key: value.to("meta") for key, value in state.items()}, "its tensors have no values"),
+        (
+            state | {"fc.weight": torch.zeros(3, 7)},
+            r"its head is of another network: fc\.weight is \(3, 7\), not \(3, 64\)",
+        ),
+    ):
+        torch.save(content, path)
+        with pytest.raises(CheckpointError, match=says):
+            load_pretrained(network, model, path, CLASSES)
+    torch.save(state | {"fc.weight": torch.tensor(1.0), "fc.bias": torch.tensor(1.0)}, path)
+    assert load_pretrained(network, model, path, CLASSES).why == "the file has none"
+    torch.save({"state_dict": state, "args": Namespace(epochs=3)}, path)  # as timm's training does
+    assert not load_pretrained(network, model, path, CLASSES).new_head
