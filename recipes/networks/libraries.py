@@ -25,7 +25,8 @@ def build(name: str, num_classes: int | None) -> nn.Module:
     Without ``num_classes`` it has as many outputs as its library gives it. GoogLeNet and Inception-v3 of torchvision
     come without their auxiliary classifiers.
 
-    Raises ``UnknownNameError``, with the nearest names, and ``SettingsError`` where it cannot have as many classes.
+    Raises ``UnknownNameError``, with the nearest names, and ``SettingsError`` where it cannot have as many classes,
+    or its library lacks a package for it.
 
     >>> build("timm/resnet_18", 10)
     Traceback (most recent call last):
@@ -36,6 +37,8 @@ def build(name: str, num_classes: int | None) -> nn.Module:
     options = {} if num_classes is None else {"num_classes": num_classes}
     try:
         network = _made(library, rest, options)
+    except ImportError as error:
+        raise SettingsError(f"{name}: its library needs a package that is not installed: {error}") from error
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         text = f" ({error})" if str(error) else ""
         outputs = "" if num_classes is None else f" with {num_classes} outputs"
