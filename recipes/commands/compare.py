@@ -8,6 +8,7 @@ where it was.
 With ``--evaluate`` as the first flag: the paper's tables of several networks, as ``python -m recipes tables``.
 """
 
+import argparse
 import json
 import shlex
 import sys
@@ -26,15 +27,7 @@ from .study import Study
 from .transfer import CONTROL, WAYS, add_pretrained_flags, pretrained_from_flags
 
 
-def main(arguments: Sequence[str] | None = None) -> list[Record]:
-    """Run the command with these arguments, or the program's; returns the records of the trainings by seed.
-
-    Raises the errors of ``recipes.errors``.
-    """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if "--evaluate" in arguments[:1]:
-        tables.main(arguments[1:])
-        return []
+def _parser() -> argparse.ArgumentParser:
     parser = make_parser("compare", __doc__)
     add_pretrained_flags(parser)
     parser.add_argument(
@@ -61,7 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> list[Record]:
     add_data_flags(parser)
     add_subset_flags(parser)
     add_flags(parser)
-    flags = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Record]:
+    """Run the command with these arguments, or the program's; returns the records of the trainings by seed.
+
+    Raises the errors of ``recipes.errors``.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--evaluate" in arguments[:1]:
+        tables.main(arguments[1:])
+        return []
+    flags = _parser().parse_args(arguments)
 
     settings = from_flags(PRESETS[flags.preset], flags)
     if not all(0 < factor < float("inf") for factor in flags.factors) or len(set(flags.factors)) < len(flags.factors):

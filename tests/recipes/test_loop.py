@@ -124,9 +124,10 @@ def test_what_a_kill_after_the_checkpoint_left_out_is_written(copied, finished, 
 def test_features_are_not_cached_for_a_run_that_has_stopped(make_run, monkeypatch):
     run = make_run(epochs=3, patience=1, resume=True, trained="head", head=("fc",), augmentation="none")
     validations(monkeypatch, [40.0, 50.0])
-    train(run)
+    rows, _ = train(run)
+    assert [row["epoch"] for row in rows] == [1, 2]
     monkeypatch.setattr("recipes.training.state.cache_features", lambda *_: pytest.fail("it computed features"))
-    train(replace(run, cache=True))
+    assert train(replace(run, cache=True))[0] == rows
 
 
 def test_it_stops_when_its_patience_runs_out(make_run, monkeypatch, capsys):
