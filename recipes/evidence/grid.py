@@ -35,4 +35,104 @@ class Experiment:
         return Job(self.name, arm, seed, lr, self.network, self.data, self.images, self.size, self.epochs)
 
 
-EXPERIMENTS: dict[str, Experiment] = {}
+_NETWORKS = {"mobilenet_v2": "MobileNetV2", "efficientnet_lite0": "EfficientNet-Lite0"}
+_BUDGETS = {"500": (500, 16), "2000": (2000, 4), "2000-long": (2000, 16), "8000": (8000, 4), "60000": (0, 2)}
+_FROM_SCRATCH = {
+    "resnet20": "ResNet-20",
+    "resnet32": "ResNet-32",
+    "resnet56": "ResNet-56",
+    "resnext20": "ResNeXt-20",
+    "inception": "A small BN-Inception",
+}
+_FULL = (3e-4, 1e-3, 3e-3)
+_ANY = (3e-4, 1e-3, 3e-3, 1e-2)
+
+
+def _inserted(network: str, budget: str) -> Experiment:
+    images, epochs = _BUDGETS[budget]
+    return Experiment(
+        name=f"inserted-{network}-{budget}",
+        title=f"{_NETWORKS[network]}, {images or 58_000:,} images, {epochs} epochs",
+        question="inserted",
+        network=network,
+        data="fashion",
+        images=images,
+        size=64,
+        epochs=epochs,
+        arms=("plain", "skip", "all", "depthwise", "all, rate x0.3", "all, rate x10"),
+        control="plain",
+        rates=_FULL,
+        seeds=5 if images else 3,
+    )
+
+
+def _adapters(network: str, data: str, question: str, title: str, arms: tuple[str, ...], images: int) -> Experiment:
+    return Experiment(
+        name=f"{question}-{network}-{data}",
+        title=f"{_NETWORKS[network]}, {title}",
+        question=question,
+        network=network,
+        data=data,
+        images=images,
+        size=64,
+        epochs=4,
+        arms=arms,
+        control="plain",
+        rates=_ANY,
+        seeds=5,
+    )
+
+
+def _scratch(network: str) -> Experiment:
+    return Experiment(
+        name=f"scratch-{network}",
+        title=f"{_FROM_SCRATCH[network]}, all of Fashion-MNIST, 30 epochs",
+        question="scratch",
+        network=network,
+        data="fashion",
+        images=0,
+        size=28,
+        epochs=30,
+        arms=("scratch", "scratch, wider", "scratch, SE"),
+        control="scratch",
+        rates=(0.1, 0.3),
+        seeds=3,
+    )
+
+
+_ADAPTERS = ("plain", "head", "norm", "frozen gates, skip", "frozen gates", "frozen gates, depthwise", "gates+norm", "lora")
+_DOMAINS = ("plain", "all", "head", "norm", "frozen gates", "gates+norm")
+_ABLATED = (
+    *("all", "plain", "skip", "early", "late", "depthwise", "r4", "r64", "standard", "pre", "post", "identity"),
+    *("max", "eca", "cbam", "gc", "all, rate x0.3", "all, rate x10", "all, warm-up 0.5"),
+)
+
+_ALL = [
+    *(_inserted(network, budget) for network in _NETWORKS for budget in _BUDGETS),
+    *(_adapters(network, "fashion", "adapters", "2,000 images, frozen", _ADAPTERS, 2000) for network in _NETWORKS),
+    *(
+        _adapters(network, "fashion-corrupted", "domains", "five corruptions mixed, by image", _DOMAINS, 2000)
+        for network in _NETWORKS
+    ),
+    _adapters("mobilenet_v2", "three-datasets", "domains", "three data sets under one head", _DOMAINS, 3000),
+    *(
+        _adapters("mobilenet_v2", data, "domains", f"{data} alone", _DOMAINS, 1000)
+        for data in ("fashion", "mnist", "digits")
+    ),
+    *(_scratch(network) for network in _FROM_SCRATCH),
+    Experiment(
+        name="ablations",
+        title="MobileNetV2, 2,000 images, 4 epochs",
+        question="ablations",
+        network="mobilenet_v2",
+        data="fashion",
+        images=2000,
+        size=64,
+        epochs=4,
+        arms=_ABLATED,
+        control="all",
+        rates=_FULL,
+        seeds=5,
+    ),
+]
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}

@@ -48,23 +48,24 @@ class _Shortcut(nn.Module):
         return nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.added))
 
 
-def small_resnet(depth: int, num_classes: int = 10) -> nn.Sequential:
+def small_resnet(depth: int, num_classes: int = 10, widths: tuple[int, int, int] = (16, 32, 64)) -> nn.Sequential:
     """The ResNet of ``6n + 2`` layers for small images: ``(N, 3, H, W)``, 32 pixels, to ``(N, num_classes)``.
 
     He et al., "Deep Residual Learning for Image Recognition", section 4.2, with its shortcuts without parameters. The
-    SE paper's CIFAR experiments (section 5.1) start from it.
+    SE paper's CIFAR experiments (section 5.1) start from it. ``widths`` are the channels of the three stages.
 
     >>> sum(p.numel() for p in small_resnet(20).parameters())
     269722
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv1=nn.Conv2d(3, 16, 3, 1, 1, bias=False), bn1=nn.BatchNorm2d(16), relu=nn.ReLU(inplace=True)
+        conv1=nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), bn1=nn.BatchNorm2d(widths[0]), relu=nn.ReLU(inplace=True)
     )
-    for i, width in enumerate((16, 32, 64), 1):
-        first = BasicBlock(16, 16) if i == 1 else BasicBlock(width // 2, width, 2, _Shortcut(width // 2))
+    channels = widths[0]
+    for i, width in enumerate(widths, 1):
+        first = BasicBlock(width, width) if i == 1 else BasicBlock(channels, width, 2, _Shortcut(width - channels))
         rest = [BasicBlock(width, width) for _ in range((depth - 2) // 6 - 1)]
-        layers[f"layer{i}"] = nn.Sequential(first, *rest)
-    layers.update(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(64, num_classes))
+        layers[f"layer{i}"], channels = nn.Sequential(first, *rest), width
+    layers.update(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(channels, num_classes))
     network = nn.Sequential(layers)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

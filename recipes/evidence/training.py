@@ -1,0 +1,123 @@
+"""One training of an experiment, on images in memory, from its job to its record."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor, nn
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from ..training.metrics import score
+from ..training.optimizer import make_optimizer
+from ..training.partial import freeze_rest, training_mode
+from ..training.schedule import lr_factor, set_rates
+from ..training.settings import Settings
+from .arms import ARMS
+from .corruptions import UNSEEN
+from .images import Images, prepare
+from .networks import NETWORKS, build
+from .records import Job, Record
+from .sources import load
+
+FINE_TUNING = Settings(optimizer="adamw", batch=64, schedule="cosine", weight_decay=0.01)
+FROM_SCRATCH = Settings(optimizer="sgd", batch=256, schedule="cosine", weight_decay=5e-4)
+CORRUPTED = 2000  # test images that are corrupted in ways not trained on, the first of all
+
+
+def train(job: Job, root: Path, device: torch.device) -> Record:
+    """Train as ``job`` says, on data under ``root``, and measure on images held out and on the test images.
+
+    Raises ``DataError`` for data or weights that are not there, and the errors of ``se_inject.apply``.
+    """
+    started = time.monotonic()
+    source = load(job.data, root, job.images, job.seed)
+    learner = Learner(job, source.classes, device)
+    learner.fit(source.train.to(device))
+    test = source.test.to(device)
+    some = test.subset(torch.arange(min(CORRUPTED, len(test)), device=device))
+    scores = learner.scores(test)
+    diverged = not torch.tensor(scores["loss"]).isfinite()
+    parameters, stored = learner.changed()
+    return Record(
+        job,
+        held_out=learner.scores(source.held_out.to(device))["top1"],
+        top1=scores["top1"],
+        loss=None if diverged else scores["loss"],
+        ece=None if diverged else scores["ece"],
+        corrupted={name: learner.scores(some.corrupted(kind))["top1"] for name, kind in UNSEEN.items()},
+        parameters=parameters,
+        stored=stored,
+        step=0.0,
+        seconds=time.monotonic() - started,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        torch=torch.__version__,
+    )
+
+
+class Learner:
+    """A job's network, and how it learns."""
+
+    def __init__(self, job: Job, classes: int, device: torch.device) -> None:
+        arm, self._about = ARMS[job.arm], NETWORKS[job.network]
+        network = build(job.network, classes, job.seed, arm.wider)
+        torch.manual_seed(job.seed)
+        network = arm.add(network)
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._trained, self._head = arm.trained, (self._about.head,)
+        freeze_rest(network, arm.trained, self._head)
+        if arm.rank:
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad or "lora_" in name)
+        base = FINE_TUNING if self._about.pretrained else FROM_SCRATCH
+        self._settings: Settings = replace(
+            base,
+            epochs=job.epochs,
+            lr=job.lr,
+            gate_lr=job.lr * arm.gate_rate,
+            warmup=arm.warmup * job.epochs,
+            seed=job.seed,
+        )
+        self._size = job.size
+
+    def fit(self, images: Images) -> None:
+        """Train on ``images``, which are on the network's device."""
+        settings, device = self._settings, images.labels.device
+        optimizer = make_optimizer(self.network, settings, self._head)
+        batch = min(settings.batch, len(images))
+        epoch_steps = len(images) // batch
+        factor = lr_factor(settings, epoch_steps, [settings.epochs])
+        order, drawn = Generator().manual_seed(settings.seed), Generator(device).manual_seed(settings.seed)
+        training_mode(self.network, self._trained, self._head)
+        for epoch in range(settings.epochs):
+            permutation = torch.randperm(len(images), generator=order).to(device)
+            for i in range(epoch_steps):
+                set_rates(optimizer, factor(epoch * epoch_steps + i))
+                part = images.subset(permutation[i * batch : (i + 1) * batch])
+                loss = nn.functional.cross_entropy(self.network(self._inputs(part, drawn)), part.labels)
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+    @torch.no_grad()
+    def scores(self, images: Images) -> dict[str, float]:
+        """Top-1 error and expected calibration error (15 bins; Guo et al., 2017) in per cent, and the loss."""
+        self.network.eval()
+        parts = torch.arange(len(images), device=images.labels.device).split(500)
+        logits = torch.cat([self.network(self._inputs(images.subset(part))) for part in parts]).float()
+        if not logits.isfinite().all():
+            return {"top1": 100.0, "loss": float("nan"), "ece": float("nan")}
+        probability = logits.softmax(1)
+        error = multiclass_calibration_error(probability, images.labels, logits.shape[1], n_bins=15)
+        return score(logits.log_softmax(1), images.labels) | {"ece": 100 * float(error)}
+
+    def changed(self) -> tuple[int, int]:
+        """The number of parameters that were trained, and the bytes of these and of the statistics that moved."""
+        training_mode(self.network, self._trained, self._head)
+        learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        moving = [b for m in self.network.modules() if m.training for b in m.buffers(recurse=False)]
+        return sum(p.numel() for p in learning), sum(tensor.nbytes for tensor in (*learning, *moving))
+
+    def _inputs(self, images: Images, augment: Generator | None = None) -> Tensor:
+        inputs = prepare(images, self._size, self._about.mean, self._about.std, augment)
+        return inputs.contiguous(memory_format=torch.channels_last)
