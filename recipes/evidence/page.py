@@ -11,7 +11,7 @@ from .grid import EXPERIMENTS, Experiment
 from .paired import Evidence, difference, done, of_arm
 from .pictures import by_parameters, differences, from_scratch, save
 from .records import Record, Records
-from .sections import SECTIONS
+from .sections import OVERVIEW, SECTIONS
 from .summary import what_holds, what_pays
 from .tables import arms_table, robustness_table, what_was_run
 
@@ -48,7 +48,7 @@ def write_page(folder: Path, out: Path) -> None:
 
 def page(evidence: Evidence, folder: Path) -> str:
     """The whole page as Markdown; ``folder`` leads from the page to its pictures."""
-    pays = what_pays(evidence)
+    pays = f"{OVERVIEW}\n\n{what_pays(evidence)}"
     if _compared(evidence):
         pays += f"\n\n![gates as differences to their controls]({folder}/differences.png)"
     parts = [TEXT.format(folder=folder, what_pays=pays, what_holds=what_holds(evidence)).rstrip()]
@@ -121,14 +121,14 @@ in `{folder}/`, whatever they say: `python -m recipes evidence --page` writes it
 - **Control.** Each experiment has one: the same network, images, epochs and seeds, without what is in question.
 - **Learning rates.** Those of an experiment are tried for every arm, control included, with the first seed; the one
   with the lowest error on images held out of the training data is used with the other seeds. "highest" and "lowest"
-  mark one at the end of those tried, beyond which there may be a better one. Nothing is selected on the test images.
-- **±** is half the 95 % confidence interval of the mean over seeds, by Student's t. Differences to the control are
-  paired by seed, in percentage points, and below zero where the arm is better; in bold where the interval excludes
-  zero, which is what "outside the spread" means here.
+  mark one at the end of those tried, beyond which there may be a better one. The training that it is chosen by counts
+  as the first seed's. Nothing is selected on the test images.
+- **±** is half the 95 % confidence interval of the mean over seeds, by Student's t: how trainings differ, on the same
+  test images. Differences to the control are paired by seed, in percentage points, and below zero where the arm is
+  better; in bold where the interval excludes zero, which is what "outside the spread" means here.
 - **Corrected.** Of many intervals some exclude zero by chance. p-values are corrected by Holm's method for all
-  comparisons of gated arms with their controls under one question; the counts in brackets, and "holds", are of those
-  still below 0.05. Three seeds leave few: to hold among twenty, a difference must be about twelve times its standard
-  deviation over seeds.
+  comparisons of gated arms with their controls under one question; what "holds" is still below 0.05. Three seeds leave
+  little: to hold among twenty, a difference must be about twelve times its standard deviation over seeds.
 - **To store** are the bytes of all that training changed. **Step time** is relative to the control's, on the same
   device; several trainings ran at once, so that it is rough.
 - **Calibration error** is the expected calibration error. **Error under corruptions** is the mean over corrupted

@@ -38,7 +38,10 @@ def by_parameters(evidence: Evidence) -> Figure:
         axes.set_xscale("log")
         write(axes.title, experiment.title, 45)
         found = {arm: of_arm(records, experiment, arm) for arm in experiment.compared}
-        _draw(axes, [(of[0].parameters, of, styles[arm]) for arm, of in found.items() if of])
+        points = [(of[0].parameters, of, styles[arm]) for arm, of in found.items() if of]
+        _draw(axes, points)
+        counts = [count for count, _, _ in points]
+        axes.set_xlim(min(counts) / 1.5, max(counts) * 1.5)
     _legend(figure, styles)
     return figure
 
@@ -77,20 +80,18 @@ def _styles(evidence: Evidence) -> dict[str, Line2D]:
 
 
 def _draw(axes: Axes, points: Sequence[tuple[float, Sequence[Record], Line2D]]) -> None:
-    """Means with intervals at their places; the axis ends above the usual ones, and says how far others are beyond."""
-    means = []
-    for x, found, style in points:
-        mean, half = interval([record.top1 for record in found])
-        spread = None if math.isnan(half) else half
-        axes.errorbar(x, mean, spread, fmt=style.get_marker(), color=style.get_color(), capsize=3, markersize=5)
-        means.append(mean)
+    """Means with intervals at their places; one far above the others, as where trainings diverged, is said instead."""
+    errors = [interval([record.top1 for record in found]) for _, found, _ in points]
+    most = 2 * statistics.median(mean for mean, _ in errors)
+    for (x, _, style), (mean, half) in zip(points, errors, strict=True):
+        if mean > most:
+            top = axes.annotate(f"\N{UPWARDS ARROW} {mean:.0f}", (x, 0.99), xycoords=("data", "axes fraction"))
+            top.set(ha="center", va="top", color=style.get_color())
+        else:
+            spread = None if math.isnan(half) else half
+            axes.errorbar(x, mean, spread, fmt=style.get_marker(), color=style.get_color(), capsize=3, markersize=5)
     low, high = axes.get_ylim()
-    top = min(high, max(2 * statistics.median(means), 0.1), 100)
-    axes.set_ylim(max(low, 0), top)
-    for (x, _, style), mean in zip(points, means, strict=True):
-        if mean > top:
-            said = f"\N{UPWARDS ARROW}\n{mean:.0f}"
-            axes.text(x, top, said, ha="center", va="top", color=style.get_color(), fontsize="small")
+    axes.set_ylim(max(low, 0), min(high, 100))  # intervals of few seeds reach further than errors do
 
 
 def _legend(figure: Figure, styles: Mapping[str, Line2D]) -> None:

@@ -1,4 +1,4 @@
-"""The sections of the page, by question, and what is said in each beside its tables; written by hand."""
+"""What is written by hand on the page: an overview, and the sections, by question, with a text for each."""
 
 from typing import NamedTuple
 
@@ -9,6 +9,10 @@ class Section(NamedTuple):
     title: str
     text: str
 
+
+OVERVIEW = """\
+Each row counts the comparisons of gated networks with their controls: those whose difference is outside the spread,
+and in brackets those that remain so when corrected for their number."""
 
 SECTIONS = {
     "inserted": Section(

@@ -95,7 +95,7 @@ def _counts(evidence: Evidence, by_question: dict[str, list[Verdict]]) -> str:
         trained = f"{ran} of {sum(experiment.planned for experiment in own)}" if own else ""
         cells = [trained, str(len(found)), *(f"{n} ({sure})" for n, sure in zip(counts, holding, strict=True))]
         rows.append([SECTIONS[question].title, *cells])
-    headers = ["", "trainings", "comparisons", "gates better (corrected)", "gates worse (corrected)"]
+    headers = ["", "trainings", "comparisons", "better (corrected)", "worse (corrected)"]
     return markdown(rows, headers)
 
 
@@ -115,7 +115,7 @@ def _outside(outside: Sequence[Verdict], count: int) -> str:
         f"Of {count} comparisons, the {len(rows)} below are outside the spread, better ones first; if no gate changed "
         f"anything, about {0.05 * count:.0f} would be."
     )
-    headers = ["experiment", "with gates", "control", "measure", "difference", "p, corrected"]
+    headers = ["experiment", "trained", "control", "measure", "difference", "p, corrected"]
     return f"{said}\n\n{markdown(rows, headers)}"
 
 
@@ -125,7 +125,7 @@ def _claim(group: Sequence[Verdict], every: Sequence[Verdict]) -> str:
     tried = [verdict.difference for verdict in every if _pair(verdict.difference) == _pair(first)]
     where = "; ".join(
         f"{verdict.difference.experiment.title} ({with_half(verdict.difference.mean, verdict.difference.half)}"
-        f"{', holds corrected' if verdict.holds else ''})"
+        f"{', holds when corrected' if verdict.holds else ''})"
         for verdict in group
     )
     higher = first.mean > 0
