@@ -1,4 +1,4 @@
-"""The commands of the recipes: train, fine-tune, compare, evaluate, the paper's tables, costs, plot, and a study.
+"""The commands of the recipes: train, fine-tune, compare, evaluate, the paper's tables, costs, and pictures.
 
 ``python -m recipes COMMAND --help`` tells a command's flags.
 """
@@ -12,7 +12,7 @@ from .commands.flags import make_parser, run_command
 def main() -> None:
     """Run the command that the program's first argument names, with the others."""
     parser = make_parser("", __doc__)
-    commands = ["train", "finetune", "compare", "evaluate", "tables", "complexity", "plot", "results"]
+    commands = ["train", "finetune", "compare", "evaluate", "tables", "complexity", "plot"]
     parser.add_argument("command", choices=commands)
     name = parser.parse_args(sys.argv[1:2]).command
     command = importlib.import_module(f".commands.{name}", __package__)

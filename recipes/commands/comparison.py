@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
-from scipy import stats
-from tabulate import tabulate
 
+from ..evidence.paired import interval
+from ..evidence.tables import in_bytes, markdown, plus_minus
 from ..training.step_costs import StepCosts
 from .transfer import CONTROL
 
@@ -39,18 +39,6 @@ class Record:
     seconds: float
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % confidence interval, by Student's t; of one value, the width is NaN.
-
-    >>> interval([1.0, 2.0, 3.0])
-    (2.0, 2.484...)
-    """
-    mean, count = statistics.mean(values), len(values)
-    if count < 2:
-        return mean, math.nan
-    return mean, float(stats.t.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count)
-
-
 def table(records: Sequence[Record], costs: Mapping[str, StepCosts]) -> str:
     """Markdown, a row for each way of training; differences to the control are paired by seed.
 
@@ -63,24 +51,13 @@ def table(records: Sequence[Record], costs: Mapping[str, StepCosts]) -> str:
     rows = []
     for way, cost in costs.items():
         found = [record for record in records if record.way == way]
-        change = "" if way == CONTROL else _plus_minus([r.top1 - of_control[r.seed] for r in found], "+.2f")
-        errors, diverged = _plus_minus([r.top1 for r in found], ".2f"), sum(record.loss is None for record in found)
+        change = "" if way == CONTROL else plus_minus([r.top1 - of_control[r.seed] for r in found], "+.2f")
+        errors, diverged = plus_minus([r.top1 for r in found]), sum(record.loss is None for record in found)
         errors += f", {diverged} diverged" if diverged else ""
-        sizes = [f"{cost.parameters:,}", _bytes(cost.stored), f"{1000 * cost.seconds:.0f} ms"]
+        sizes = [f"{cost.parameters:,}", in_bytes(cost.stored), f"{1000 * cost.seconds:.0f} ms"]
         rates = f"{found[0].factor:g}"
-        rows.append([TITLES[way], errors, change, *sizes, _bytes(cost.peak_memory), rates, str(found[0].epochs)])
-    text: str = tabulate(rows, [*headers, "rates x", "epochs"], tablefmt="github", disable_numparse=True)
-    return text
-
-
-def _plus_minus(values: Sequence[float], style: str) -> str:
-    mean, half = interval(values)
-    return f"{mean:{style}}" if math.isnan(half) else f"{mean:{style}} ± {half:.2f}"
-
-
-def _bytes(size: int) -> str:
-    """Three digits or so, in kB or MB."""
-    return f"{size / 1e3:.3g} kB" if size < 1e6 else f"{size / 1e6:.{0 if size > 1e8 else 1}f} MB"
+        rows.append([TITLES[way], errors, change, *sizes, in_bytes(cost.peak_memory), rates, str(found[0].epochs)])
+    return markdown(rows, [*headers, "rates x", "epochs"])
 
 
 def picture(records: Sequence[Record], costs: Mapping[str, StepCosts]) -> Figure:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from .arms import ARMS
 from .records import Job
 
 
@@ -24,6 +25,26 @@ class Experiment:
     control: str
     rates: tuple[float, ...]
     seeds: int = 3
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The control, then the other arms."""
+        return tuple(dict.fromkeys((self.control, *self.arms)))
+
+    @property
+    def gated(self) -> tuple[str, ...]:
+        """The arms with gates, beside the control."""
+        return tuple(arm for arm in self.compared[1:] if ARMS[arm].gates)
+
+    @property
+    def planned(self) -> int:
+        """The number of trainings."""
+        return len(self.compared) * (len(self.rates) + self.seeds - 1)
+
+    def includes(self, job: Job) -> bool:
+        """Whether the training is one of this experiment as it is declared now."""
+        same = job == self.job(job.arm, job.seed, job.lr)
+        return same and job.arm in self.compared and job.lr in self.rates and job.seed < self.seeds
 
     def job(self, arm: str, seed: int, lr: float) -> Job:
         """One training of the experiment.

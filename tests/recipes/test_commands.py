@@ -16,7 +16,7 @@ from torch import nn
 
 import recipes
 import se_inject
-from recipes.commands import evaluate, finetune, results, tables, train
+from recipes.commands import evaluate, finetune, tables, train
 from recipes.errors import CheckpointError, DataError, RecipeError, SettingsError, UnknownNameError
 from recipes.networks.any_model import Model, check_input
 from recipes.training.log import read_log
@@ -223,21 +223,6 @@ def test_score_counts_over_all_images():
     assert torch.allclose(mean_probability([logits, logits]), logits, atol=1e-6)
 
 
-def test_results(folders, tmp_path):
-    flags = ["--seeds", "1", "--epochs", "1", "--finetune-epochs", "1", "--per-class", "4", "--data", str(folders)]
-    where = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
-    results.main([*flags, *where])
-    text = (tmp_path / "out" / "RESULTS.md").read_text()
-    assert (
-        "on images: 12 training images" in text
-        and "| to first column |" in text
-        and "python -m recipes results --seeds 1" in text
-    )
-    for name, folder in (("plain", "plain-0"), ("SE", "SE-0")):
-        assert f"{read_log(tmp_path / 'runs' / folder)[-1]['val_top1']:.2f}" in text, name
-    assert all((tmp_path / "out" / "pictures" / name).exists() for name in ("curves.png", "gates.png"))
-
-
 def test_what_to_install_is_said(monkeypatch):
     """By an installed package whose extra is not."""
     monkeypatch.setitem(sys.modules, "tabulate", None)
@@ -257,12 +242,3 @@ def test_help_says_how_the_command_is_called_here(monkeypatch, capsys):
         tables.main(["--help"])
     said = capsys.readouterr().out
     assert said.startswith("usage: python -m se_inject_recipes tables") and "-m recipes" not in said
-
-
-def test_results_are_those_of_the_repository(monkeypatch):
-    def stop(path):
-        raise SettingsError(str(path))
-
-    monkeypatch.setattr(results, "check_writable", stop)
-    with pytest.raises(SettingsError, match=r"^recipes/RESULTS\.md$"):
-        results.main([])

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy import stats
 from torch import nn
 
 from recipes.commands import compare, study
-from recipes.commands.comparison import Record, interval, picture, table
+from recipes.commands.comparison import Record, picture, table
 from recipes.errors import CheckpointError, RecipeError, SettingsError
 from recipes.networks.any_model import Model
 from recipes.training.step_costs import StepCosts
@@ -170,14 +169,6 @@ def _records(errors):
         for way, values in errors.items()
         for seed, error in enumerate(values)
     ]
-
-
-def test_intervals_are_those_of_students_t():
-    values = [1.0, 4.0, 2.5, 3.0]
-    mean, half = interval(values)
-    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
-    assert (mean - half, mean + half) == pytest.approx((low, high))
-    assert interval([3.0])[0] == 3.0 and np.isnan(interval([3.0])[1])
 
 
 def test_the_table_pairs_differences_by_seed():

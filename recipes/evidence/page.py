@@ -1,0 +1,137 @@
+"""The page of evidence, made of the records alone: a summary, and a section for each question."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from ..files import replacing
+from .grid import EXPERIMENTS, Experiment
+from .paired import Evidence, difference, done, of_arm
+from .pictures import by_parameters, differences, from_scratch, save
+from .records import Record, Records
+from .sections import OVERVIEW, SECTIONS
+from .summary import what_holds, what_pays
+from .tables import arms_table, robustness_table, what_was_run
+
+PICTURES: dict[str, tuple[str, Callable[[Evidence], Figure]]] = {
+    "adapters": ("error by parameters trained", by_parameters),
+    "scratch": ("error by network", from_scratch),
+}
+
+
+def read_evidence(folder: Path) -> Evidence:
+    """The records of every declared experiment, without those of trainings that are no part of it any more.
+
+    Raises ``CheckpointError`` for a damaged file.
+    """
+    records = Records(folder)
+    return {
+        experiment: [record for record in records.of(experiment.name) if experiment.includes(record.job)]
+        for experiment in EXPERIMENTS.values()
+    }
+
+
+def write_page(folder: Path, out: Path) -> None:
+    """Write the page, and its pictures into the folder of the records.
+
+    Raises ``CheckpointError`` for damaged records, ``SettingsError`` for what cannot be written.
+    """
+    evidence = read_evidence(folder)
+    for name, figure in _figures(evidence).items():
+        with replacing(folder / f"{name}.png") as temporary:
+            save(figure, temporary)
+    with replacing(out) as temporary:
+        temporary.write_text(page(evidence, Path(os.path.relpath(folder, out.parent))))
+
+
+def page(evidence: Evidence, folder: Path) -> str:
+    """The whole page as Markdown; ``folder`` leads from the page to its pictures."""
+    pays = f"{OVERVIEW}\n\n{what_pays(evidence)}"
+    if _compared(evidence):
+        pays += f"\n\n![gates as differences to their controls]({folder}/differences.png)"
+    parts = [TEXT.format(folder=folder, what_pays=pays, what_holds=what_holds(evidence)).rstrip()]
+    parts += [_section(question, evidence, folder) for question in SECTIONS]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figures(evidence: Evidence) -> dict[str, Figure]:
+    figures = {"differences": differences(evidence)} if _compared(evidence) else {}
+    for question, (_, draw) in PICTURES.items():
+        if trained := _trained(evidence, question):
+            figures[question] = draw(trained)
+    return figures
+
+
+def _compared(evidence: Evidence) -> bool:
+    return any(difference(records, one, arm) for one, records in evidence.items() for arm in one.gated)
+
+
+def _trained(evidence: Evidence, question: str) -> Evidence:
+    """The question's experiments that have an arm to draw."""
+    return {
+        experiment: records
+        for experiment, records in evidence.items()
+        if experiment.question == question and any(of_arm(records, experiment, arm) for arm in experiment.compared)
+    }
+
+
+def _section(question: str, evidence: Evidence, folder: Path) -> str:
+    section = SECTIONS[question]
+    parts = [f"## {section.title}", section.text]
+    if question in PICTURES and _trained(evidence, question):
+        parts.append(f"![{PICTURES[question][0]}]({folder}/{question}.png)")
+    if question == "robustness" and (table := robustness_table(evidence)):
+        parts.append(table)
+    for experiment, records in evidence.items():
+        if experiment.question == question:
+            parts.append(_experiment(experiment, records))
+    return "\n\n".join(parts)
+
+
+def _experiment(experiment: Experiment, records: Sequence[Record]) -> str:
+    """An experiment's title, its table, and how it was run; or that it was not."""
+    command = f"`python -m recipes evidence {experiment.name}`"
+    title = f"### {experiment.title}"
+    if not records:
+        return f"{title}\n\nNot run; {command} runs it."
+    there = done(records, experiment)
+    said = "" if there == experiment.planned else f"{there} of {experiment.planned} trainings done. "
+    about = f"{said}{command}: {what_was_run(experiment, records)}"
+    return f"{title}\n\n{arms_table(experiment, records)}\n\n{about}"
+
+
+TEXT = """# Does it pay?
+
+What gates change, in error and in cost, beside a control of the same budget. This page is generated from the records
+in `{folder}/`, whatever they say: `python -m recipes evidence --page` writes it again, and
+`python -m recipes evidence NAME` runs an experiment, or goes on where it was killed.
+
+## What pays
+
+{what_pays}
+
+### What holds on two networks or data sets
+
+{what_holds}
+
+## How to read it
+
+- **Control.** Each experiment has one: the same network, images, epochs and seeds, without what is in question.
+- **Learning rates.** Those of an experiment are tried for every arm, control included, with the first seed; the one
+  with the lowest error on images held out of the training data is used with the other seeds. "highest" and "lowest"
+  mark one at the end of those tried, beyond which there may be a better one. The training that it is chosen by counts
+  as the first seed's. Nothing is selected on the test images.
+- **±** is half the 95 % confidence interval of the mean over seeds, by Student's t: how trainings differ, on the same
+  test images. Differences to the control are paired by seed, in percentage points, and below zero where the arm is
+  better; in bold where the interval excludes zero, which is what "outside the spread" means here.
+- **Corrected.** Of many intervals some exclude zero by chance. p-values are corrected by Holm's method for all
+  comparisons of gated arms with their controls under one question; what "holds" is still below 0.05. Three seeds leave
+  little: to hold among twenty, a difference must be about twelve times its standard deviation over seeds.
+- **To store** are the bytes of all that training changed. **Step time** is relative to the control's, on the same
+  device; several trainings ran at once, so that it is rough.
+- **Calibration error** is the expected calibration error. **Error under corruptions** is the mean over corrupted
+  versions of the test images.
+- A training that diverged counts with an error of 100 %.
+"""

@@ -1,0 +1,151 @@
+"""What the experiments say together: where gates pay, and what holds on two networks or data sets."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .arms import ARMS
+from .paired import MEASURES, Difference, Evidence, difference, done, holm
+from .sections import SECTIONS
+from .tables import markdown, with_half
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A comparison of a gated arm with its control, with its p-value corrected for all those of its question."""
+
+    question: str
+    difference: Difference
+    corrected: float
+
+    @property
+    def holds(self) -> bool:
+        """The difference remains when the number of comparisons is taken into account."""
+        return self.corrected < 0.05
+
+
+def verdicts(evidence: Evidence, question: str) -> list[Verdict]:
+    """All comparisons of gated arms with their controls that were trained with all seeds.
+
+    Errors of the question's own experiments; for "robustness", also calibration and corruptions of all experiments.
+    """
+    found = []
+    for experiment, records in evidence.items():
+        for name in MEASURES:
+            if question == (experiment.question if name == "error" else "robustness"):
+                made = [difference(records, experiment, arm, name) for arm in experiment.gated]
+                found += [one for one in made if one and one.complete and one.seeds > 1]
+    corrected = holm([one.p for one in found])
+    return [Verdict(question, one, p) for one, p in zip(found, corrected, strict=True)]
+
+
+def claims(every: Sequence[Verdict]) -> list[list[Verdict]]:
+    """Groups of the same arm, control, measure and sign, outside the spread, on two networks or data sets at least.
+
+    Better ones come first, and of these the ones with the most comparisons that hold.
+    """
+    groups: dict[tuple[object, ...], list[Verdict]] = {}
+    for verdict in every:
+        if verdict.difference.outside:
+            groups.setdefault((*_pair(verdict.difference), verdict.difference.mean > 0), []).append(verdict)
+    found = [group for group in groups.values() if len({_setting(verdict.difference) for verdict in group}) > 1]
+    return sorted(found, key=lambda group: (group[0].difference.mean > 0, -sum(one.holds for one in group)))
+
+
+def _pair(one: Difference) -> tuple[str, str, str]:
+    return one.arm, one.experiment.control, one.measure
+
+
+def _setting(one: Difference) -> tuple[str, str]:
+    return one.experiment.network, one.experiment.data
+
+
+def what_pays(evidence: Evidence) -> str:
+    """How many comparisons there are by question and how they fell, and a table of those outside the spread."""
+    by_question = {question: verdicts(evidence, question) for question in SECTIONS}
+    every = _all(evidence)
+    outside = [verdict for verdict in every if verdict.difference.outside]
+    if outside:
+        said = _outside(outside, len(every))
+    elif every:
+        said = f"None of the {len(every)} intervals excludes zero: no gate has been shown to help or to harm."
+    else:
+        said = "No gates have been compared with their control by all seeds yet."
+    return f"{_counts(evidence, by_question)}\n\n{said}"
+
+
+def what_holds(evidence: Evidence) -> str:
+    """A line for each claim, or that there is none and what was tried."""
+    every = _all(evidence)
+    lines = [_claim(group, every) for group in claims(every)]
+    return "\n".join(lines) if lines else _nothing_found(every)
+
+
+def _all(evidence: Evidence) -> list[Verdict]:
+    return [verdict for question in SECTIONS for verdict in verdicts(evidence, question)]
+
+
+def _counts(evidence: Evidence, by_question: dict[str, list[Verdict]]) -> str:
+    rows = []
+    for question, found in by_question.items():
+        own = [experiment for experiment in evidence if experiment.question == question]
+        ran = sum(done(evidence[experiment], experiment) for experiment in own)
+        counts = [sum(one.difference.outside for one in side) for side in _sides(found)]
+        holding = [sum(one.holds for one in side) for side in _sides(found)]
+        trained = f"{ran} of {sum(experiment.planned for experiment in own)}" if own else ""
+        cells = [trained, str(len(found)), *(f"{n} ({sure})" for n, sure in zip(counts, holding, strict=True))]
+        rows.append([SECTIONS[question].title, *cells])
+    headers = ["", "trainings", "comparisons", "better (corrected)", "worse (corrected)"]
+    return markdown(rows, headers)
+
+
+def _sides(found: Sequence[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
+    """Those with the arm better, and worse, than the control."""
+    return [one for one in found if one.difference.mean < 0], [one for one in found if one.difference.mean > 0]
+
+
+def _outside(outside: Sequence[Verdict], count: int) -> str:
+    rows = []
+    for verdict in sorted(outside, key=lambda verdict: verdict.difference.mean > 0):
+        one = verdict.difference
+        corrected = f"{verdict.corrected:.2g}" + (", holds" if verdict.holds else "")
+        arm, control = ARMS[one.arm].title, ARMS[one.experiment.control].title
+        rows.append([one.experiment.title, arm, control, one.measure, with_half(one.mean, one.half), corrected])
+    said = (
+        f"Of {count} comparisons, the {len(rows)} below are outside the spread, better ones first; if no gate changed "
+        f"anything, about {0.05 * count:.0f} would be."
+    )
+    headers = ["experiment", "trained", "control", "measure", "difference", "p, corrected"]
+    return f"{said}\n\n{markdown(rows, headers)}"
+
+
+def _claim(group: Sequence[Verdict], every: Sequence[Verdict]) -> str:
+    """One line: the arm, the control, where the difference was found, and how often it was looked for."""
+    first = group[0].difference
+    tried = [verdict.difference for verdict in every if _pair(verdict.difference) == _pair(first)]
+    where = "; ".join(
+        f"{verdict.difference.experiment.title} ({with_half(verdict.difference.mean, verdict.difference.half)}"
+        f"{', holds when corrected' if verdict.holds else ''})"
+        for verdict in group
+    )
+    higher = first.mean > 0
+    opposite = sum(one.outside and (one.mean > 0) != higher for one in tried)
+    return (
+        f"- **{ARMS[first.arm].title}** against **{ARMS[first.experiment.control].title}**: {first.measure} is "
+        f"{'higher' if higher else 'lower'}, outside the spread, in {len(group)} of {len(tried)} experiments with both"
+        f"{f', and the opposite in {opposite}' if opposite else ''}; the mean over all {len(tried)} is "
+        f"{statistics.mean(one.mean for one in tried):+.2f}. Outside: {where}."
+    )
+
+
+def _nothing_found(every: Sequence[Verdict]) -> str:
+    tried = {verdict.difference.experiment for verdict in every}
+    if not tried:
+        return "None was found: no experiment has been trained with all of its seeds yet."
+    networks = ", ".join(sorted({f"`{experiment.network}`" for experiment in tried}))
+    data = ", ".join(sorted({experiment.data for experiment in tried}))
+    pairs = len({_pair(verdict.difference)[:2] for verdict in every})
+    return (
+        f"None was found: of {pairs} pairs of a gated arm and its control, in {len(tried)} experiments with {networks} "
+        f"on {data}, none differs outside the spread in the same direction on two networks or data sets."
+    )

@@ -1,0 +1,135 @@
+"""Tables in Markdown: a row an arm of one experiment, with its costs, its errors and its differences to the control."""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from .arms import ARMS
+from .grid import Experiment
+from .paired import MEASURES, Difference, Evidence, chosen, difference, interval, of_arm
+from .records import Record
+
+HEADERS = [
+    "trained",
+    "parameters trained",
+    "to store",
+    "step time",
+    "learning rate",
+    "error %",
+    "to the control",
+    "calibration error %",
+    "error % under corruptions",
+]
+
+
+def plus_minus(values: Sequence[float], style: str = ".2f") -> str:
+    """Mean and half of its 95 % interval, if there is one; nothing of no values.
+
+    >>> plus_minus([1.0, 2.0, 3.0]), plus_minus([-1.0], "+.2f"), plus_minus([])
+    ('2.00 ± 2.48', '-1.00', '')
+    """
+    return with_half(*interval(values), style) if values else ""
+
+
+def with_half(mean: float, half: float, style: str = "+.2f") -> str:
+    """A mean with half of its interval, which may be NaN.
+
+    >>> with_half(-0.5, 0.25)
+    '-0.50 ± 0.25'
+    """
+    return f"{mean:{style}}" if math.isnan(half) else f"{mean:{style}} ± {half:.2f}"
+
+
+def marked(difference: Difference | None) -> str:
+    """A difference with half of its interval, in bold where that excludes zero."""
+    if difference is None:
+        return ""
+    text = with_half(difference.mean, difference.half)
+    return f"**{text}**" if difference.outside else text
+
+
+def in_bytes(size: int) -> str:
+    """Three digits or so, in kB or MB.
+
+    >>> in_bytes(23136), in_bytes(9400000)
+    ('23.1 kB', '9.4 MB')
+    """
+    return f"{size / 1e3:.3g} kB" if size < 1e6 else f"{size / 1e6:.{0 if size > 1e8 else 1}f} MB"
+
+
+def markdown(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
+    """A table whose cells stay as they are.
+
+    >>> print(markdown([["1.50"]], ["error"]))
+    | error   |
+    |---------|
+    | 1.50    |
+    """
+    text: str = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    return text
+
+
+def arms_table(experiment: Experiment, records: Sequence[Record]) -> str:
+    """A row an arm, the control first; cells are empty where trainings are missing."""
+    return markdown([_row(experiment, records, arm) for arm in experiment.compared], HEADERS)
+
+
+def _row(experiment: Experiment, records: Sequence[Record], arm: str) -> list[str]:
+    title = ARMS[arm].title + (" (control)" if arm == experiment.control else "")
+    found, rate = of_arm(records, experiment, arm), chosen(records, experiment, arm)
+    if not found or rate is None:
+        return [title, *[""] * (len(HEADERS) - 1)]
+    diverged = sum(record.loss is None for record in found)
+    values = {
+        name: plus_minus([value for record in found if (value := measure(record)) is not None])
+        for name, measure in MEASURES.items()
+    }
+    return [
+        title,
+        f"{found[0].parameters:,}",
+        in_bytes(found[0].stored),
+        _relative_step(found, of_arm(records, experiment, experiment.control)),
+        _rate(rate, experiment.rates),
+        values["error"] + (f", {diverged} diverged" if diverged else ""),
+        "" if arm == experiment.control else marked(difference(records, experiment, arm)),
+        values["calibration error"],
+        values["error under corruptions"],
+    ]
+
+
+def _relative_step(ours: Sequence[Record], control: Sequence[Record]) -> str:
+    """The median ratio over seeds that both were trained with on the same device."""
+    theirs = {(record.job.seed, record.device): record.step for record in control}
+    keys = [(record.job.seed, record.device) for record in ours]
+    ratios = [record.step / theirs[key] for record, key in zip(ours, keys, strict=True) if theirs.get(key)]
+    return f"{statistics.median(ratios):.2f}" if ratios else ""
+
+
+def _rate(rate: float, rates: Sequence[float]) -> str:
+    """With a word where it is the last one of those that were tried, as a better one may lie beyond."""
+    edges = {min(rates): ", lowest", max(rates): ", highest"} if len(rates) > 1 else {}
+    return f"{rate:g}{edges.get(rate, '')}"
+
+
+def what_was_run(experiment: Experiment, records: Sequence[Record]) -> str:
+    """One line: the network, the data, the budget, and the machines."""
+    devices = ", ".join(sorted({record.device for record in records}))
+    rates = ", ".join(f"{rate:g}" for rate in experiment.rates)
+    hours = sum(record.seconds for record in records) / 3600
+    return (
+        f"`{experiment.network}` on {experiment.images:,} images of {experiment.data}, {experiment.size} pixels, "
+        f"{experiment.epochs} epochs, {experiment.seeds} seeds, learning rates {rates}; {hours:.1f} hours on {devices}."
+    )
+
+
+def robustness_table(evidence: Evidence) -> str:
+    """A row a gated arm of every experiment: its calibration and robustness, as differences to the control."""
+    rows = []
+    for experiment, records in evidence.items():
+        for arm in experiment.gated:
+            calibration, corruptions = (difference(records, experiment, arm, name) for name in list(MEASURES)[1:])
+            if calibration or corruptions:
+                rows.append([experiment.title, ARMS[arm].title, marked(calibration), marked(corruptions)])
+    return markdown(rows, ["experiment", "trained", *list(MEASURES)[1:]]) if rows else ""

@@ -1,0 +1,80 @@
+"""Tables say what the records say: errors with their spread, differences in bold, costs, and what is missing."""
+
+from dataclasses import replace
+
+from recipes.evidence.tables import HEADERS, arms_table, robustness_table, what_was_run
+
+from .invented import experiment, record, trained
+
+
+def rows(table):
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert cells[0] == HEADERS
+    return {row[0]: dict(zip(HEADERS, row, strict=True)) for row in cells[2:]}
+
+
+def test_a_row_an_arm():
+    tiny = experiment(arms=("gates", "late"))
+    found = rows(arms_table(tiny, trained(tiny, plain=[10.0, 20.0, 30.0], gates=[9.0, 18.5, 28.0], late=[10, 21, 29])))
+    assert list(found) == ["everything (control)", "everything, with gates", list(found)[2]]
+    assert found["everything, with gates"] == {
+        "trained": "everything, with gates",
+        "parameters trained": "1,100",
+        "to store": "4.4 kB",
+        "step time": "1.10",
+        "learning rate": "0.1, lowest",
+        "error %": "18.50 ± 23.60",
+        "to the control": "**-1.50 ± 1.24**",
+        "calibration error %": "4.62 ± 5.90",
+        "error % under corruptions": "46.25 ± 59.00",
+    }
+    control = found["everything (control)"]
+    assert (control["to the control"], control["step time"], control["error %"]) == ("", "1.00", "20.00 ± 24.84")
+    assert list(found.values())[2]["to the control"] == "+0.00 ± 2.48"
+
+
+def test_what_is_missing_is_empty():
+    tiny = experiment()
+    found = rows(arms_table(tiny, [*trained(tiny, plain=[10.0]), record(tiny, "gates", 0, 0.1, 9.0)]))
+    assert found["everything (control)"]["error %"] == "10.00"
+    assert set(found["everything, with gates"].values()) == {"everything, with gates", ""}
+    assert "nan" not in arms_table(tiny, trained(tiny, plain=[10.0], gates=[9.0]))
+    assert rows(arms_table(tiny, []))
+
+
+def test_diverged_trainings_are_said_and_counted():
+    tiny = experiment()
+    found = trained(tiny, plain=[10.0, 10.0, 10.0], gates=[9.0, 9.0, 100.0])
+    found[-1] = replace(found[-1], loss=None, ece=None)
+    row = rows(arms_table(tiny, found))["everything, with gates"]
+    assert row["error %"].startswith("39.33 ±") and row["error %"].endswith(", 1 diverged")
+    assert row["calibration error %"] == "2.25 ± 0.00" and row["to the control"].startswith("+29.33 ±")
+
+
+def test_steps_are_compared_on_the_same_device():
+    tiny = experiment()
+    found = trained(tiny, plain=[10.0, 10.0, 10.0], gates=[9.0, 9.0, 9.0])
+    found = [
+        replace(each, device="a GPU", step=0.01) if (each.job.arm, each.job.seed) == ("gates", 0) else each
+        for each in found
+    ]
+    assert rows(arms_table(tiny, found))["everything, with gates"]["step time"] == "1.10"
+    assert what_was_run(tiny, found) == (
+        "`resnet20` on 500 images of digits, 28 pixels, 2 epochs, 3 seeds, learning rates 0.1, 0.2; 2.0 hours on "
+        "a CPU, a GPU."
+    )
+
+
+def test_rates_at_an_end_are_marked():
+    for rates, said in (((0.1,), "0.1"), ((0.01, 0.1), "0.1, highest"), ((0.01, 0.1, 1.0), "0.1")):
+        tiny = experiment(rates=rates)
+        found = [record(tiny, "plain", 0, lr, 10.0, held_out=abs(lr - 0.1)) for lr in rates]
+        assert rows(arms_table(tiny, found))["everything (control)"]["learning rate"] == said
+
+
+def test_robustness_is_of_all_gated_arms():
+    one, other = experiment("one", arms=("gates", "wide")), experiment("other")
+    table = robustness_table({one: trained(one, plain=[10.0, 11.0], gates=[9.0, 9.5], wide=[8, 8]), other: []})
+    assert len(table.splitlines()) == 3 and "| An experiment: one | everything, with gates |" in table
+    assert "-0.31 ± 0.79" in table and "-3.12 ± 7.94" in table
+    assert robustness_table({other: []}) == ""
