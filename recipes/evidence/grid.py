@@ -121,7 +121,16 @@ def _scratch(network: str) -> Experiment:
     )
 
 
-_ADAPTERS = ("plain", "head", "norm", "frozen gates, skip", "frozen gates", "frozen gates, depthwise", "gates+norm", "lora")
+_ADAPTERS = (
+    "plain",
+    "head",
+    "norm",
+    "frozen gates, skip",
+    "frozen gates",
+    "frozen gates, depthwise",
+    "gates+norm",
+    "lora",
+)
 _DOMAINS = ("plain", "all", "head", "norm", "frozen gates", "gates+norm")
 _ABLATED = (
     *("all", "plain", "skip", "early", "late", "depthwise", "r4", "r64", "standard", "pre", "post", "identity"),
