@@ -22,7 +22,7 @@ class Arm:
     ``place`` says where gates go, if there are any, ``options`` are those of ``se_inject.apply``. Gates learn at
     ``gate_rate`` times the learning rate; rates rise for the share ``warmup`` of the training. ``rank`` is that of
     LoRA's matrices beside the 1x1 convolutions, ``wider`` asks for a plain network with about as many parameters as the
-    gated one.
+    gated one. ``without`` is the arm that trains the same, but no gates, where that is not an experiment's control.
     """
 
     title: str
@@ -33,6 +33,7 @@ class Arm:
     warmup: float = 0.1
     rank: int = 0
     wider: bool = False
+    without: str | None = None
 
     @property
     def gates(self) -> bool:
@@ -114,11 +115,13 @@ ARMS: dict[str, Arm] = {
     ),
     "head": Arm("new head alone", "head"),
     "norm": Arm("norms", "norm"),
-    "frozen gates, skip": Arm("gates on skip blocks", "gates", "skip"),
-    "frozen gates": Arm("gates on all blocks", "gates", "all"),
-    "frozen gates, depthwise": Arm("gates after depthwise", "gates", "depthwise", {"reduction": 64}),
-    "gates+norm": Arm("gates on all blocks and norms", "gates+norm", "all"),
-    "gates+norm, depthwise": Arm("gates after depthwise and norms", "gates+norm", "depthwise", {"reduction": 64}),
+    "frozen gates, skip": Arm("gates on skip blocks", "gates", "skip", without="head"),
+    "frozen gates": Arm("gates on all blocks", "gates", "all", without="head"),
+    "frozen gates, depthwise": Arm("gates after depthwise", "gates", "depthwise", {"reduction": 64}, without="head"),
+    "gates+norm": Arm("gates on all blocks and norms", "gates+norm", "all", without="norm"),
+    "gates+norm, depthwise": Arm(
+        "gates after depthwise and norms", "gates+norm", "depthwise", {"reduction": 64}, without="norm"
+    ),
     "lora": Arm("LoRA of 1x1 convolutions, rank 4", "head", rank=4),
     "r4": Arm("reduction 4", place="all", options={"reduction": 4}),
     "r64": Arm("reduction 64", place="all", options={"reduction": 64}),

@@ -53,7 +53,7 @@ def claims(every: Sequence[Verdict]) -> list[list[Verdict]]:
 
 
 def _pair(one: Difference) -> tuple[str, str, str]:
-    return one.arm, one.experiment.control, one.measure
+    return one.arm, one.control, one.measure
 
 
 def _setting(one: Difference) -> tuple[str, str]:
@@ -109,7 +109,7 @@ def _outside(outside: Sequence[Verdict], count: int) -> str:
     for verdict in sorted(outside, key=lambda verdict: verdict.difference.mean > 0):
         one = verdict.difference
         corrected = f"{verdict.corrected:.2g}" + (", holds" if verdict.holds else "")
-        arm, control = ARMS[one.arm].title, ARMS[one.experiment.control].title
+        arm, control = ARMS[one.arm].title, ARMS[one.control].title
         rows.append([one.experiment.title, arm, control, one.measure, with_half(one.mean, one.half), corrected])
     said = (
         f"Of {count} comparisons, the {len(rows)} below are outside the spread, better ones first; if no gate changed "
@@ -131,7 +131,7 @@ def _claim(group: Sequence[Verdict], every: Sequence[Verdict]) -> str:
     higher = first.mean > 0
     opposite = sum(one.outside and (one.mean > 0) != higher for one in tried)
     return (
-        f"- **{ARMS[first.arm].title}** against **{ARMS[first.experiment.control].title}**: {first.measure} is "
+        f"- **{ARMS[first.arm].title}** against **{ARMS[first.control].title}**: {first.measure} is "
         f"{'higher' if higher else 'lower'}, outside the spread, in {len(group)} of {len(tried)} experiments with both"
         f"{f', and the opposite in {opposite}' if opposite else ''}; the mean over all {len(tried)} is "
         f"{statistics.mean(one.mean for one in tried):+.2f}. Outside: {where}."

@@ -21,8 +21,8 @@ from .records import Job, Record
 from .sources import load
 
 FINE_TUNING = Settings(optimizer="adamw", batch=64, schedule="cosine", weight_decay=0.01)
-FROM_SCRATCH = Settings(optimizer="sgd", batch=256, schedule="cosine", weight_decay=5e-4)
-CORRUPTED = 2000  # test images that are corrupted in ways not trained on, the first of all
+FROM_SCRATCH = Settings(optimizer="sgd", batch=512, schedule="cosine", weight_decay=5e-4)
+CORRUPTED = 1000  # test images that are corrupted in ways not trained on, the first of all
 
 
 def train(job: Job, root: Path, device: torch.device) -> Record:
