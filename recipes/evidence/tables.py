@@ -118,8 +118,9 @@ def what_was_run(experiment: Experiment, records: Sequence[Record]) -> str:
     devices = ", ".join(sorted({record.device for record in records}))
     rates = ", ".join(f"{rate:g}" for rate in experiment.rates)
     hours = sum(record.seconds for record in records) / 3600
+    images = f"{experiment.images:,}" if experiment.images else "all"
     return (
-        f"`{experiment.network}` on {experiment.images:,} images of {experiment.data}, {experiment.size} pixels, "
+        f"`{experiment.network}` on {images} images of {experiment.data}, {experiment.size} pixels, "
         f"{experiment.epochs} epochs, {experiment.seeds} seeds, learning rates {rates}; {hours:.1f} hours on {devices}."
     )
 
