@@ -1,6 +1,6 @@
 """The pictures draw the tables' numbers, each where it belongs and none upon another."""
 
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
