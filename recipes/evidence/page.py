@@ -1,7 +1,8 @@
 """The page of evidence, made of the records alone: a summary, and a section for each question."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -9,16 +10,13 @@ from matplotlib.figure import Figure
 from ..files import replacing
 from .grid import EXPERIMENTS, Experiment
 from .paired import Evidence, difference, done, of_arm
-from .pictures import by_parameters, differences, from_scratch, save
+from .pictures import by_parameters, differences, from_scratch, in_overview, overview, save
 from .records import Record, Records
 from .sections import OVERVIEW, SECTIONS
 from .summary import what_holds, what_pays
 from .tables import arms_table, robustness_table, what_was_run
 
-PICTURES: dict[str, tuple[str, Callable[[Evidence], Figure]]] = {
-    "adapters": ("error by parameters trained", by_parameters),
-    "scratch": ("error by network", from_scratch),
-}
+_OWN: dict[str, Callable[[Evidence], Figure]] = {"adapters": by_parameters, "scratch": from_scratch}
 
 
 def read_evidence(folder: Path) -> Evidence:
@@ -39,55 +37,49 @@ def write_page(folder: Path, out: Path) -> None:
     Raises ``CheckpointError`` for damaged records, ``SettingsError`` for what cannot be written.
     """
     evidence = read_evidence(folder)
-    for name, figure in _figures(evidence).items():
+    for name, draw in _pictures(evidence).items():
         with replacing(folder / f"{name}.png") as temporary:
-            save(figure, temporary)
+            save(draw(), temporary)
     with replacing(out) as temporary:
         temporary.write_text(page(evidence, Path(os.path.relpath(folder, out.parent))))
 
 
 def page(evidence: Evidence, folder: Path) -> str:
     """The whole page as Markdown; ``folder`` leads from the page to its pictures."""
-    pays = f"{OVERVIEW}\n\n{what_pays(evidence)}"
-    if _compared(evidence):
-        pays += f"\n\n![gates as differences to their controls]({folder}/differences.png)"
-    parts = [TEXT.format(folder=folder, what_pays=pays, what_holds=what_holds(evidence)).rstrip()]
-    parts += [_section(question, evidence, folder) for question in SECTIONS]
+    links = {name: f"![{name.replace('-', ': ')}]({folder}/{name}.png)" for name in _pictures(evidence)}
+    pays = [OVERVIEW, what_pays(evidence), *([links["differences"]] if "differences" in links else [])]
+    parts = [TEXT.format(folder=folder, what_pays="\n\n".join(pays), what_holds=what_holds(evidence)).rstrip()]
+    for question, section in SECTIONS.items():
+        parts += [f"## {section.title}", section.text]
+        parts += [links[name] for name in (question, f"{question}-differences") if name in links]
+        if question == "robustness" and (table := robustness_table(evidence)):
+            parts.append(table)
+        parts += [_experiment(experiment, records) for experiment, records in _of(evidence, question).items()]
     return "\n\n".join(parts) + "\n"
 
 
-def _figures(evidence: Evidence) -> dict[str, Figure]:
-    figures = {"differences": differences(evidence)} if _compared(evidence) else {}
-    for question, (_, draw) in PICTURES.items():
-        if trained := _trained(evidence, question):
-            figures[question] = draw(trained)
-    return figures
+def _pictures(evidence: Evidence) -> dict[str, Callable[[], Figure]]:
+    """Those in which there is something to draw, by name."""
+    made: dict[str, Callable[[], Figure]] = {}
+    if _compared(evidence, in_overview):
+        made["differences"] = partial(overview, evidence)
+    for question in SECTIONS:
+        own = _of(evidence, question)
+        trained = {one: own[one] for one in own if any(of_arm(own[one], one, arm) for arm in one.compared)}
+        if question in _OWN and trained:
+            made[question] = partial(_OWN[question], trained)
+        if _compared(own, lambda one: one.gated):
+            made[f"{question}-differences"] = partial(differences, own)
+    return made
 
 
-def _compared(evidence: Evidence) -> bool:
-    return any(difference(records, one, arm) for one, records in evidence.items() for arm in one.gated)
+def _of(evidence: Evidence, question: str) -> Evidence:
+    return {experiment: records for experiment, records in evidence.items() if experiment.question == question}
 
 
-def _trained(evidence: Evidence, question: str) -> Evidence:
-    """The question's experiments that have an arm to draw."""
-    return {
-        experiment: records
-        for experiment, records in evidence.items()
-        if experiment.question == question and any(of_arm(records, experiment, arm) for arm in experiment.compared)
-    }
-
-
-def _section(question: str, evidence: Evidence, folder: Path) -> str:
-    section = SECTIONS[question]
-    parts = [f"## {section.title}", section.text]
-    if question in PICTURES and _trained(evidence, question):
-        parts.append(f"![{PICTURES[question][0]}]({folder}/{question}.png)")
-    if question == "robustness" and (table := robustness_table(evidence)):
-        parts.append(table)
-    for experiment, records in evidence.items():
-        if experiment.question == question:
-            parts.append(_experiment(experiment, records))
-    return "\n\n".join(parts)
+def _compared(evidence: Evidence, arms: Callable[[Experiment], Iterable[str]]) -> bool:
+    """Whether one of these arms has a difference to its control."""
+    return any(difference(records, one, arm) for one, records in evidence.items() for arm in arms(one))
 
 
 def _experiment(experiment: Experiment, records: Sequence[Record]) -> str:
@@ -105,7 +97,7 @@ def _experiment(experiment: Experiment, records: Sequence[Record]) -> str:
 TEXT = """# Does it pay?
 
 What gates change, in error and in cost, beside a control of the same budget. This page is generated from the records
-in `{folder}/`, whatever they say: `python -m recipes evidence --page` writes it again, and
+in `{folder}/`, whatever they say: `python -m recipes evidence` writes it again, and
 `python -m recipes evidence NAME` runs an experiment, or goes on where it was killed.
 
 ## What pays
@@ -127,8 +119,9 @@ in `{folder}/`, whatever they say: `python -m recipes evidence --page` writes it
   test images. Differences to the control are paired by seed, in percentage points, and below zero where the arm is
   better; in bold where the interval excludes zero, which is what "outside the spread" means here.
 - **Corrected.** Of many intervals some exclude zero by chance. p-values are corrected by Holm's method for all
-  comparisons of gated arms with their controls under one question; what "holds" is still below 0.05. Three seeds leave
-  little: to hold among twenty, a difference must be about twelve times its standard deviation over seeds.
+  comparisons of gated arms with their controls under one question; what "holds" is still below 0.05. Few
+  seeds leave little: to hold among twenty, a difference must be about twelve times its standard deviation over three
+  seeds, or three times that over five.
 - **To store** are the bytes of all that training changed. **Step time** is relative to the control's, on the same
   device; several trainings ran at once, so that it is rough.
 - **Calibration error** is the expected calibration error. **Error under corruptions** is the mean over corrupted

@@ -5,6 +5,7 @@ import math
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -14,12 +15,13 @@ from PIL import Image
 
 from ..figures.layout import legend, panels, write
 from .arms import ARMS
+from .grid import Experiment
 from .paired import Difference, Evidence, difference, interval, of_arm
 from .records import Record
-from .sections import SECTIONS
+from .sections import OVERVIEW_ARMS, SECTIONS
 
 _MARKERS = "osv^DpXP*<>h"
-_ROW = 0.2  # inches
+_ROW, _BAR = 0.2, 0.6  # inches of a row, and rows of a bar where several share a label
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -98,45 +100,72 @@ def _legend(figure: Figure, styles: Mapping[str, Line2D]) -> None:
     legend(figure, list(styles.values()), [ARMS[arm].title for arm in styles])
 
 
-def differences(evidence: Evidence) -> Figure:
-    """Gated arms' errors as differences to their controls, with 95 % intervals; a panel a question."""
-    rows = {question: _rows(evidence, question) for question in SECTIONS}
-    shown = [question for question in SECTIONS if rows[question]]
-    lines = sum(len(rows[question]) for question in shown)
-    figure = Figure(figsize=(8.2, _ROW * lines + 0.75 * len(shown) + 0.3), layout="constrained")
-    heights = [len(rows[question]) + 1 for question in shown]
-    all_axes = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, question in zip(all_axes, shown, strict=True):
-        axes.set_title(SECTIONS[question].title, loc="left", fontsize="medium", fontweight="bold")
-        _forest(axes, rows[question])
-    all_axes[-1].set_xlabel("top-1 error less the control's, in points (left: better; colored: interval excludes 0)")
+def in_overview(experiment: Experiment) -> list[str]:
+    """The experiment's arms in the overview: none where the control has gates too."""
+    return [arm for arm in OVERVIEW_ARMS if arm in experiment.gated and not ARMS[experiment.control].gates]
+
+
+def overview(evidence: Evidence) -> Figure:
+    """A few gated arms' errors as differences to their controls, a row an experiment, a panel a question."""
+    colors = {arm: f"C{number}" for number, arm in enumerate(OVERVIEW_ARMS)}
+    made = [_Panel(section.title) for section in SECTIONS.values()]
+    for experiment, records in evidence.items():
+        panel = made[list(SECTIONS).index(experiment.question)]
+        if found := [one for arm in in_overview(experiment) if (one := difference(records, experiment, arm))]:
+            panel.labels.append((panel.end + _BAR * (len(found) - 1) / 2, experiment.title))
+            panel.bars += [(panel.end + _BAR * number, one, colors[one.arm]) for number, one in enumerate(found)]
+            panel.end += _BAR * len(found) + 0.4
+    figure = _forest([panel for panel in made if panel.bars])
+    drawn = {one.arm for panel in made for _, one, _ in panel.bars}
+    _legend(figure, {arm: Line2D([], [], color=colors[arm], marker="o") for arm in colors if arm in drawn})
     return figure
 
 
-def _rows(evidence: Evidence, question: str) -> list[tuple[str, Difference | None]]:
-    """A row for each experiment, without a difference, and one for each of its gated arms."""
-    rows: list[tuple[str, Difference | None]] = []
+def differences(evidence: Evidence) -> Figure:
+    """All gated arms' errors as differences to their controls, with 95 % intervals, a row an arm."""
+    panel = _Panel("")
     for experiment, records in evidence.items():
-        found = [one for arm in experiment.gated if (one := difference(records, experiment, arm))]
-        if found and experiment.question == question:
-            rows.append((experiment.title, None))
-            rows += [(ARMS[one.arm].title, one) for one in found]
-    return rows
+        if found := [one for arm in experiment.gated if (one := difference(records, experiment, arm))]:
+            panel.labels.append((panel.end, experiment.title))
+            panel.headings.add(experiment.title)
+            for place, one in enumerate(found, 1):
+                panel.labels.append((panel.end + place, ARMS[one.arm].title))
+                panel.bars.append((panel.end + place, one, "C0" if one.mean < 0 else "C3"))
+            panel.end += len(found) + 1
+    return _forest([panel])
 
 
-def _forest(axes: Axes, rows: Sequence[tuple[str, Difference | None]]) -> None:
-    reach = _reach([one for _, one in rows if one])
-    axes.axvline(0, color="black", linewidth=0.8)
-    for place, (_, one) in enumerate(rows):
-        if one:
-            _bar(axes, place, one, reach)
-    labels = [textwrap.shorten(label, 46, placeholder=" ...") for label, _ in rows]
-    axes.set_yticks(range(len(rows)), labels, fontsize="small")
-    for label, (_, one) in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set_fontstyle("normal" if one else "italic")
-    axes.tick_params("y", length=0)
-    axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(-reach, reach))
-    axes.grid(axis="x", alpha=0.3)
+@dataclass
+class _Panel:
+    """Bars and labels at their places from the top, in rows; ``end`` is where the next one goes."""
+
+    title: str
+    bars: list[tuple[float, Difference, str]] = field(default_factory=list)
+    labels: list[tuple[float, str]] = field(default_factory=list)
+    headings: set[str] = field(default_factory=set)
+    end: float = 0
+
+
+def _forest(made: Sequence[_Panel]) -> Figure:
+    figure = Figure(figsize=(8.2, sum(_ROW * panel.end + 0.75 for panel in made) + 0.3), layout="constrained")
+    heights = [panel.end + 1 for panel in made]
+    all_axes = figure.subplots(len(made), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, panel in zip(all_axes, made, strict=True):
+        axes.set_title(panel.title, loc="left", fontsize="medium", fontweight="bold")
+        axes.axvline(0, color="black", linewidth=0.8)
+        reach = _reach([one for _, one, _ in panel.bars])
+        for place, one, color in panel.bars:
+            _bar(axes, place, one, color, reach)
+        labels = [textwrap.shorten(label, 56, placeholder=" ...") for _, label in panel.labels]
+        axes.set_yticks([place for place, _ in panel.labels], labels, fontsize="small")
+        for label, (_, text) in zip(axes.get_yticklabels(), panel.labels, strict=True):
+            label.set_fontweight("bold" if text in panel.headings else "normal")
+        axes.tick_params("y", length=0)
+        axes.set(ylim=(panel.end - 0.4, -0.6), xlim=(-reach, reach))
+        axes.grid(axis="x", alpha=0.3)
+    what = "top-1 error less the control's (left: better; filled: interval excludes 0)"
+    all_axes[-1].set_xlabel(what, fontsize="small")
+    return figure
 
 
 def _reach(found: Sequence[Difference]) -> float:
@@ -146,16 +175,16 @@ def _reach(found: Sequence[Difference]) -> float:
     return 1.1 * max(min(ends[-1], usual), 0.1)
 
 
-def _bar(axes: Axes, place: int, one: Difference, reach: float) -> None:
-    color = ("C0" if one.mean < 0 else "C3") if one.outside else "grey"
+def _bar(axes: Axes, place: float, one: Difference, color: str, reach: float) -> None:
+    """A mean with its interval; arrows where it goes on beyond the axis."""
     if abs(one.mean) > reach:
         at, side = math.copysign(reach, one.mean), "right" if one.mean > 0 else "left"
-        said = f" {one.mean:+.1f} " + ("\N{RIGHTWARDS ARROW}" if one.mean > 0 else "\N{LEFTWARDS ARROW}")
-        axes.text(at, place, said, ha=side, va="center", color=color, fontsize="small")
+        arrow = "\N{RIGHTWARDS ARROW}" if one.mean > 0 else "\N{LEFTWARDS ARROW}"
+        axes.text(at, place, f" {one.mean:+.1f} {arrow} ", ha=side, va="center", color=color, fontsize="small")
         return
     half = 0 if math.isnan(one.half) else one.half
     low, high = max(one.mean - half, -reach), min(one.mean + half, reach)
-    axes.plot([low, high], [place, place], color=color, linewidth=1.5)
-    axes.plot(one.mean, place, "o", color=color, markersize=5)
+    axes.plot([low, high], [place, place], color=color, linewidth=1.3)
+    axes.plot(one.mean, place, "o", color=color, markersize=5, markerfacecolor=color if one.outside else "white")
     for end, cut, marker in ((low, one.mean - half < -reach, "<"), (high, one.mean + half > reach, ">")):
         axes.plot(end, place, marker if cut else "|", color=color, markersize=5, clip_on=False)

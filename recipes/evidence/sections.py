@@ -14,6 +14,8 @@ OVERVIEW = """\
 Each row counts the comparisons of gated networks with their controls: those whose difference is outside the spread,
 and in brackets those that remain so when corrected for their number."""
 
+OVERVIEW_ARMS = ("skip", "all", "frozen gates", "gates+norm", "scratch, SE")  # of the picture, chosen before any result
+
 SECTIONS = {
     "inserted": Section(
         "Inserted into a pretrained network",

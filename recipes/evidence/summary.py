@@ -61,17 +61,9 @@ def _setting(one: Difference) -> tuple[str, str]:
 
 
 def what_pays(evidence: Evidence) -> str:
-    """How many comparisons there are by question and how they fell, and a table of those outside the spread."""
+    """How many comparisons there are by question and how they fell, and a table of those that hold."""
     by_question = {question: verdicts(evidence, question) for question in SECTIONS}
-    every = _all(evidence)
-    outside = [verdict for verdict in every if verdict.difference.outside]
-    if outside:
-        said = _outside(outside, len(every))
-    elif every:
-        said = f"None of the {len(every)} intervals excludes zero: no gate has been shown to help or to harm."
-    else:
-        said = "No gates have been compared with their control by all seeds yet."
-    return f"{_counts(evidence, by_question)}\n\n{said}"
+    return f"{_counts(evidence, by_question)}\n\n{_holding(_all(evidence))}"
 
 
 def what_holds(evidence: Evidence) -> str:
@@ -104,37 +96,42 @@ def _sides(found: Sequence[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
     return [one for one in found if one.difference.mean < 0], [one for one in found if one.difference.mean > 0]
 
 
-def _outside(outside: Sequence[Verdict], count: int) -> str:
-    rows = []
-    for verdict in sorted(outside, key=lambda verdict: verdict.difference.mean > 0):
-        one = verdict.difference
-        corrected = f"{verdict.corrected:.2g}" + (", holds" if verdict.holds else "")
-        arm, control = ARMS[one.arm].title, ARMS[one.control].title
-        rows.append([one.experiment.title, arm, control, one.measure, with_half(one.mean, one.half), corrected])
+def _holding(every: Sequence[Verdict]) -> str:
+    if not every:
+        return "No gates have been compared with their control by all seeds yet."
+    outside = sum(verdict.difference.outside for verdict in every)
     said = (
-        f"Of {count} comparisons, the {len(rows)} below are outside the spread, better ones first; if no gate changed "
-        f"anything, about {0.05 * count:.0f} would be."
+        f"Of {len(every)} comparisons, {outside} are outside the spread; if no gate changed anything, about "
+        f"{0.05 * len(every):.0f} would be."
     )
+    rows = []
+    for verdict in sorted(every, key=lambda verdict: verdict.difference.mean > 0):
+        if verdict.holds:
+            one = verdict.difference
+            arm, control = ARMS[one.arm].title, ARMS[one.control].title
+            difference = with_half(one.mean, one.half)
+            rows.append([one.experiment.title, arm, control, one.measure, difference, f"{verdict.corrected:.2g}"])
+    if not rows:
+        return f"{said} None holds when corrected for their number."
     headers = ["experiment", "trained", "control", "measure", "difference", "p, corrected"]
-    return f"{said}\n\n{markdown(rows, headers)}"
+    return f"{said} These hold when corrected for their number, better ones first:\n\n{markdown(rows, headers)}"
 
 
 def _claim(group: Sequence[Verdict], every: Sequence[Verdict]) -> str:
-    """One line: the arm, the control, where the difference was found, and how often it was looked for."""
-    first = group[0].difference
+    """One line: the arm, the control, how often it differed and was looked at; if it is better, also where."""
+    first, higher = group[0].difference, group[0].difference.mean > 0
     tried = [verdict.difference for verdict in every if _pair(verdict.difference) == _pair(first)]
+    opposite = sum(one.outside and (one.mean > 0) != higher for one in tried)
     where = "; ".join(
         f"{verdict.difference.experiment.title} ({with_half(verdict.difference.mean, verdict.difference.half)}"
         f"{', holds when corrected' if verdict.holds else ''})"
         for verdict in group
     )
-    higher = first.mean > 0
-    opposite = sum(one.outside and (one.mean > 0) != higher for one in tried)
     return (
         f"- **{ARMS[first.arm].title}** against **{ARMS[first.control].title}**: {first.measure} is "
         f"{'higher' if higher else 'lower'}, outside the spread, in {len(group)} of {len(tried)} experiments with both"
         f"{f', and the opposite in {opposite}' if opposite else ''}; the mean over all {len(tried)} is "
-        f"{statistics.mean(one.mean for one in tried):+.2f}. Outside: {where}."
+        f"{statistics.mean(one.mean for one in tried):+.2f}.{'' if higher else f' Outside: {where}.'}"
     )
 
 

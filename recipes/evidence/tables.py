@@ -93,10 +93,16 @@ def _row(experiment: Experiment, records: Sequence[Record], arm: str) -> list[st
         _relative_step(found, of_arm(records, experiment, experiment.control)),
         _rate(rate, experiment.rates),
         values["error"] + (f", {diverged} diverged" if diverged else ""),
-        "" if arm == experiment.control else marked(difference(records, experiment, arm)),
+        "" if arm == experiment.control else _to_control(experiment, records, arm),
         values["calibration error"],
         values["error under corruptions"],
     ]
+
+
+def _to_control(experiment: Experiment, records: Sequence[Record], arm: str) -> str:
+    """The difference to the control, or to the same without gates, which is then named."""
+    text, other = marked(difference(records, experiment, arm)), experiment.control_of(arm)
+    return f"{text} (to {ARMS[other].title})" if text and other != experiment.control else text
 
 
 def _relative_step(ours: Sequence[Record], control: Sequence[Record]) -> str:
@@ -118,8 +124,9 @@ def what_was_run(experiment: Experiment, records: Sequence[Record]) -> str:
     devices = ", ".join(sorted({record.device for record in records}))
     rates = ", ".join(f"{rate:g}" for rate in experiment.rates)
     hours = sum(record.seconds for record in records) / 3600
+    images = f"{experiment.images:,}" if experiment.images else "all"
     return (
-        f"`{experiment.network}` on {experiment.images:,} images of {experiment.data}, {experiment.size} pixels, "
+        f"`{experiment.network}` on {images} images of {experiment.data}, {experiment.size} pixels, "
         f"{experiment.epochs} epochs, {experiment.seeds} seeds, learning rates {rates}; {hours:.1f} hours on {devices}."
     )
 

@@ -24,6 +24,7 @@ def folder(tmp_path, monkeypatch):
         experiment("fourth", question="scratch"),
     ]
     monkeypatch.setattr(page, "EXPERIMENTS", {one.name: one for one in given})
+    monkeypatch.setattr("recipes.evidence.pictures.OVERVIEW_ARMS", ("gates",))
     records = Records(tmp_path / "docs" / "evidence")
     errors = [[9.0, 19.0, 29.1], [9.1, 19.0, 29.0], [9.0]]
     for one, gated in zip(given, errors, strict=False):
@@ -50,7 +51,8 @@ def test_the_page(folder):
     assert "\n\n6 of 8 trainings done. `python -m recipes evidence third`: " in scratch
     assert "### An experiment: fourth\n\nNot run; `python -m recipes evidence fourth` runs it." in scratch
     assert "- **everything, with gates** against **everything**: error is lower" in sections["What pays"]
-    pictures = {"differences.png", "adapters.png", "scratch.png"}
+    own = {f"{question}-differences.png" for question in ("inserted", "adapters", "scratch")}
+    pictures = {"differences.png", "adapters.png", "scratch.png", *own}
     assert {path.name for path in folder.glob("*.png")} == pictures
     assert all(f"](evidence/{name})" in text for name in pictures)
     before = {path.name: path.read_bytes() for path in folder.parent.rglob("*.*")}
@@ -77,4 +79,4 @@ def test_damaged_records_leave_the_page_as_it_was(folder):
 
 def test_the_page_of_the_repository_is_that_of_its_records():
     made = page.page(page.read_evidence(DOCS / "evidence"), Path("evidence"))
-    assert (DOCS / "evidence.md").read_text() == made, "write it again: python -m recipes evidence --page"
+    assert (DOCS / "evidence.md").read_text() == made, "write it again: python -m recipes evidence"

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from recipes.evidence.paired import interval
-from recipes.evidence.pictures import by_parameters, differences, from_scratch, save
+from recipes.evidence.pictures import by_parameters, differences, from_scratch, overview, save
 
 from .invented import PARAMETERS, experiment, trained
 
@@ -57,41 +57,73 @@ def test_networks_from_scratch():
     assert bars(second)[1][1:] == pytest.approx(interval(ERRORS["gates"]))
 
 
-def test_differences_are_drawn_by_question_and_experiment():
-    found = made({"name": "one"}, {"name": "two", "question": "scratch"})
+def intervals(axes):
+    """The ends of the intervals by their places."""
+    return {line.get_ydata()[0]: tuple(line.get_xdata()) for line in axes.lines[1:] if len(line.get_xdata()) == 2}
+
+
+def ends(arm):
+    mean, half = interval([ours - plain for ours, plain in zip(ERRORS[arm], ERRORS["plain"], strict=True)])
+    return pytest.approx((mean - half, mean + half))
+
+
+def test_differences_have_a_row_an_arm():
+    found = made({"name": "one"}, {"name": "two"})
     found[experiment("not run")] = []
-    figure = differences(found)
+    [axes] = differences(found).axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    one = ["everything, with gates", "everything, with gates in the last stage, which is a ..."]
+    assert labels == ["An experiment: one", *one, "An experiment: two", *one]
+    drawn = intervals(axes)
+    assert (drawn[1], drawn[2], drawn[4]) == (ends("gates"), ends("late"), ends("gates")) and len(drawn) == 4
+    low, high = axes.get_xlim()
+    assert low == -high and high > max(end for pair in drawn.values() for end in pair)
+
+
+def test_the_overview_has_a_row_an_experiment(monkeypatch):
+    monkeypatch.setattr("recipes.evidence.pictures.OVERVIEW_ARMS", ("late", "gates"))
+    found = made({"name": "one"}, {"name": "two", "question": "scratch"}, {"name": "three", "question": "scratch"})
+    found |= made({"name": "of gates among each other", "question": "ablations", "control": "late"})
+    figure = overview(found)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["Inserted into a pretrained network", "From scratch"]
     first, second = figure.axes
-    assert first.get_title(loc="left") == "Inserted into a pretrained network"
-    assert second.get_title(loc="left") == "From scratch"
-    labels = [label.get_text() for label in first.get_yticklabels()]
-    assert labels == ["An experiment: one", "everything, with gates", "everything, with gates in the last stage, ..."]
-    mean, half = interval([b - a for a, b in zip(ERRORS["plain"], ERRORS["gates"], strict=True)])
-    lines = {tuple(line.get_ydata()): line for line in first.lines if len(line.get_xdata()) == 2}
-    assert tuple(lines[1, 1].get_xdata()) == pytest.approx((mean - half, mean + half))
-    low, high = first.get_xlim()
-    assert low < mean - half < mean + half < high and low == -high
+    assert [label.get_text() for label in second.get_yticklabels()] == ["An experiment: two", "An experiment: three"]
+    assert list(intervals(first).values()) == [ends("late"), ends("gates")] and len(intervals(second)) == 4
+    assert [text.get_text()[:30] for text in figure.legends[0].get_texts()][1] == "everything, with gates"
+
+
+def test_what_is_outside_the_spread_is_filled():
+    errors = {"plain": [10.0, 11.0, 12.0], "gates": [9.0, 10.1, 11.0], "late": [9.0, 12.0, 12.0]}
+    [axes] = differences(made({"name": "one"}, errors=errors)).axes
+    faces = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
+    assert faces == ["C0", "white"]
 
 
 def test_differences_far_beyond_the_others_are_said():
-    errors = ERRORS | {"wide": [10.0] * 3, "late": [10.0, 100.0, 10.0]}
+    errors = ERRORS | {"late": [10.0, 100.0, 10.0]}
     [axes] = differences(made({"name": "one"}, errors=errors)).axes
     assert [text.get_text().strip() for text in axes.texts] == ["+29.5 \N{RIGHTWARDS ARROW}"]
     assert axes.get_xlim()[1] < 20
 
 
-def test_nothing_overlaps():
+def test_nothing_overlaps(monkeypatch):
     """Twelve experiments in two panels: rows of labels apart, panels apart, all of it inside."""
+    monkeypatch.setattr("recipes.evidence.pictures.OVERVIEW_ARMS", ("late", "gates"))
     questions = ["inserted"] * 6 + ["domains"] * 6
     found = made(*({"name": f"number {n}, a long title", "question": q} for n, q in enumerate(questions)))
-    figure = differences(found)
-    FigureCanvasAgg(figure).draw()
-    for axes in figure.axes:
-        boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
-        assert len(boxes) == 18 and all(above.y0 >= below.y1 for above, below in pairwise(boxes))
-        assert min(box.x0 for box in boxes) >= figure.bbox.x0 and axes.bbox.width > 300
-    upper, lower = (axes.get_tightbbox() for axes in figure.axes)
-    assert upper.y0 >= lower.y1 and lower.y0 >= figure.bbox.y0 and upper.y1 <= figure.bbox.y1
+    for figure in (differences(found), overview(found)):
+        FigureCanvasAgg(figure).draw()
+        for axes in figure.axes:
+            boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
+            assert all(above.y0 >= below.y1 for above, below in pairwise(boxes))
+            assert min(box.x0 for box in boxes) >= figure.bbox.x0 and axes.bbox.width > 300
+        boxes = [axes.get_tightbbox() for axes in figure.axes] + [
+            legend.get_window_extent() for legend in figure.legends
+        ]
+        edges = [figure.bbox.y1, *(edge for box in boxes for edge in (box.y1, box.y0)), figure.bbox.y0]
+        assert all(upper >= lower for upper, lower in pairwise(edges))
+        assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
 
 
 def test_saved_pictures_are_small(tmp_path):

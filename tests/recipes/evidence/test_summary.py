@@ -92,6 +92,9 @@ def test_counts_by_question():
     assert rows["Inserted into a pretrained network"] == ["16 of 16", "2", "1 (1)", "0 (0)"]
     assert rows["From scratch"] == ["8 of 8", "1", "0 (0)", "1 (1)"]
     assert rows["Several domains"] == ["", "0", "0 (0)", "0 (0)"]
-    assert "Of 9 comparisons, the 6 below are outside the spread" in text
+    assert "Of 9 comparisons, 6 are outside the spread; if no gate changed anything, about 0 would be." in text
+    held = [row for row in cells if row[1].startswith("An experiment: number")]
+    assert [row[1][-1] for row in held] == ["0", "0", "0", "2", "2", "2"]
+    assert held[0][2:6] == ["everything, with gates", "everything", "error", "-1.10 ± 0.25"]
     none = what_pays(evidence(({}, SAME)))
-    assert "None of the 3 intervals excludes zero: no gate has been shown to help or to harm." in none
+    assert "Of 3 comparisons, 0 are outside" in none and "None holds when corrected" in none
