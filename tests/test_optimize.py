@@ -638,6 +638,17 @@ def test_no_way_of_giving_a_gate_weights_leaves_old_ones_behind(make, samples):
                 assert_close(each, model, x)
 
 
+@pytest.mark.parametrize("layer", ["fc1", "fc2"])
+def test_a_gate_of_half_precision_whose_layer_is_loaded(layer):
+    model, x = awake(se_inject.apply(WithoutNorm())), torch.randn(1, 8, 6, 6)
+    model.se.bfloat16()
+    fast = optimize(model)
+    for each in (fast, model):
+        state = each.se.get_submodule(layer).state_dict()
+        each.se.get_submodule(layer).load_state_dict({key: value + 0.5 for key, value in state.items()})
+    assert_close(fast, optimize(model), x)
+
+
 @pytest.mark.parametrize("make", [Block, WithoutNorm])
 def test_copies_and_loaded_weights_are_as_fast(make, monkeypatch):
     fast, x = optimize(awake(se_inject.apply(make()))), torch.randn(1, 8, 6, 6)
