@@ -70,7 +70,7 @@ def _choosing(experiments: Iterable[Experiment]) -> list[Job]:
 
 def _final(experiments: Iterable[Experiment], records: Records) -> list[Job]:
     """Those with the other seeds, at the rates that were chosen."""
-    rates = {(one, arm): chosen(records.of(one.name), one, arm) for one in experiments for arm in one.compared}
+    rates = {(one, arm): chosen(records.of(one.setting), one, arm) for one in experiments for arm in one.compared}
     return [one.job(arm, seed, lr) for (one, arm), lr in rates.items() if lr for seed in range(1, one.seeds)]
 
 
@@ -98,5 +98,5 @@ def _progress(experiment: Experiment, records: Records) -> list[str]:
     return [
         experiment.name,
         experiment.title,
-        f"{done(records.of(experiment.name), experiment)} of {experiment.planned}",
+        f"{done(records.of(experiment.setting), experiment)} of {experiment.planned}",
     ]

@@ -36,6 +36,11 @@ class Experiment:
         """The arms with gates, beside the control."""
         return tuple(arm for arm in self.compared[1:] if ARMS[arm].gates)
 
+    @property
+    def setting(self) -> str:
+        """Where the records of its trainings are."""
+        return self.job(self.control, 0, self.rates[0]).setting
+
     def control_of(self, arm: str) -> str:
         """What an arm is compared with: the same without gates, if the experiment has that, or the control.
 
@@ -62,7 +67,7 @@ class Experiment:
         >>> tiny.job("plain", 0, 0.1).epochs
         2
         """
-        return Job(self.name, arm, seed, lr, self.network, self.data, self.images, self.size, self.epochs)
+        return Job(arm, seed, lr, self.network, self.data, self.images, self.size, self.epochs)
 
 
 _NETWORKS = {"mobilenet_v2": "MobileNetV2", "efficientnet_lite0": "EfficientNet-Lite0"}

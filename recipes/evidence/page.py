@@ -26,7 +26,7 @@ def read_evidence(folder: Path) -> Evidence:
     """
     records = Records(folder)
     return {
-        experiment: [record for record in records.of(experiment.name) if experiment.includes(record.job)]
+        experiment: [record for record in records.of(experiment.setting) if experiment.includes(record.job)]
         for experiment in EXPERIMENTS.values()
     }
 

@@ -87,7 +87,7 @@ def of_arm(records: Sequence[Record], experiment: Experiment, arm: str) -> list[
 def done(records: Sequence[Record], experiment: Experiment) -> int:
     """How many of the planned trainings there are."""
     others = [record for arm in experiment.compared for record in of_arm(records, experiment, arm) if record.job.seed]
-    return sum(record.job.seed == 0 for record in records) + len(others)
+    return sum(record.job.seed == 0 and experiment.includes(record.job) for record in records) + len(others)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Records of trainings: what each was, and what it came to; a line of JSON each, in a file an experiment."""
+"""Records of trainings: what each was, and what it came to; a line of JSON each, in a file a setting."""
 
 import json
 import math
@@ -14,9 +14,8 @@ from ..files import replacing
 
 @dataclass(frozen=True, order=True)
 class Job:
-    """One training: an arm of an experiment, with its seed and learning rate, on ``images`` of ``size`` pixels."""
+    """One training: an arm, with its seed and learning rate, on ``images`` of ``size`` pixels; 0 images are all."""
 
-    experiment: str
     arm: str
     seed: int
     lr: float
@@ -25,6 +24,15 @@ class Job:
     images: int
     size: int
     epochs: int
+
+    @property
+    def setting(self) -> str:
+        """What arms have in common: experiments with the same setting share trainings.
+
+        >>> Job("gates", 0, 0.1, "resnet20", "digits", 0, 28, 2).setting
+        'resnet20-digits-all-2'
+        """
+        return f"{self.network}-{self.data}-{self.images or 'all'}-{self.epochs}"
 
 
 @dataclass(frozen=True)
@@ -54,38 +62,38 @@ class Record:
 
 @dataclass(frozen=True)
 class Records:
-    """The records in a folder, ``<experiment>.jsonl`` each; the same records are the same bytes.
+    """The records in a folder, ``<setting>.jsonl`` each; the same records are the same bytes.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> records = Records(Path(folder.name))
-    >>> job = Job("first", "gates", 0, 0.1, "resnet20", "digits", 500, 28, 2)
+    >>> job = Job("gates", 0, 0.1, "resnet20", "digits", 500, 28, 2)
     >>> records.add(Record(job, 9.0, 10.0, 0.3, 2.0, {"noise": 30.0}, 5784, 23136, 0.1, 60.0, "cpu", "2.6.0"))
-    >>> [record.top1 for record in records.of("first")], records.done(job).loss
+    >>> [record.top1 for record in records.of(job.setting)], records.done(job).loss
     ([10.0], 0.3)
     >>> folder.cleanup()
     """
 
     folder: Path
 
-    def of(self, experiment: str) -> list[Record]:
-        """All of an experiment, in the order of their jobs; none if there is no file.
+    def of(self, setting: str) -> list[Record]:
+        """All of a setting, in the order of their jobs; none if there is no file.
 
         Raises ``CheckpointError``, with the line, for a damaged file.
         """
-        path, found = self._path(experiment), dict[Job, int]()
+        path, found = self._path(setting), dict[Job, int]()
         records = []
         for number, line in enumerate(_lines(path), 1):
             try:
                 record = _from_json(line)
-                if record.job.experiment != experiment:
-                    raise ValueError(f"it is of the experiment {record.job.experiment!r}")
+                if record.job.setting != setting:
+                    raise ValueError(f"it is of the setting {record.job.setting!r}")
                 if record.job in found:
                     raise ValueError(f"line {found[record.job]} is of the same training")
             except (ValueError, TypeError, AttributeError) as error:
                 raise CheckpointError(
-                    f"{path}, line {number}: is no record of a training ({error}); remove the line, and run the "
-                    f"experiment {experiment} again, which does what is missing"
+                    f"{path}, line {number}: is no record of a training ({error}); remove the line, and run its "
+                    "experiments again, which do what is missing"
                 ) from error
             found[record.job] = number
             records.append(record)
@@ -93,7 +101,7 @@ class Records:
 
     def done(self, job: Job) -> Record | None:
         """The record of this training, if it has been done."""
-        return next((record for record in self.of(job.experiment) if record.job == job), None)
+        return next((record for record in self.of(job.setting) if record.job == job), None)
 
     def add(self, record: Record) -> None:
         """Write a record, in place of one of the same job; several processes may do so at once.
@@ -105,16 +113,16 @@ class Records:
             record = _from_json(_to_json(record))
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{record.job}: cannot be recorded ({error})") from error
-        path = self._path(record.job.experiment)
+        path = self._path(record.job.setting)
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
-            others = [other for other in self.of(record.job.experiment) if other.job != record.job]
+            others = [other for other in self.of(record.job.setting) if other.job != record.job]
             kept = sorted([*others, record], key=lambda record: record.job)
             with replacing(path) as temporary:
                 temporary.write_text("".join(f"{_to_json(each)}\n" for each in kept))
 
-    def _path(self, experiment: str) -> Path:
-        return self.folder / f"{experiment}.jsonl"
+    def _path(self, setting: str) -> Path:
+        return self.folder / f"{setting}.jsonl"
 
 
 def _lines(path: Path) -> list[str]:

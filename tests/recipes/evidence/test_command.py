@@ -40,13 +40,13 @@ def test_trains_what_is_missing_at_rates_chosen_on_held_out_images(folder, train
     evidence.main(["tiny", "--out", str(folder)])
     assert len(trainings) == TINY.planned == 6
     assert {job.lr for job in trainings if job.seed == 1} == {0.2}
-    kept = Records(folder / "evidence").of("tiny")
+    kept = Records(folder / "evidence").of(TINY.setting)
     trainings.clear()
-    (folder / "evidence" / "tiny.jsonl").write_text(
-        "".join((folder / "evidence" / "tiny.jsonl").read_text().splitlines(keepends=True)[:-2])
+    (folder / "evidence" / f"{TINY.setting}.jsonl").write_text(
+        "".join((folder / "evidence" / f"{TINY.setting}.jsonl").read_text().splitlines(keepends=True)[:-2])
     )
     evidence.main(["tiny", "--out", str(folder)])
-    assert len(trainings) == 2 and Records(folder / "evidence").of("tiny") == kept
+    assert len(trainings) == 2 and Records(folder / "evidence").of(TINY.setting) == kept
     assert "An experiment: tiny" in (folder / "evidence.md").read_text()
 
 
@@ -65,7 +65,7 @@ def test_refuses_an_unknown_name(folder):
 def test_trains_several_at_once(folder):
     with parallel_config("threading"):  # processes would take their time to start
         evidence.main(["tiny", "--out", str(folder), "--jobs", "2"])
-    records = Records(folder / "evidence").of("tiny")
+    records = Records(folder / "evidence").of(TINY.setting)
     assert len(records) == 6 and all(0 < record.top1 <= 100 for record in records)
 
 

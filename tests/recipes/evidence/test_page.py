@@ -20,8 +20,8 @@ def folder(tmp_path, monkeypatch):
     given = [
         experiment("first"),
         experiment("second", question="adapters", network="resnet56"),
-        experiment("third", question="scratch"),
-        experiment("fourth", question="scratch"),
+        experiment("third", question="scratch", data="mnist"),
+        experiment("fourth", question="scratch", epochs=3),
     ]
     monkeypatch.setattr(page, "EXPERIMENTS", {one.name: one for one in given})
     monkeypatch.setattr("recipes.evidence.pictures.OVERVIEW_ARMS", ("gates",))

@@ -13,7 +13,7 @@ from recipes.evidence.sources import load
 from recipes.evidence.training import Learner, train
 
 CPU = torch.device("cpu")
-JOB = Job("a try", "scratch, SE", 0, 0.1, "resnet20", "digits", 400, 12, 3)
+JOB = Job("scratch, SE", 0, 0.1, "resnet20", "digits", 400, 12, 3)
 
 
 @pytest.fixture(scope="module", autouse=True)
