@@ -71,8 +71,8 @@ def test_a_page_of_no_records(tmp_path, monkeypatch):
 def test_damaged_records_leave_the_page_as_it_was(folder):
     out = folder.parent / "evidence.md"
     out.write_text("before")
-    (folder / "third.jsonl").write_text("{\n")
-    with pytest.raises(CheckpointError, match=r"third\.jsonl, line 1"):
+    (folder / "resnet20-mnist-500-2.jsonl").write_text("{\n")
+    with pytest.raises(CheckpointError, match=r"resnet20-mnist-500-2\.jsonl, line 1"):
         page.write_page(folder, out)
     assert out.read_text() == "before" and not list(folder.glob("*.png"))
 
