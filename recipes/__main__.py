@@ -12,7 +12,7 @@ from .commands.flags import make_parser, run_command
 def main() -> None:
     """Run the command that the program's first argument names, with the others."""
     parser = make_parser("", __doc__)
-    commands = ["train", "finetune", "compare", "evaluate", "tables", "complexity", "plot"]
+    commands = ["train", "finetune", "compare", "evaluate", "tables", "complexity", "plot", "evidence"]
     parser.add_argument("command", choices=commands)
     name = parser.parse_args(sys.argv[1:2]).command
     command = importlib.import_module(f".commands.{name}", __package__)

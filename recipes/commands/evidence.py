@@ -15,9 +15,10 @@ from joblib import Parallel, delayed
 from tabulate import tabulate
 from tqdm import tqdm
 
+from ..errors import UnknownNameError
 from ..evidence.grid import EXPERIMENTS, Experiment
 from ..evidence.page import write_page
-from ..evidence.paired import chosen
+from ..evidence.paired import chosen, done
 from ..evidence.records import Job, Record, Records
 from ..files import check_writable
 from ..training.settings import at_least
@@ -26,9 +27,7 @@ from .flags import make_parser
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("evidence", __doc__)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", choices=[*EXPERIMENTS, "all"], help="experiments, or all of them"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help='experiments, or "all" of them')
     parser.add_argument(
         "--data", type=Path, default=Path("data"), help="torchvision root with FashionMNIST (default: %(default)s)"
     )
@@ -45,10 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises the errors of ``recipes.errors``.
     """
     flags = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+    experiments = _named(flags.names)
     check_writable(flags.out / "evidence.md")
     records = Records(flags.out / "evidence")
-    names = list(EXPERIMENTS) if "all" in flags.names else dict.fromkeys(flags.names)
-    experiments = [EXPERIMENTS[name] for name in names]
     _do(_choosing(experiments), records, flags)
     _do(_final(experiments, records), records, flags)
     write_page(records.folder, flags.out / "evidence.md")
@@ -56,20 +54,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(tabulate([_progress(one, records) for one in EXPERIMENTS.values()], ["name", "what", "trainings done"]))
 
 
+def _named(names: Sequence[str]) -> list[Experiment]:
+    if "all" in names:
+        return list(EXPERIMENTS.values())
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise UnknownNameError(f"there is no experiment {name!r}; without a name, the command lists them")
+    return [EXPERIMENTS[name] for name in dict.fromkeys(names)]
+
+
 def _choosing(experiments: Iterable[Experiment]) -> list[Job]:
     """The trainings by which learning rates are chosen."""
-    return [one.job(arm, 0, lr) for one in experiments for arm in one.arms for lr in one.rates]
+    return [one.job(arm, 0, lr) for one in experiments for arm in one.compared for lr in one.rates]
 
 
 def _final(experiments: Iterable[Experiment], records: Records) -> list[Job]:
     """Those with the other seeds, at the rates that were chosen."""
-    rates = {(one, arm): chosen(records.of(one.name), one, arm) for one in experiments for arm in one.arms}
+    rates = {(one, arm): chosen(records.of(one.name), one, arm) for one in experiments for arm in one.compared}
     return [one.job(arm, seed, lr) for (one, arm), lr in rates.items() if lr for seed in range(1, one.seeds)]
 
 
 def _do(jobs: Sequence[Job], records: Records, flags: argparse.Namespace) -> None:
     """Those trainings that have no record yet, long ones first."""
-    missing = sorted((job for job in jobs if records.done(job) is None), key=lambda job: -(job.images or 1e5) * job.epochs)
+    missing = sorted(
+        (job for job in jobs if records.done(job) is None), key=lambda job: -(job.images or 1e5) * job.epochs
+    )
     threads = max(1, (os.cpu_count() or 1) // flags.jobs)
     trainings = Parallel(flags.jobs, return_as="generator_unordered")(
         delayed(_train)(job, flags.data, threads) for job in missing
@@ -86,7 +95,8 @@ def _train(job: Job, root: Path, threads: int) -> Record:
 
 
 def _progress(experiment: Experiment, records: Records) -> list[str]:
-    jobs = {*_choosing([experiment]), *_final([experiment], records)}
-    done = sum(record.job in jobs for record in records.of(experiment.name))
-    total = len(experiment.arms) * (len(experiment.rates) + experiment.seeds - 1)
-    return [experiment.name, experiment.title, f"{done} of {total}"]
+    return [
+        experiment.name,
+        experiment.title,
+        f"{done(records.of(experiment.name), experiment)} of {experiment.planned}",
+    ]

@@ -20,8 +20,9 @@ class Arm:
     """One way of training; ``title`` is its name in tables.
 
     ``place`` says where gates go, if there are any, ``options`` are those of ``se_inject.apply``. Gates learn at
-    ``gate_rate`` times the learning rate; rates rise for the share ``warmup`` of the training. ``rank`` is that of LoRA's matrices beside the 1x1 convolutions, ``wider``
-    asks for a plain network with about as many parameters as the gated one.
+    ``gate_rate`` times the learning rate; rates rise for the share ``warmup`` of the training. ``rank`` is that of
+    LoRA's matrices beside the 1x1 convolutions, ``wider`` asks for a plain network with about as many parameters as the
+    gated one. ``without`` is the arm that trains the same, but no gates, where that is not an experiment's control.
     """
 
     title: str
@@ -32,6 +33,7 @@ class Arm:
     warmup: float = 0.1
     rank: int = 0
     wider: bool = False
+    without: str | None = None
 
     @property
     def gates(self) -> bool:
@@ -76,13 +78,13 @@ def _sites(network: nn.Module, place: Place) -> dict[str, Any]:
     if place == "scratch":
         return {"init": "standard"}
     if place == "skip":
-        return {"kinds": ["residual"]}
-    kinds = {"kinds": ["residual", "noskip"]}
+        return {"kinds": ("residual",)}
+    kinds: dict[str, Any] = {"kinds": ("residual", "noskip")}
     if place == "all":
         return kinds
     sites = se_inject.find_sites(network, **kinds)
     half = len(sites) // 2
-    return {**kinds, "where": sites[:half] if place == "early" else sites[half:]}
+    return kinds | {"where": sites[:half] if place == "early" else sites[half:]}
 
 
 def _with_lora(network: nn.Module, rank: int) -> nn.Module:
@@ -108,14 +110,18 @@ ARMS: dict[str, Arm] = {
     "depthwise": Arm("everything, gates after depthwise", place="depthwise", options={"reduction": 64}),
     "all, rate x0.3": Arm("everything, gates on all blocks, at 0.3 of the rate", place="all", gate_rate=0.3),
     "all, rate x10": Arm("everything, gates on all blocks, at 10 times the rate", place="all", gate_rate=10.0),
-    "all, warm-up 0.5": Arm("everything, gates on all blocks, rates rise for half of the time", place="all", warmup=0.5),
+    "all, warm-up 0.5": Arm(
+        "everything, gates on all blocks, rates rise for half of the time", place="all", warmup=0.5
+    ),
     "head": Arm("new head alone", "head"),
     "norm": Arm("norms", "norm"),
-    "frozen gates, skip": Arm("gates on skip blocks", "gates", "skip"),
-    "frozen gates": Arm("gates on all blocks", "gates", "all"),
-    "frozen gates, depthwise": Arm("gates after depthwise", "gates", "depthwise", {"reduction": 64}),
-    "gates+norm": Arm("gates on all blocks and norms", "gates+norm", "all"),
-    "gates+norm, depthwise": Arm("gates after depthwise and norms", "gates+norm", "depthwise", {"reduction": 64}),
+    "frozen gates, skip": Arm("gates on skip blocks", "gates", "skip", without="head"),
+    "frozen gates": Arm("gates on all blocks", "gates", "all", without="head"),
+    "frozen gates, depthwise": Arm("gates after depthwise", "gates", "depthwise", {"reduction": 64}, without="head"),
+    "gates+norm": Arm("gates on all blocks and norms", "gates+norm", "all", without="norm"),
+    "gates+norm, depthwise": Arm(
+        "gates after depthwise and norms", "gates+norm", "depthwise", {"reduction": 64}, without="norm"
+    ),
     "lora": Arm("LoRA of 1x1 convolutions, rank 4", "head", rank=4),
     "r4": Arm("reduction 4", place="all", options={"reduction": 4}),
     "r64": Arm("reduction 64", place="all", options={"reduction": 64}),

@@ -36,6 +36,15 @@ class Experiment:
         """The arms with gates, beside the control."""
         return tuple(arm for arm in self.compared[1:] if ARMS[arm].gates)
 
+    def control_of(self, arm: str) -> str:
+        """What an arm is compared with: the same without gates, if the experiment has that, or the control.
+
+        >>> EXPERIMENTS["adapters-mobilenet_v2-fashion"].control_of("gates+norm")
+        'norm'
+        """
+        without = ARMS[arm].without
+        return without if without is not None and without in self.arms else self.control
+
     @property
     def planned(self) -> int:
         """The number of trainings."""
@@ -121,7 +130,16 @@ def _scratch(network: str) -> Experiment:
     )
 
 
-_ADAPTERS = ("plain", "head", "norm", "frozen gates, skip", "frozen gates", "frozen gates, depthwise", "gates+norm", "lora")
+_ADAPTERS = (
+    "plain",
+    "head",
+    "norm",
+    "frozen gates, skip",
+    "frozen gates",
+    "frozen gates, depthwise",
+    "gates+norm",
+    "lora",
+)
 _DOMAINS = ("plain", "all", "head", "norm", "frozen gates", "gates+norm")
 _ABLATED = (
     *("all", "plain", "skip", "early", "late", "depthwise", "r4", "r64", "standard", "pre", "post", "identity"),

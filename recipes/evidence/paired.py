@@ -103,6 +103,11 @@ class Difference:
     seeds: int
 
     @property
+    def control(self) -> str:
+        """The arm that it is compared with."""
+        return self.experiment.control_of(self.arm)
+
+    @property
     def outside(self) -> bool:
         """The 95 % interval excludes zero."""
         return self.p < 0.05
@@ -118,7 +123,7 @@ def difference(
 ) -> Difference | None:
     """Of the seeds that both have been trained with; ``None`` if there are none."""
     value = MEASURES[measure]
-    of_control = {record.job.seed: value(record) for record in of_arm(records, experiment, experiment.control)}
+    of_control = {record.job.seed: value(record) for record in of_arm(records, experiment, experiment.control_of(arm))}
     values = []
     for record in of_arm(records, experiment, arm):
         ours, theirs = value(record), of_control.get(record.job.seed)

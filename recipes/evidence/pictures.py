@@ -19,6 +19,7 @@ from .grid import Experiment
 from .paired import Difference, Evidence, difference, interval, of_arm
 from .records import Record
 from .sections import OVERVIEW_ARMS, SECTIONS
+from .tables import against
 
 _MARKERS = "osv^DpXP*<>h"
 _ROW, _BAR = 0.2, 0.6  # inches of a row, and rows of a bar where several share a label
@@ -101,23 +102,28 @@ def _legend(figure: Figure, styles: Mapping[str, Line2D]) -> None:
 
 
 def in_overview(experiment: Experiment) -> list[str]:
-    """The experiment's arms in the overview: none where the control has gates too."""
-    return [arm for arm in OVERVIEW_ARMS if arm in experiment.gated and not ARMS[experiment.control].gates]
+    """The experiment's arms in the overview, without those whose control has gates too."""
+    gated = [arm for arm in OVERVIEW_ARMS if arm in experiment.gated]
+    return [arm for arm in gated if not ARMS[experiment.control_of(arm)].gates]
 
 
 def overview(evidence: Evidence) -> Figure:
     """A few gated arms' errors as differences to their controls, a row an experiment, a panel a question."""
     colors = {arm: f"C{number}" for number, arm in enumerate(OVERVIEW_ARMS)}
+    names: dict[str, str] = {}
     made = [_Panel(section.title) for section in SECTIONS.values()]
     for experiment, records in evidence.items():
         panel = made[list(SECTIONS).index(experiment.question)]
+        names |= {arm: ARMS[arm].title + against(experiment, arm) for arm in in_overview(experiment)}
         if found := [one for arm in in_overview(experiment) if (one := difference(records, experiment, arm))]:
             panel.labels.append((panel.end + _BAR * (len(found) - 1) / 2, experiment.title))
             panel.bars += [(panel.end + _BAR * number, one, colors[one.arm]) for number, one in enumerate(found)]
             panel.end += _BAR * len(found) + 0.4
     figure = _forest([panel for panel in made if panel.bars])
     drawn = {one.arm for panel in made for _, one, _ in panel.bars}
-    _legend(figure, {arm: Line2D([], [], color=colors[arm], marker="o") for arm in colors if arm in drawn})
+    shown = [arm for arm in OVERVIEW_ARMS if arm in drawn]
+    lines = [Line2D([], [], color=colors[arm], marker="o") for arm in shown]
+    legend(figure, lines, [names[arm] for arm in shown])
     return figure
 
 
@@ -129,7 +135,7 @@ def differences(evidence: Evidence) -> Figure:
             panel.labels.append((panel.end, experiment.title))
             panel.headings.add(experiment.title)
             for place, one in enumerate(found, 1):
-                panel.labels.append((panel.end + place, ARMS[one.arm].title))
+                panel.labels.append((panel.end + place, ARMS[one.arm].title + against(experiment, one.arm)))
                 panel.bars.append((panel.end + place, one, "C0" if one.mean < 0 else "C3"))
             panel.end += len(found) + 1
     return _forest([panel])

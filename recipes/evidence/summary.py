@@ -53,7 +53,7 @@ def claims(every: Sequence[Verdict]) -> list[list[Verdict]]:
 
 
 def _pair(one: Difference) -> tuple[str, str, str]:
-    return one.arm, one.experiment.control, one.measure
+    return one.arm, one.control, one.measure
 
 
 def _setting(one: Difference) -> tuple[str, str]:
@@ -108,7 +108,7 @@ def _holding(every: Sequence[Verdict]) -> str:
     for verdict in sorted(every, key=lambda verdict: verdict.difference.mean > 0):
         if verdict.holds:
             one = verdict.difference
-            arm, control = ARMS[one.arm].title, ARMS[one.experiment.control].title
+            arm, control = ARMS[one.arm].title, ARMS[one.control].title
             difference = with_half(one.mean, one.half)
             rows.append([one.experiment.title, arm, control, one.measure, difference, f"{verdict.corrected:.2g}"])
     if not rows:
@@ -128,7 +128,7 @@ def _claim(group: Sequence[Verdict], every: Sequence[Verdict]) -> str:
         for verdict in group
     )
     return (
-        f"- **{ARMS[first.arm].title}** against **{ARMS[first.experiment.control].title}**: {first.measure} is "
+        f"- **{ARMS[first.arm].title}** against **{ARMS[first.control].title}**: {first.measure} is "
         f"{'higher' if higher else 'lower'}, outside the spread, in {len(group)} of {len(tried)} experiments with both"
         f"{f', and the opposite in {opposite}' if opposite else ''}; the mean over all {len(tried)} is "
         f"{statistics.mean(one.mean for one in tried):+.2f}.{'' if higher else f' Outside: {where}.'}"

@@ -1,17 +1,17 @@
 """Experiments and records that were never trained, for tests of what is made of them."""
 
-from types import SimpleNamespace
-
+from recipes.evidence.arms import Arm
 from recipes.evidence.grid import Experiment
 from recipes.evidence.records import Record
 
 ARMS = {
-    "plain": SimpleNamespace(title="everything", gates=False),
-    "wide": SimpleNamespace(title="everything, wider", gates=False),
-    "gates": SimpleNamespace(title="everything, with gates", gates=True),
-    "late": SimpleNamespace(title="everything, with gates in the last stage, which is a long title", gates=True),
+    "plain": Arm("everything"),
+    "wide": Arm("everything, wider"),
+    "gates": Arm("everything, with gates", place="all"),
+    "late": Arm("everything, with gates in the last stage, which is a long title", place="all"),
+    "wide gates": Arm("everything, wider, with gates", place="all", without="wide"),
 }
-PARAMETERS = {"plain": 1000, "wide": 1200, "gates": 1100, "late": 1050}
+PARAMETERS = {"plain": 1000, "wide": 1200, "gates": 1100, "late": 1050, "wide gates": 1300}
 
 
 def experiment(name="tiny", **changes):
