@@ -175,18 +175,19 @@ def _forest(made: Sequence[_Panel]) -> Figure:
 
 
 def _reach(found: Sequence[Difference]) -> float:
-    """As far as most intervals reach; a few that are much wider, as of two seeds, are cut."""
+    """As far as the intervals reach, but for a few that reach much further, as of two seeds."""
     ends = sorted(abs(one.mean) + (0 if math.isnan(one.half) else one.half) for one in found)
-    usual = 3 * ends[(len(ends) - 1) // 2]
+    usual = 3 * ends[3 * (len(ends) - 1) // 4]
     return 1.1 * max(min(ends[-1], usual), 0.1)
 
 
 def _bar(axes: Axes, place: float, one: Difference, color: str, reach: float) -> None:
     """A mean with its interval; arrows where it goes on beyond the axis."""
     if abs(one.mean) > reach:
-        at, side = math.copysign(reach, one.mean), "right" if one.mean > 0 else "left"
-        arrow = "\N{RIGHTWARDS ARROW}" if one.mean > 0 else "\N{LEFTWARDS ARROW}"
-        axes.text(at, place, f" {one.mean:+.1f} {arrow} ", ha=side, va="center", color=color, fontsize="small")
+        right, said = one.mean > 0, f"{one.mean:+.1f}"
+        said = f"{said} \N{RIGHTWARDS ARROW} " if right else f" \N{LEFTWARDS ARROW} {said}"
+        at = math.copysign(reach, one.mean)
+        axes.text(at, place, said, ha="right" if right else "left", va="center", color=color, fontsize="small")
         return
     half = 0 if math.isnan(one.half) else one.half
     low, high = max(one.mean - half, -reach), min(one.mean + half, reach)
