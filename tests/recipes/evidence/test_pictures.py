@@ -138,4 +138,4 @@ def test_saved_pictures_are_small(tmp_path):
     save(differences(made(*({"name": str(n)} for n in range(12)))), tmp_path / "differences.png")
     assert (tmp_path / "differences.png").stat().st_size < 100_000
     with Image.open(tmp_path / "differences.png") as image:
-        assert image.format == "PNG" and image.width == 902
+        assert (image.format, image.mode, image.width) == ("PNG", "P", 902)
