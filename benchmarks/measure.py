@@ -2,6 +2,7 @@
 
 import platform
 import statistics
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -61,6 +62,7 @@ def write(section: str, text: str, rows: list[dict[str, str]], machine: str | No
     """Put a table into its section of the page, and print it; the machine is named by its processor if not given."""
     table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     machine = f"torch {torch.__version__.partition('+')[0]}, {machine or _processor()}."
+    text, machine = (textwrap.fill(line, 120, break_on_hyphens=False) for line in (text, machine))
     body = f"\n{text}\n\n{machine}\n\n{table}\n\n"
     before, marker, rest = PAGE.read_text().partition(f"## {section}\n")
     if not marker:

@@ -125,6 +125,7 @@ def _change(gate: SqueezeExcitation, form: Form, layers: tuple[nn.Module, ...]) 
         return
     gate.__class__ = PassingGate if layers else InPlaceGate
     if not layers:
+        join(gate, None, gate)
         return
     first, norm = layers[0], layers[-1]
     if form == "with the convolution":

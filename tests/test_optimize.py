@@ -608,6 +608,69 @@ def test_other_weights_for_one_call_and_for_one_layer():
     assert_close(fast, model, x)
 
 
+class WithoutNorm(Block):
+    def forward(self, x):
+        return self.short(x) + self.conv2(self.conv1(x).relu())
+
+
+def of_gate(model, layer):
+    return {key: value.clone() for key, value in model.state_dict().items() if key.startswith(f"se.{layer}")}
+
+
+@pytest.mark.parametrize("make", [Block, WithoutNorm])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_no_way_of_giving_a_gate_weights_leaves_old_ones_behind(make, samples):
+    model, other = (awake(se_inject.apply(make(kernel=3))) for _ in range(2))
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5).add_(0.1)
+    fast, x = optimize(model), torch.randn(samples, 8, 6, 6)
+    for layer in ("fc1", "fc2"):
+        with torch.no_grad():
+            results = [torch.func.functional_call(each, of_gate(other, layer), (x,)) for each in (fast, model)]
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+        for assign in (False, True):
+            part, state = f"se.{layer}", (model if assign else other).se.get_submodule(layer).state_dict()
+            state = {key: value + 0.1 for key, value in state.items()}
+            for each in (fast, model):
+                each.get_submodule(part).load_state_dict(state, assign=assign)
+            for each in (fast, copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+                assert_close(each, model, x)
+
+
+@pytest.mark.parametrize("layer", ["fc1", "fc2"])
+def test_a_gate_of_half_precision_whose_layer_is_loaded(layer):
+    model, x = awake(se_inject.apply(WithoutNorm())), torch.randn(1, 8, 6, 6)
+    model.se.bfloat16()
+    fast = optimize(model)
+    for each in (fast, model):
+        state = each.se.get_submodule(layer).state_dict()
+        each.se.get_submodule(layer).load_state_dict({key: value + 0.5 for key, value in state.items()})
+    assert_close(fast, optimize(model), x)
+
+
+@pytest.mark.parametrize("make", [Block, WithoutNorm])
+def test_copies_and_loaded_weights_are_as_fast(make, monkeypatch):
+    fast, x = optimize(awake(se_inject.apply(make()))), torch.randn(1, 8, 6, 6)
+    others = [copy.deepcopy(fast), pickle.loads(pickle.dumps(fast)), copy.deepcopy(fast).double().float()]
+    others[0].load_state_dict(copy.deepcopy(others[1].state_dict()), assign=True)
+    monkeypatch.setattr(SqueezeExcitation, "forward", None)  # the plain way
+    for each in (fast, *others):
+        assert_close(each, fast, x)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_one_image_is_normed_and_gated_in_one_pass(memory_format):
+    model = awake(se_inject.apply(Block()))
+    fast, x = optimize(model), torch.randn(1, 8, 6, 6).contiguous(memory_format=memory_format)
+    assert_close(fast, model, x)
+    with torch.no_grad(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        fast(x)
+    calls = [event.name for event in profile.events()]
+    assert calls.count("aten::batch_norm") == 1
+    assert not {"aten::mul_", "aten::add_", "aten::addcmul"} & set(calls)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own use of torch.jit
 def test_vmap_and_features_without_batch():
     model = awake(se_inject.apply(Block()))

@@ -97,7 +97,7 @@ def _experiment(experiment: Experiment, records: Sequence[Record]) -> str:
 TEXT = """# Does it pay?
 
 What gates change, in error and in cost, beside a control of the same budget. This page is generated from the records
-in `{folder}/`, whatever they say: `python -m recipes evidence --page` writes it again, and
+in `{folder}/`, whatever they say: `python -m recipes evidence` writes it again, and
 `python -m recipes evidence NAME` runs an experiment, or goes on where it was killed.
 
 ## What pays

@@ -73,6 +73,11 @@ def _fashion(root: Path) -> Source:
             f"{root / 'FashionMNIST' / 'raw'}: found no Fashion-MNIST, or damaged files ({error}); download it with "
             f"torchvision.datasets.FashionMNIST({str(root)!r}, download=True)"
         ) from error
+    for part in (train, test):
+        if part.data.shape != (len(part.targets), 28, 28) or not 0 <= part.targets.min() <= part.targets.max() < 10:
+            raise DataError(
+                f"{root / 'FashionMNIST' / 'raw'}: Fashion-MNIST is damaged: its labels do not fit its images"
+            )
     kind = Domain("fashion", mirrored=True)
     rest, held_out = _split(_images(train.data, train.targets, kind), 2000)
     return Source(rest, held_out, _images(test.data, test.targets, kind), 10)

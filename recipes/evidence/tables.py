@@ -45,7 +45,7 @@ def with_half(mean: float, half: float, style: str = "+.2f") -> str:
 def against(experiment: Experiment, arm: str) -> str:
     """Which control an arm is compared with, where that is not the experiment's."""
     control = experiment.control_of(arm)
-    return "" if control == experiment.control else f" (to: {ARMS[control].title})"
+    return "" if control == experiment.control else f" (to {ARMS[control].title})"
 
 
 def marked(difference: Difference | None) -> str:

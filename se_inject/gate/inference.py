@@ -4,13 +4,18 @@ A batch norm in eval mode is one pass over its input, ``scale * z + shift``. A g
 ``scale`` and ``shift`` costs no pass of its own. The mean that it needs is an affine map of the mean of the norm's
 input, and, where that is made by a 1x1 convolution, of the mean of the convolution's input, which has fewer channels;
 the map goes into the gate's first layer.
+
+A large convolution leaves a processor's caches without what a gate needs, its code too, which has to come from memory
+again, so that each call and each attribute costs several times what it does in a loop: hence few of them here.
 """
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
+from torch.jit import is_tracing  # type: ignore[attr-defined]
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InferenceOnlyError
@@ -48,67 +53,122 @@ class PassingBatchNorm2d(ForInference, nn.BatchNorm2d):
         return z
 
 
-class InPlaceGate(ForInference, SqueezeExcitation):
-    """A gate after a layer that makes a new tensor, which nobody else uses."""
+class _Folding(ForInference):
+    """A layer with weights that are folded once, which works in the gate's precision or float32."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Gate ``x`` of shape ``(N, C, *)`` in place."""
-        _check(self)
-        if not _goes_together(x, self.fc1.weight):
-            return super().forward(x)
-        assert self.fc1.bias is not None
-        values = _excite(x, self.fc1.weight.flatten(1), self.fc1.bias, self.fc2)
-        return scaled_(x, 2 * values if self.init == "identity" else values)
-
-
-class _Gating(ForInference):
-    """A layer that does the work of the norm and of the gate after it, with weights that are folded once."""
-
-    _se_norm: _BatchNorm  # not registered as children, which have their places already
-    _se_gate: SqueezeExcitation
-    _se_scale: Tensor
-    _se_shift: Tensor
+    _se_gate: SqueezeExcitation  # not registered as a child, which has its place already
     _se_fc1: Tensor
     _se_bias1: Tensor
-    _se_folded: nn.Parameter | None  # the layer's weight then; ``functional_call`` gives it another one
+    _se_then: tuple[Tensor | None, ...]  # the weights that were folded; ``functional_call`` gives other ones
 
     def _se_fold(self) -> None:
         """Compute the folded weights, and again when a state dict was loaded."""
-        norm, gate = self._se_norm, self._se_gate
-        assert norm.running_mean is not None and norm.running_var is not None
-        own: nn.Parameter | None = self.weight  # type: ignore[attr-defined]
-        vars(self)["_se_folded"] = own  # not as one more parameter
-        tensors = (norm.running_mean, gate.fc1.weight, *([] if own is None else [own]))
-        if len({tensor.device for tensor in tensors}) > 1:
+        fc1, fc2 = self._se_gate.fc1, self._se_gate.fc2
+        vars(self)["_se_then"] = (fc1.weight, fc2.weight, getattr(self, "weight", None))  # not as more parameters
+        if len({tensor.device for tensor in (fc1.weight, fc2.weight, *self._se_own())}) > 1:
             return  # not all have been moved, or loaded, yet
         with torch.no_grad():
-            scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-            if norm.weight is not None:
-                scale = scale * norm.weight
-            shift = -norm.running_mean * scale
-            if norm.bias is not None:
-                shift = shift + norm.bias
-            fc1 = gate.fc1.weight.flatten(1).double()
-            factor = 2 if gate.init == "identity" else 1
-            self._se_keep(scale=factor * scale, shift=factor * shift)
-            assert gate.fc1.bias is not None
-            self._se_fold_mean(fc1 * scale, fc1 @ shift + gate.fc1.bias)
+            self._se_fold_first()
+            assert fc2.bias is not None
+            self._se_keep(fc2=fc2.weight.flatten(1).T, bias2=fc2.bias)
 
-    def _se_fold_mean(self, fc1: Tensor, bias1: Tensor) -> None:
-        """Keep the gate's first layer for the mean of the norm's input."""
-        self._se_keep(fc1=fc1, bias1=bias1)
+    def _se_own(self) -> list[Tensor]:
+        """What is folded besides the gate's layers."""
+        return []
+
+    def _se_fold_first(self) -> None:
+        """Keep the gate's first layer, and what it takes from the layers before it."""
+        fc1 = self._se_gate.fc1
+        assert fc1.bias is not None
+        self._se_keep(fc1=fc1.weight.flatten(1).T, bias1=fc1.bias)
 
     def _se_keep(self, **tensors: Tensor) -> None:
         like = self._se_gate.fc1.weight
         dtype = torch.promote_types(like.dtype, torch.float32)
         for name, tensor in tensors.items():
-            self.register_buffer(f"_se_{name}", tensor.to(like.device, dtype), persistent=False)  # type: ignore[attr-defined]
+            kept = tensor.detach().to(like.device, dtype)
+            self.register_buffer(f"_se_{name}", kept, persistent=False)  # type: ignore[attr-defined]
 
-    def _se_scale_and_shift(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What norm and gate multiply by and add, ``(N, C)``, as the mean of ``x`` tells."""
+    def _se_is_folded(self) -> bool:
+        """Whether the weights that the gate has now are those that were folded."""
+        layers: dict[str, Any] = self._se_gate._modules
+        fc1, fc2, own = self._se_then
+        return (
+            layers["fc1"]._parameters.get("weight") is fc1
+            and layers["fc2"]._parameters.get("weight") is fc2
+            and self._parameters.get("weight") is own  # type: ignore[attr-defined]
+        )
+
+    def _se_excited(self, x: Tensor) -> Tensor:
+        """``sigmoid(fc2(relu(fc1 @ mean + bias1)))``, ``(N, C)``, of the mean over positions of ``x``."""
         folded: dict[str, Tensor] = self._buffers  # type: ignore[attr-defined]  # as attributes they take longer
-        values = _excite(x, folded["_se_fc1"], folded["_se_bias1"], self._se_gate.fc2)
-        return values * folded["_se_scale"], values * folded["_se_shift"]
+        layers = (folded["_se_fc1"], folded["_se_bias1"], folded["_se_fc2"], folded["_se_bias2"])
+        # A sum takes half the time of a mean, and the product can divide it.
+        if x.dtype is layers[0].dtype and not under_autocast(x):
+            return _excited(x.sum(positions(x)), *layers, x)
+        # The layers may be of another dtype than the feature, and half precision does not take such large sums.
+        exact = torch.promote_types(x.dtype, torch.float32)
+        with without_autocast(x):
+            w1, b1, w2, b2 = (layer.to(exact) for layer in layers)
+            return _excited(x.sum(positions(x), dtype=exact), w1, b1, w2, b2, x)
+
+
+def _excited(total: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, x: Tensor) -> Tensor:
+    hidden = torch.addmm(b1, total, w1, alpha=total.numel() / x.numel()).relu_()
+    return torch.addmm(b2, hidden, w2).sigmoid_()
+
+
+class InPlaceGate(_Folding, SqueezeExcitation):
+    """A gate after a layer that makes a new tensor, which nobody else uses."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate ``x`` of shape ``(N, C, *)`` in place."""
+        _check(self)
+        if not _goes_together(self, x) or not self._se_is_folded():
+            return super().forward(x)
+        values = self._se_excited(x)
+        return scaled_(x, values.mul_(2) if self.init == "identity" else values)
+
+
+class _Gating(_Folding):
+    """A layer that does the work of the norm and of the gate after it."""
+
+    _se_norm: _BatchNorm
+    _se_affine: Tensor  # the norm's scale and shift
+
+    def _se_own(self) -> list[Tensor]:
+        own: nn.Parameter | None = self.weight  # type: ignore[attr-defined]
+        assert self._se_norm.running_mean is not None
+        return [self._se_norm.running_mean, *([] if own is None else [own])]
+
+    def _se_fold_first(self) -> None:
+        norm, gate = self._se_norm, self._se_gate
+        assert norm.running_mean is not None and norm.running_var is not None and gate.fc1.bias is not None
+        scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+        if norm.weight is not None:
+            scale = scale * norm.weight
+        shift = -norm.running_mean * scale
+        if norm.bias is not None:
+            shift = shift + norm.bias
+        fc1 = gate.fc1.weight.flatten(1).double()
+        factor = 2 if gate.init == "identity" else 1
+        affine = torch.stack([factor * scale, factor * shift])
+        self._se_keep(affine=affine, zero=torch.zeros_like(scale), one=torch.ones_like(scale))
+        self._se_fold_mean(fc1 * scale, fc1 @ shift + gate.fc1.bias)
+
+    def _se_fold_mean(self, fc1: Tensor, bias1: Tensor) -> None:
+        """Keep the gate's first layer for the mean of the norm's input."""
+        self._se_keep(fc1=fc1.T, bias1=bias1)
+
+    def _se_normalized(self, z: Tensor, told_by: Tensor, affine: Callable[..., Tensor]) -> Tensor:
+        """``z``, normalized and gated, as the mean of another tensor tells."""
+        folded: dict[str, Tensor] = self._buffers  # type: ignore[attr-defined]
+        values = self._se_excited(told_by)
+        if z.is_cpu and z.shape[0] == 1:  # a norm of other weights, then, which is one pass
+            scale, shift = (values * folded["_se_affine"]).unbind()
+            return torch.batch_norm(z, scale, shift, folded["_se_zero"], folded["_se_one"], False, 0.0, 0.0, False)
+        scale, shift = folded["_se_affine"].unbind()
+        return affine(z, values * scale, values * shift)
 
     def _se_in_two_steps(self, z: Tensor) -> Tensor:
         """The norm and the gate themselves."""
@@ -124,7 +184,7 @@ class GatingConv2d(_Gating, nn.Conv2d):
         """The convolution of ``x``, normalized and gated."""
         _check(self)
         z: Tensor = self._conv_forward(x, self.weight, self.bias)
-        if z.dim() != 4 or self.weight is not self._se_folded:
+        if z.dim() != 4 or not self._se_is_folded():
             return self._se_in_two_steps(z)
         told_by = z
         if self._se_is_narrow:
@@ -132,12 +192,12 @@ class GatingConv2d(_Gating, nn.Conv2d):
             told_by = x if dy == dx == 1 else x[:, :, ::dy, ::dx]
             if is_compiled_for_inference() and is_plain_layer(self._se_gate.fc2):
                 mean = told_by.mean(positions(told_by))
-                values = excited(mean, self._se_fc1, self._se_bias1, self._se_gate.fc2)
-                scale, shift = (spread(values * factor, z) for factor in (self._se_scale, self._se_shift))
+                values = excited(mean, self._se_fc1.T, self._se_bias1, self._se_gate.fc2)
+                scale, shift = (spread(values * factor, z) for factor in self._se_affine.unbind())
                 return (z * scale + shift).to(z.dtype)
-        if not _goes_together(z, self._se_scale):
+        if not _goes_together(self, z):
             return self._se_in_two_steps(z)
-        return affine_(z, *self._se_scale_and_shift(told_by))
+        return self._se_normalized(z, told_by, affine_)
 
     def _se_fold_mean(self, fc1: Tensor, bias1: Tensor) -> None:
         # Whether the mean of the output is told by fewer channels of the input.
@@ -153,9 +213,9 @@ class _GatingNorm(_Gating, _BatchNorm):
     def forward(self, z: Tensor) -> Tensor:
         """``z`` of shape ``(N, C, *)``, normalized and gated."""
         _check(self)
-        if not _goes_together(z, self._se_scale) or self.weight is not self._se_folded:
+        if not _goes_together(self, z) or not self._se_is_folded():
             return self._se_in_two_steps(z)
-        return affine(z, *self._se_scale_and_shift(z))
+        return self._se_normalized(z, z, affine)
 
 
 class GatingBatchNorm1d(_GatingNorm, nn.BatchNorm1d):
@@ -170,47 +230,29 @@ class GatingBatchNorm3d(_GatingNorm, nn.BatchNorm3d):
     """A norm that also does the work of the gate after it."""
 
 
-def _excite(x: Tensor, w1: Tensor, b1: Tensor, fc2: nn.Conv2d) -> Tensor:
-    """``sigmoid(fc2(relu(w1 @ mean + b1)))``, ``(N, C)``, of the mean over positions of ``x``, in float32 at least."""
-    w2, b2 = fc2.weight.flatten(1), fc2.bias
-    assert b2 is not None
-    exact = torch.promote_types(x.dtype, torch.float32)
-    # A sum takes half the time of a mean, and the product can divide it.
-    total = x.sum(positions(x), dtype=exact)
-    if x.dtype is w1.dtype is w2.dtype is exact and not under_autocast(x):
-        return _excited(total, w1, b1, w2, b2, x)
-    # The layers may be of another dtype than the feature, and half precision does not take such large sums.
-    with without_autocast(x):
-        return _excited(total, w1.to(exact), b1.to(exact), w2.to(exact), b2.to(exact), x)
-
-
-def _excited(total: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, x: Tensor) -> Tensor:
-    hidden = torch.addmm(b1, total, w1.T, alpha=1 / math.prod(x.shape[2:])).relu_()
-    return torch.addmm(b2, hidden, w2.T).sigmoid_()
-
-
-def _goes_together(x: Tensor, weight: Tensor) -> bool:
+def _goes_together(layer: _Folding, x: Tensor) -> bool:
     """Whether to compute norm and gate in one.
 
     Not where operations are noted down: compilers fuse the two by themselves, and files for other runtimes are smaller.
     Nor where ``torch.func`` is at work, nor in half precision on a CPU, which would convert features to compute with
     the gate's float32; a GPU does so on the way.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if is_compiling() or is_tracing():  # type: ignore[no-untyped-call]
         return False
     if x.dim() < 3 or x.numel() == 0 or torch._C._are_functorch_transforms_active():
         return False
     if x.is_cuda:
         return x.is_floating_point()
-    return x.dtype is weight.dtype and x.dtype in (torch.float32, torch.float64) and not under_autocast(x)
+    folded: dict[str, Tensor] = layer._buffers  # type: ignore[attr-defined]
+    return x.dtype is folded["_se_fc1"].dtype and x.dtype in (torch.float32, torch.float64) and not under_autocast(x)
 
 
-def join(first: nn.Module, norm: nn.Module, gate: SqueezeExcitation) -> None:
-    """Let ``first``, of a class above, do the work of a norm (which may be itself) and of a gate."""
-    assert isinstance(first, _Gating)
+def join(first: nn.Module, norm: nn.Module | None, gate: SqueezeExcitation) -> None:
+    """Let ``first``, of a class above, do the work of a norm, if there is one, and of a gate; it may be either."""
+    assert isinstance(first, _Folding)
     vars(first).update(_se_norm=norm, _se_gate=gate)
     first._se_fold()
-    for module in {first, norm, gate, gate.fc1}:
+    for module in {first, norm or first, gate, gate.fc1, gate.fc2}:
         vars(module)["_se_first"] = first
         # After each, as any may be the last to be loaded.
         module.register_load_state_dict_post_hook(_fold_again)  # type: ignore[no-untyped-call]
@@ -223,11 +265,11 @@ def _fold_again(module: object, _: object) -> None:
 
 
 def _check(layer: nn.Module) -> None:
-    if torch.compiler.is_compiling():
+    if not (layer.training or torch.is_grad_enabled()) or is_compiling():
         return
     if layer.training:
         raise InferenceOnlyError("this copy is for inference, in eval mode: call its eval(), or train the model itself")
-    if torch.is_grad_enabled() and not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if not is_tracing():  # type: ignore[no-untyped-call]
         raise InferenceOnlyError(
             "this copy is for inference, without gradients: call it under torch.no_grad() or torch.inference_mode()"
         )

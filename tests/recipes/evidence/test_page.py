@@ -79,4 +79,4 @@ def test_damaged_records_leave_the_page_as_it_was(folder):
 
 def test_the_page_of_the_repository_is_that_of_its_records():
     made = page.page(page.read_evidence(DOCS / "evidence"), Path("evidence"))
-    assert (DOCS / "evidence.md").read_text() == made, "write it again: python -m recipes evidence --page"
+    assert (DOCS / "evidence.md").read_text() == made, "write it again: python -m recipes evidence"

@@ -96,7 +96,7 @@ def test_the_overview_has_a_row_an_experiment(monkeypatch):
 def test_controls_that_differ_are_named(monkeypatch):
     monkeypatch.setattr("recipes.evidence.pictures.OVERVIEW_ARMS", ("wide gates",))
     found = made({"name": "one"}, errors=ERRORS | {"wide gates": [9.0, 9.5, 9.6]})
-    title = "everything, wider, with gates (to: everything, wider)"
+    title = "everything, wider, with gates (to everything, wider)"
     assert differences(found).axes[0].get_yticklabels()[-1].get_text() == title
     assert overview(found).legends[0].get_texts()[0].get_text().replace("\n", " ") == title
 

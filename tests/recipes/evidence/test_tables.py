@@ -38,11 +38,11 @@ def test_gates_are_compared_with_the_same_without_them_where_that_is_trained():
     both = experiment(arms=("wide", "wide gates"))
     found = rows(arms_table(both, trained(both, wide=[9.0, 19.0, 29.0], **errors)))
     title = "everything, wider, with gates"
-    assert found[title]["to the control"] == "**-0.83 ± 0.72** (to: everything, wider)"
+    assert found[title]["to the control"] == "**-0.83 ± 0.72** (to everything, wider)"
     assert found["everything, wider"]["to the control"] == "**-1.00 ± 0.00**"
     alone = experiment(arms=("wide gates",))
     assert rows(arms_table(alone, trained(alone, **errors)))[title]["to the control"] == "**-1.83 ± 0.72**"
-    said = "| An experiment: tiny | everything, wider, with gates (to: everything, wider) | "
+    said = "| An experiment: tiny | everything, wider, with gates (to everything, wider) | "
     assert said in robustness_table({both: trained(both, wide=[9.0, 19.0, 29.0], **errors)})
 
 
