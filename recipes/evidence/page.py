@@ -110,7 +110,8 @@ in `{folder}/`, whatever they say: `python -m recipes evidence` writes it again,
 
 ## How to read it
 
-- **Control.** Each experiment has one: the same network, images, epochs and seeds, without what is in question.
+- **Control.** Each experiment has one: the same network, images, epochs and seeds, without what is in question. Where
+  another arm trains the same but for the gates, gates are compared with that, which is named.
 - **Learning rates.** Those of an experiment are tried for every arm, control included, with the first seed; the one
   with the lowest error on images held out of the training data is used with the other seeds. "highest" and "lowest"
   mark one at the end of those tried, beyond which there may be a better one. The training that it is chosen by counts

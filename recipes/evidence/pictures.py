@@ -19,6 +19,7 @@ from .grid import Experiment
 from .paired import Difference, Evidence, difference, interval, of_arm
 from .records import Record
 from .sections import OVERVIEW_ARMS, SECTIONS
+from .tables import against
 
 _MARKERS = "osv^DpXP*<>h"
 _ROW, _BAR = 0.2, 0.6  # inches of a row, and rows of a bar where several share a label
@@ -101,23 +102,28 @@ def _legend(figure: Figure, styles: Mapping[str, Line2D]) -> None:
 
 
 def in_overview(experiment: Experiment) -> list[str]:
-    """The experiment's arms in the overview: none where the control has gates too."""
-    return [arm for arm in OVERVIEW_ARMS if arm in experiment.gated and not ARMS[experiment.control].gates]
+    """The experiment's arms in the overview, without those whose control has gates too."""
+    gated = [arm for arm in OVERVIEW_ARMS if arm in experiment.gated]
+    return [arm for arm in gated if not ARMS[experiment.control_of(arm)].gates]
 
 
 def overview(evidence: Evidence) -> Figure:
     """A few gated arms' errors as differences to their controls, a row an experiment, a panel a question."""
     colors = {arm: f"C{number}" for number, arm in enumerate(OVERVIEW_ARMS)}
+    names: dict[str, str] = {}
     made = [_Panel(section.title) for section in SECTIONS.values()]
     for experiment, records in evidence.items():
         panel = made[list(SECTIONS).index(experiment.question)]
+        names |= {arm: ARMS[arm].title + against(experiment, arm) for arm in in_overview(experiment)}
         if found := [one for arm in in_overview(experiment) if (one := difference(records, experiment, arm))]:
             panel.labels.append((panel.end + _BAR * (len(found) - 1) / 2, experiment.title))
             panel.bars += [(panel.end + _BAR * number, one, colors[one.arm]) for number, one in enumerate(found)]
             panel.end += _BAR * len(found) + 0.4
     figure = _forest([panel for panel in made if panel.bars])
     drawn = {one.arm for panel in made for _, one, _ in panel.bars}
-    _legend(figure, {arm: Line2D([], [], color=colors[arm], marker="o") for arm in colors if arm in drawn})
+    shown = [arm for arm in OVERVIEW_ARMS if arm in drawn]
+    lines = [Line2D([], [], color=colors[arm], marker="o") for arm in shown]
+    legend(figure, lines, [names[arm] for arm in shown])
     return figure
 
 
@@ -129,7 +135,7 @@ def differences(evidence: Evidence) -> Figure:
             panel.labels.append((panel.end, experiment.title))
             panel.headings.add(experiment.title)
             for place, one in enumerate(found, 1):
-                panel.labels.append((panel.end + place, ARMS[one.arm].title))
+                panel.labels.append((panel.end + place, ARMS[one.arm].title + against(experiment, one.arm)))
                 panel.bars.append((panel.end + place, one, "C0" if one.mean < 0 else "C3"))
             panel.end += len(found) + 1
     return _forest([panel])
@@ -169,18 +175,19 @@ def _forest(made: Sequence[_Panel]) -> Figure:
 
 
 def _reach(found: Sequence[Difference]) -> float:
-    """As far as most intervals reach; a few that are much wider, as of two seeds, are cut."""
+    """As far as the intervals reach, but for a few that reach much further, as of two seeds."""
     ends = sorted(abs(one.mean) + (0 if math.isnan(one.half) else one.half) for one in found)
-    usual = 3 * ends[(len(ends) - 1) // 2]
+    usual = 3 * ends[3 * (len(ends) - 1) // 4]
     return 1.1 * max(min(ends[-1], usual), 0.1)
 
 
 def _bar(axes: Axes, place: float, one: Difference, color: str, reach: float) -> None:
     """A mean with its interval; arrows where it goes on beyond the axis."""
     if abs(one.mean) > reach:
-        at, side = math.copysign(reach, one.mean), "right" if one.mean > 0 else "left"
-        arrow = "\N{RIGHTWARDS ARROW}" if one.mean > 0 else "\N{LEFTWARDS ARROW}"
-        axes.text(at, place, f" {one.mean:+.1f} {arrow} ", ha=side, va="center", color=color, fontsize="small")
+        right, said = one.mean > 0, f"{one.mean:+.1f}"
+        said = f"{said} \N{RIGHTWARDS ARROW} " if right else f" \N{LEFTWARDS ARROW} {said}"
+        at = math.copysign(reach, one.mean)
+        axes.text(at, place, said, ha="right" if right else "left", va="center", color=color, fontsize="small")
         return
     half = 0 if math.isnan(one.half) else one.half
     low, high = max(one.mean - half, -reach), min(one.mean + half, reach)

@@ -42,6 +42,12 @@ def with_half(mean: float, half: float, style: str = "+.2f") -> str:
     return f"{mean:{style}}" if math.isnan(half) else f"{mean:{style}} ± {half:.2f}"
 
 
+def against(experiment: Experiment, arm: str) -> str:
+    """Which control an arm is compared with, where that is not the experiment's."""
+    control = experiment.control_of(arm)
+    return "" if control == experiment.control else f" (to {ARMS[control].title})"
+
+
 def marked(difference: Difference | None) -> str:
     """A difference with half of its interval, in bold where that excludes zero."""
     if difference is None:
@@ -93,16 +99,15 @@ def _row(experiment: Experiment, records: Sequence[Record], arm: str) -> list[st
         _relative_step(found, of_arm(records, experiment, experiment.control)),
         _rate(rate, experiment.rates),
         values["error"] + (f", {diverged} diverged" if diverged else ""),
-        "" if arm == experiment.control else _to_control(experiment, records, arm),
+        _change(experiment, records, arm),
         values["calibration error"],
         values["error under corruptions"],
     ]
 
 
-def _to_control(experiment: Experiment, records: Sequence[Record], arm: str) -> str:
-    """The difference to the control, or to the same without gates, which is then named."""
-    text, other = marked(difference(records, experiment, arm)), experiment.control_of(arm)
-    return f"{text} (to {ARMS[other].title})" if text and other != experiment.control else text
+def _change(experiment: Experiment, records: Sequence[Record], arm: str) -> str:
+    found = None if arm == experiment.control else difference(records, experiment, arm)
+    return marked(found) + against(experiment, arm) if found else ""
 
 
 def _relative_step(ours: Sequence[Record], control: Sequence[Record]) -> str:
@@ -138,5 +143,6 @@ def robustness_table(evidence: Evidence) -> str:
         for arm in experiment.gated:
             calibration, corruptions = (difference(records, experiment, arm, name) for name in list(MEASURES)[1:])
             if calibration or corruptions:
-                rows.append([experiment.title, ARMS[arm].title, marked(calibration), marked(corruptions)])
+                title = ARMS[arm].title + against(experiment, arm)
+                rows.append([experiment.title, title, marked(calibration), marked(corruptions)])
     return markdown(rows, ["experiment", "trained", *list(MEASURES)[1:]]) if rows else ""

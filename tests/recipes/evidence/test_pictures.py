@@ -93,6 +93,14 @@ def test_the_overview_has_a_row_an_experiment(monkeypatch):
     assert [text.get_text()[:30] for text in figure.legends[0].get_texts()][1] == "everything, with gates"
 
 
+def test_controls_that_differ_are_named(monkeypatch):
+    monkeypatch.setattr("recipes.evidence.pictures.OVERVIEW_ARMS", ("wide gates",))
+    found = made({"name": "one"}, errors=ERRORS | {"wide gates": [9.0, 9.5, 9.6]})
+    title = "everything, wider, with gates (to everything, wider)"
+    assert differences(found).axes[0].get_yticklabels()[-1].get_text() == title
+    assert overview(found).legends[0].get_texts()[0].get_text().replace("\n", " ") == title
+
+
 def test_what_is_outside_the_spread_is_filled():
     errors = {"plain": [10.0, 11.0, 12.0], "gates": [9.0, 10.1, 11.0], "late": [9.0, 12.0, 12.0]}
     [axes] = differences(made({"name": "one"}, errors=errors)).axes
@@ -130,4 +138,4 @@ def test_saved_pictures_are_small(tmp_path):
     save(differences(made(*({"name": str(n)} for n in range(12)))), tmp_path / "differences.png")
     assert (tmp_path / "differences.png").stat().st_size < 100_000
     with Image.open(tmp_path / "differences.png") as image:
-        assert image.format == "PNG" and image.width == 902
+        assert (image.format, image.mode, image.width) == ("PNG", "P", 902)

@@ -33,6 +33,19 @@ def test_a_row_an_arm():
     assert list(found.values())[2]["to the control"] == "+0.00 ± 2.48"
 
 
+def test_gates_are_compared_with_the_same_without_them_where_that_is_trained():
+    errors = {"plain": [10.0, 20.0, 30.0], "wide gates": [8.0, 18.5, 28.0]}
+    both = experiment(arms=("wide", "wide gates"))
+    found = rows(arms_table(both, trained(both, wide=[9.0, 19.0, 29.0], **errors)))
+    title = "everything, wider, with gates"
+    assert found[title]["to the control"] == "**-0.83 ± 0.72** (to everything, wider)"
+    assert found["everything, wider"]["to the control"] == "**-1.00 ± 0.00**"
+    alone = experiment(arms=("wide gates",))
+    assert rows(arms_table(alone, trained(alone, **errors)))[title]["to the control"] == "**-1.83 ± 0.72**"
+    said = "| An experiment: tiny | everything, wider, with gates (to everything, wider) | "
+    assert said in robustness_table({both: trained(both, wide=[9.0, 19.0, 29.0], **errors)})
+
+
 def test_what_is_missing_is_empty():
     tiny = experiment()
     found = rows(arms_table(tiny, [*trained(tiny, plain=[10.0]), record(tiny, "gates", 0, 0.1, 9.0)]))
