@@ -22,7 +22,8 @@ class Arm:
     ``place`` says where gates go, if there are any, ``options`` are those of ``se_inject.apply``. Gates learn at
     ``gate_rate`` times the learning rate; rates rise for the share ``warmup`` of the training. ``rank`` is that of
     LoRA's matrices beside the 1x1 convolutions, ``wider`` asks for a plain network with about as many parameters as the
-    gated one. ``without`` is the arm that trains the same, but no gates, where that is not an experiment's control.
+    gated one. ``against`` are the arms that it is compared with, where
+    that is not an experiment's control: the same without gates, and others of its size.
     """
 
     title: str
@@ -33,7 +34,7 @@ class Arm:
     warmup: float = 0.1
     rank: int = 0
     wider: bool = False
-    without: str | None = None
+    against: tuple[str, ...] = ()
 
     @property
     def gates(self) -> bool:
@@ -115,12 +116,12 @@ ARMS: dict[str, Arm] = {
     ),
     "head": Arm("new head alone", "head"),
     "norm": Arm("norms", "norm"),
-    "frozen gates, skip": Arm("gates on skip blocks", "gates", "skip", without="head"),
-    "frozen gates": Arm("gates on all blocks", "gates", "all", without="head"),
-    "frozen gates, depthwise": Arm("gates after depthwise", "gates", "depthwise", {"reduction": 64}, without="head"),
-    "gates+norm": Arm("gates on all blocks and norms", "gates+norm", "all", without="norm"),
+    "frozen gates, skip": Arm("gates on skip blocks", "gates", "skip", against=("head",)),
+    "frozen gates": Arm("gates on all blocks", "gates", "all", against=("head", "norm")),
+    "frozen gates, depthwise": Arm("gates after depthwise", "gates", "depthwise", {"reduction": 64}, against=("head",)),
+    "gates+norm": Arm("gates on all blocks and norms", "gates+norm", "all", against=("norm",)),
     "gates+norm, depthwise": Arm(
-        "gates after depthwise and norms", "gates+norm", "depthwise", {"reduction": 64}, without="norm"
+        "gates after depthwise and norms", "gates+norm", "depthwise", {"reduction": 64}, against=("norm",)
     ),
     "lora": Arm("LoRA of 1x1 convolutions, rank 4", "head", rank=4),
     "r4": Arm("reduction 4", place="all", options={"reduction": 4}),
@@ -137,6 +138,6 @@ ARMS: dict[str, Arm] = {
     "gc": Arm("global context", place="all", options={"gate": "gc"}),
     "scratch": Arm("plain"),
     "scratch, wider": Arm("plain, as many parameters", wider=True),
-    "scratch, SE": Arm("SE", place="scratch"),
+    "scratch, SE": Arm("SE", place="scratch", against=("scratch", "scratch, wider")),
     "scratch, identity": Arm("gates that start as identity", place="scratch", options={"init": "identity"}),
 }

@@ -41,14 +41,17 @@ class Experiment:
         """Where the records of its trainings are."""
         return self.job(self.control, 0, self.rates[0]).setting
 
-    def control_of(self, arm: str) -> str:
-        """What an arm is compared with: the same without gates, if the experiment has that, or the control.
+    def controls_of(self, arm: str) -> tuple[str, ...]:
+        """What an arm is compared with: those that it names, if the experiment has them, or the control.
 
-        >>> EXPERIMENTS["adapters-mobilenet_v2-fashion"].control_of("gates+norm")
-        'norm'
+        >>> EXPERIMENTS["adapters-mobilenet_v2-fashion"].controls_of("frozen gates")
+        ('head', 'norm')
         """
-        without = ARMS[arm].without
-        return without if without is not None and without in self.arms else self.control
+        return tuple(other for other in ARMS[arm].against if other in self.arms) or (self.control,)
+
+    def control_of(self, arm: str) -> str:
+        """The first of these."""
+        return self.controls_of(arm)[0]
 
     @property
     def planned(self) -> int:

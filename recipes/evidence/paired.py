@@ -96,16 +96,12 @@ class Difference:
 
     experiment: Experiment
     arm: str
+    control: str
     measure: str
     mean: float
     half: float
     p: float
     seeds: int
-
-    @property
-    def control(self) -> str:
-        """The arm that it is compared with."""
-        return self.experiment.control_of(self.arm)
 
     @property
     def outside(self) -> bool:
@@ -119,11 +115,11 @@ class Difference:
 
 
 def difference(
-    records: Sequence[Record], experiment: Experiment, arm: str, measure: str = "error"
+    records: Sequence[Record], experiment: Experiment, arm: str, measure: str = "error", control: str | None = None
 ) -> Difference | None:
     """Of the seeds that both have been trained with; ``None`` if there are none."""
-    value = MEASURES[measure]
-    of_control = {record.job.seed: value(record) for record in of_arm(records, experiment, experiment.control_of(arm))}
+    value, control = MEASURES[measure], control or experiment.control_of(arm)
+    of_control = {record.job.seed: value(record) for record in of_arm(records, experiment, control)}
     values = []
     for record in of_arm(records, experiment, arm):
         ours, theirs = value(record), of_control.get(record.job.seed)
@@ -131,4 +127,4 @@ def difference(
             values.append(ours - theirs)
     if not values:
         return None
-    return Difference(experiment, arm, measure, *interval(values), p_value(values), len(values))
+    return Difference(experiment, arm, control, measure, *interval(values), p_value(values), len(values))

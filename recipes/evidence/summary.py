@@ -33,7 +33,8 @@ def verdicts(evidence: Evidence, question: str) -> list[Verdict]:
     for experiment, records in evidence.items():
         for name in MEASURES:
             if question == (experiment.question if name == "error" else "robustness"):
-                made = [difference(records, experiment, arm, name) for arm in experiment.gated]
+                pairs = [(arm, control) for arm in experiment.gated for control in experiment.controls_of(arm)]
+                made = [difference(records, experiment, arm, name, control) for arm, control in pairs]
                 found += [one for one in made if one and one.complete and one.seeds > 1]
     corrected = holm([one.p for one in found])
     return [Verdict(question, one, p) for one, p in zip(found, corrected, strict=True)]

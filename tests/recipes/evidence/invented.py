@@ -9,7 +9,7 @@ ARMS = {
     "wide": Arm("everything, wider"),
     "gates": Arm("everything, with gates", place="all"),
     "late": Arm("everything, with gates in the last stage, which is a long title", place="all"),
-    "wide gates": Arm("everything, wider, with gates", place="all", without="wide"),
+    "wide gates": Arm("everything, wider, with gates", place="all", against=("wide",)),
 }
 PARAMETERS = {"plain": 1000, "wide": 1200, "gates": 1100, "late": 1050, "wide gates": 1300}
 

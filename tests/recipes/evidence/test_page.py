@@ -77,6 +77,7 @@ def test_damaged_records_leave_the_page_as_it_was(folder):
     assert out.read_text() == "before" and not list(folder.glob("*.png"))
 
 
-def test_the_page_of_the_repository_is_that_of_its_records():
+def test_the_page_of_the_repository_is_that_of_its_records(monkeypatch):
+    monkeypatch.undo()  # the invented arms
     made = page.page(page.read_evidence(DOCS / "evidence"), Path("evidence"))
     assert (DOCS / "evidence.md").read_text() == made, "write it again: python -m recipes evidence"
