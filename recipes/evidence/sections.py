@@ -26,8 +26,8 @@ are the default of `apply`; "all blocks" adds `kinds=["noskip"]`; "after depthwi
     "adapters": Section(
         "Adapters of a frozen network",
         """\
-The network is frozen and runs in eval mode; what each row names is trained, and a new head with it. "Norms" learn their
-statistics, too, which the other rows leave as they are. A difference in brackets is to another arm than the control.""",
+The network is frozen and runs in eval mode; what each row names is trained, and a new head with it. Where norms
+are trained, their statistics move, too; elsewhere these stay.""",
     ),
     "domains": Section(
         "Several domains",
@@ -39,8 +39,7 @@ images are Fashion-MNIST's.""",
     "scratch": Section(
         "From scratch",
         """\
-The plain network, with gates, and made wider to have as many parameters as with gates (section 6.1 of the paper has
-the same for ResNet-50 on ImageNet, at 100 epochs).""",
+The plain network, with gates, and made wider to have as many parameters as with gates.""",
     ),
     "ablations": Section(
         "What makes it",
@@ -51,7 +50,7 @@ at the learning rate of the rest.""",
     "robustness": Section(
         "Calibration and robustness",
         """\
-Expected calibration error, of fifteen bins, on the test images, and the mean top-1 error on the first 1,000 of them under
-five corruptions that were not trained on: impulse noise, rotation, brightness, pixelation and motion blur.""",
+Expected calibration error, of fifteen bins, on the test images, and the mean top-1 error on the first 1,000 of them
+under five corruptions that were not trained on: impulse noise, rotation, brightness, pixelation and motion blur.""",
     ),
 }
