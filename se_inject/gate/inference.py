@@ -135,13 +135,13 @@ class _Gating(_Folding):
     _se_affine: Tensor  # the norm's scale and shift
 
     def _se_now(self) -> tuple[Tensor | None, ...]:
+        layers: dict[str, Any] = self._se_gate._modules
+        fc1, fc2 = layers["fc1"]._parameters, layers["fc2"]._parameters  # once more, as another call takes longer
         own: dict[str, Tensor | None] = self._parameters  # type: ignore[attr-defined]
-        weights, statistics = self._se_norm._parameters, self._se_norm._buffers
-        return (
-            *super()._se_now(),
-            *(own.get("weight"), own.get("bias"), weights.get("weight"), weights.get("bias")),
-            *(statistics.get("running_mean"), statistics.get("running_var")),
-        )
+        norm, statistics = self._se_norm._parameters, self._se_norm._buffers
+        of_norm = norm.get("weight"), norm.get("bias"), statistics.get("running_mean"), statistics.get("running_var")
+        of_gate = fc1.get("weight"), fc1.get("bias"), fc2.get("weight"), fc2.get("bias")
+        return own.get("weight"), own.get("bias"), *of_norm, *of_gate
 
     def _se_fold_first(self) -> None:
         norm, gate = self._se_norm, self._se_gate
