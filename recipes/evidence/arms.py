@@ -23,7 +23,8 @@ class Arm:
     ``gate_rate`` times the learning rate; rates rise for the share ``warmup`` of the training. ``rank`` is that of
     LoRA's matrices beside the 1x1 convolutions, ``wider`` asks for a plain network with about as many parameters as the
     gated one. ``against`` are the arms that it is compared with, where
-    that is not an experiment's control: the same without gates, and others of its size.
+    that is not an experiment's control: the same without gates, and others of its size. Records are found by an arm's
+    name: one that is trained in another way needs another name.
     """
 
     title: str
