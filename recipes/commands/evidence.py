@@ -46,8 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     flags = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
     experiments = _named(flags.names)
-    check_writable(flags.out / "evidence.md")
     records = Records(flags.out / "evidence")
+    for path in (flags.out / "evidence.md", records.folder / ".lock"):
+        check_writable(path)
     _do(_choosing(experiments), records, flags)
     _do(_final(experiments, records), records, flags)
     write_page(records.folder, flags.out / "evidence.md")
@@ -77,8 +78,9 @@ def _final(experiments: Iterable[Experiment], records: Records) -> list[Job]:
 
 def _do(jobs: Sequence[Job], records: Records, flags: argparse.Namespace) -> None:
     """Those trainings that have no record yet, long ones first."""
+    once = dict.fromkeys(jobs)  # experiments share trainings
     missing = sorted(
-        (job for job in jobs if records.done(job) is None), key=lambda job: -(job.images or 1e5) * job.epochs
+        (job for job in once if records.done(job) is None), key=lambda job: -(job.images or 1e5) * job.epochs
     )
     threads = max(1, (os.cpu_count() or 1) // flags.jobs)
     trainings = Parallel(flags.jobs, return_as="generator_unordered")(

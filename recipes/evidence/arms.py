@@ -24,7 +24,8 @@ class Arm:
     ``gate_rate`` times the learning rate; rates rise for the share ``warmup`` of the training. ``rank`` is that of
     LoRA's matrices beside the 1x1 convolutions, ``wider`` asks for a plain network with about as many parameters as the
     gated one. ``against`` are the arms that it is compared with, where
-    that is not an experiment's control: the same without gates, and others of its size.
+    that is not an experiment's control: the same without gates, and others of its size. Records are found by an arm's
+    name: one that is trained in another way needs another name.
     """
 
     title: str
@@ -137,9 +138,9 @@ ARMS: dict[str, Arm] = {
     "early": Arm("gates on the first half of the blocks", place="early"),
     "late": Arm("gates on the second half of the blocks", place="late"),
     "standard": Arm("the paper's form, sigmoid", place="all", options={"init": "standard"}),
-    "pre": Arm("before the branch", place="skip", options={"position": "pre"}),
-    "post": Arm("after the add", place="skip", options={"position": "post"}),
-    "identity": Arm("on the identity", place="skip", options={"position": "identity"}),
+    "pre": Arm("before the branch", place="skip", options={"position": "pre"}, against=("skip",)),
+    "post": Arm("after the add", place="skip", options={"position": "post"}, against=("skip",)),
+    "identity": Arm("on the identity", place="skip", options={"position": "identity"}, against=("skip",)),
     "max": Arm("squeeze by the maximum", place="all", options={"gate": MaxGate}),
     "eca": Arm("ECA", place="all", options={"gate": "eca"}),
     "cbam": Arm("CBAM", place="all", options={"gate": "cbam"}),

@@ -106,6 +106,9 @@ in `{folder}/`, whatever they say: `python -m recipes evidence` writes it again,
 
 ### What holds on two networks or data sets
 
+Fashion-MNIST with corruptions counts as data of its own, though the images are the same, and so do the three data sets,
+of whose test images most are Fashion-MNIST's: two of these say less than two networks.
+
 {what_holds}
 
 ## How to read it
@@ -115,7 +118,8 @@ in `{folder}/`, whatever they say: `python -m recipes evidence` writes it again,
 - **Learning rates.** Those of an experiment are tried for every arm, control included, with the first seed; the one
   with the lowest error on images held out of the training data is used with the other seeds. "highest" and "lowest"
   mark one at the end of those tried, beyond which there may be a better one. The training that it is chosen by counts
-  as the first seed's. Nothing is selected on the test images.
+  as the first seed's. Nothing is selected on the test images. The choice by one seed is a matter of luck, too, which
+  all seeds of an arm share, and "±" does not contain.
 - **±** is half the 95 % confidence interval of the mean over seeds, by Student's t: how trainings differ, on the same
   test images. Differences to the control are paired by seed, in percentage points, and below zero where the arm is
   better; in bold where the interval excludes zero, which is what "outside the spread" means here.
@@ -123,8 +127,9 @@ in `{folder}/`, whatever they say: `python -m recipes evidence` writes it again,
   comparisons of gated arms with their controls under one question; what "holds" is still below 0.05. Few
   seeds leave little: to hold among twenty, a difference must be about twelve times its standard deviation over three
   seeds, or three times that over five.
-- **To store** are the bytes of all that training changed. **Step time** is relative to the control's, on the same
-  device; several trainings ran at once, so that it is rough.
+- **To store** are the bytes of all that training changed. **Step time** is that of the fastest training, relative to
+  the control's on the same device; several trainings ran at once, so that it is rough, and left out where an arm's
+  times differ by more than a factor of two.
 - **Calibration error** is the expected calibration error. **Error under corruptions** is the mean over corrupted
   versions of the test images.
 - A training that diverged counts with an error of 100 %.

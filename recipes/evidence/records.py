@@ -42,7 +42,7 @@ class Record:
     ``held_out`` is on images held out of the training data, by which learning rates are chosen; ``top1``, ``loss`` and
     ``ece`` (expected calibration error) are on the test images, ``corrupted`` has top-1 errors on other versions of
     them. ``parameters`` are those that were trained, ``stored`` the bytes of all that training changed, ``step`` the
-    median seconds of a step, ``seconds`` those of the training. A training that diverged has errors of 100, and neither
+    mean seconds of a step, ``seconds`` those of the training. A training that diverged has errors of 100, and neither
     ``loss`` nor ``ece``.
     """
 

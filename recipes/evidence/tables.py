@@ -1,7 +1,6 @@
 """Tables in Markdown: a row an arm of one experiment, with its costs, its errors and its differences to the control."""
 
 import math
-import statistics
 from collections.abc import Sequence
 
 from tabulate import tabulate
@@ -97,7 +96,7 @@ def _row(experiment: Experiment, records: Sequence[Record], arm: str) -> list[st
         title,
         f"{found[0].parameters:,}",
         in_bytes(found[0].stored),
-        _relative_step(found, of_arm(records, experiment, experiment.control)),
+        _relative_step(records, arm, experiment.control),
         _rate(rate, experiment.rates),
         values["error"] + (f", {diverged} diverged" if diverged else ""),
         _change(experiment, records, arm),
@@ -111,12 +110,20 @@ def _change(experiment: Experiment, records: Sequence[Record], arm: str) -> str:
     return marked(found) + against(experiment, arm) if found else ""
 
 
-def _relative_step(ours: Sequence[Record], control: Sequence[Record]) -> str:
-    """The median ratio over seeds that both were trained with on the same device."""
-    theirs = {(record.job.seed, record.device): record.step for record in control}
-    keys = [(record.job.seed, record.device) for record in ours]
-    ratios = [record.step / theirs[key] for record, key in zip(ours, keys, strict=True) if theirs.get(key)]
-    return f"{statistics.median(ratios):.2f}" if ratios else ""
+def _relative_step(records: Sequence[Record], arm: str, control: str) -> str:
+    """The ratio of the fastest trainings, at any rate, on the device where the arm was trained most.
+
+    Nothing where times of an arm differ by more than a factor of two, as they are those of the machine's other work.
+    """
+    devices = [record.device for record in records if record.job.arm == arm]
+    device = max(dict.fromkeys(devices), key=devices.count)
+    ours, theirs = (
+        [record.step for record in records if (record.job.arm, record.device) == (name, device)]
+        for name in (arm, control)
+    )
+    if not theirs or max(ours) > 2 * min(ours) or max(theirs) > 2 * min(theirs):
+        return ""
+    return f"{min(ours) / min(theirs):.2f}"
 
 
 def _rate(rate: float, rates: Sequence[float]) -> str:

@@ -6,7 +6,7 @@ import pytest
 from joblib import parallel_config
 
 from recipes.commands import evidence
-from recipes.errors import UnknownNameError
+from recipes.errors import SettingsError, UnknownNameError
 from recipes.evidence import page
 from recipes.evidence.grid import EXPERIMENTS
 from recipes.evidence.records import Record, Records
@@ -48,6 +48,19 @@ def test_trains_what_is_missing_at_rates_chosen_on_held_out_images(folder, train
     evidence.main(["tiny", "--out", str(folder)])
     assert len(trainings) == 2 and Records(folder / "evidence").of(TINY.setting) == kept
     assert "An experiment: tiny" in (folder / "evidence.md").read_text()
+
+
+def test_what_experiments_share_is_trained_once(folder, trainings, monkeypatch):
+    monkeypatch.setitem(evidence.EXPERIMENTS, "other", replace(TINY, name="other", control="scratch, SE"))
+    evidence.main(["all", "--out", str(folder)])
+    assert len(trainings) == len(set(trainings)) == 6
+
+
+def test_refuses_a_folder_of_records_that_cannot_be_written_before_it_trains(folder, trainings):
+    (folder / "evidence").touch()
+    with pytest.raises(SettingsError, match="cannot be written"):
+        evidence.main(["tiny", "--out", str(folder)])
+    assert not trainings
 
 
 def test_lists_experiments_and_writes_the_page_without_a_name(folder, trainings, capsys):
