@@ -638,6 +638,55 @@ def test_no_way_of_giving_a_gate_weights_leaves_old_ones_behind(make, samples):
                 assert_close(each, model, x)
 
 
+FOLDED = {
+    "with the convolution": lambda: Block(bias=True),
+    "with the norm": lambda: Block(rank=1),
+    "in place": lambda: WithoutNorm(kernel=3),
+}
+
+
+def set_tensor(model, key, value):
+    path, _, name = key.rpartition(".")
+    module = model.get_submodule(path)
+    setattr(module, name, nn.Parameter(value) if name in module._parameters else value)
+
+
+@pytest.mark.parametrize("form", FOLDED)
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_weight_or_statistic_that_alone_is_another_one(form, samples):
+    model = awake(se_inject.apply(FOLDED[form]()))
+    fast, x = optimize(model), torch.randn(samples, 8, *[6, 6][: 1 if form == "with the norm" else 2])
+    assert forms(fast) == {form}
+    for key in [key for key, value in model.state_dict().items() if value.is_floating_point()]:
+        value = model.state_dict()[key] * 1.5 + 0.1
+        with torch.no_grad():
+            results = [torch.func.functional_call(each, {key: value}, (x,)) for each in (fast, model)]
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+        changed = [copy.deepcopy(each) for each in (fast, model)]
+        for each in changed:
+            set_tensor(each, key, value.clone())
+        assert_close(*changed, x)
+
+
+@pytest.mark.parametrize("layer", ["fc1", "fc2"])
+def test_a_bias_of_a_gate_that_is_pruned_later(layer):
+    model, x = awake(se_inject.apply(WithoutNorm())), torch.randn(2, 8, 6, 6)
+    fast = optimize(model)
+    for each in (fast, model):
+        prune.l1_unstructured(each.se.get_submodule(layer), "bias", 0.5)
+    assert_close(fast, model, x)
+
+
+@pytest.mark.parametrize("form", FOLDED)
+def test_a_copy_on_meta_is_loaded_tensor_by_tensor(form):
+    model = awake(se_inject.apply(FOLDED[form]()))
+    fast, state = optimize(model).to("meta"), copy.deepcopy(model.state_dict())
+    for key in state:
+        part = {other: state[other] for other in (key, "se.identity_form")}
+        fast.load_state_dict(part, strict=False, assign=True)
+    assert_close(fast, model, torch.randn(2, 8, *[6, 6][: 1 if form == "with the norm" else 2]))
+
+
 @pytest.mark.parametrize("layer", ["fc1", "fc2"])
 def test_a_gate_of_half_precision_whose_layer_is_loaded(layer):
     model, x = awake(se_inject.apply(WithoutNorm())), torch.randn(1, 8, 6, 6)

@@ -20,6 +20,7 @@ from ..evidence.grid import EXPERIMENTS, Experiment
 from ..evidence.page import write_page
 from ..evidence.paired import chosen, done
 from ..evidence.records import Job, Record, Records
+from ..evidence.tasks import FEWSHOT
 from ..files import check_writable
 from ..training.settings import at_least
 from .flags import make_parser
@@ -90,10 +91,12 @@ def _do(jobs: Sequence[Job], records: Records, flags: argparse.Namespace) -> Non
 
 
 def _train(job: Job, root: Path, threads: int) -> Record:
-    from ..evidence.training import train  # here, where the process that only starts others needs no network
+    from ..evidence.fewshot import train_fewshot  # here, where the process that only starts others needs no network
+    from ..evidence.training import train
 
     torch.set_num_threads(threads)
-    return train(job, root, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    one = train_fewshot if job.data in FEWSHOT else train
+    return one(job, root, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _progress(experiment: Experiment, records: Records) -> list[str]:

@@ -10,6 +10,7 @@ import se_inject
 
 from ..errors import SettingsError
 from ..training.partial import Trained
+from .contextual import ContextualGate
 from .networks import gate_depthwise
 
 Place = Literal["skip", "all", "early", "late", "depthwise", "scratch"]
@@ -120,6 +121,13 @@ ARMS: dict[str, Arm] = {
     "frozen gates, skip": Arm("gates on skip blocks", "gates", "skip", against=("head",)),
     "frozen gates": Arm("gates on all blocks", "gates", "all", against=("head", "norm")),
     "frozen gates, depthwise": Arm("gates after depthwise", "gates", "depthwise", {"reduction": 64}, against=("head",)),
+    "contextual": Arm(
+        "contextual gates on all blocks",
+        "gates",
+        "all",
+        {"gate": ContextualGate, "init": "standard"},  # as it is, which is the identity
+        against=("frozen gates",),
+    ),
     "gates+norm": Arm("gates on all blocks and norms", "gates+norm", "all", against=("norm",)),
     "gates+norm, depthwise": Arm(
         "gates after depthwise and norms", "gates+norm", "depthwise", {"reduction": 64}, against=("norm",)

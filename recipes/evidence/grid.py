@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from .arms import ARMS
 from .records import Job
+from .tasks import FEWSHOT, IMAGES
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,23 @@ def _scratch(network: str) -> Experiment:
     )
 
 
+def _fewshot(data: str) -> Experiment:
+    about = FEWSHOT[data]
+    return Experiment(
+        name=data,
+        title=f"MobileNetV2, few-shot tasks of {about.tested}, meta-trained on those of {about.trained}",
+        question="domains",
+        network="mobilenet_v2",
+        data=data,
+        images=200 * IMAGES,
+        size=32,
+        epochs=1,
+        arms=("head", "norm", "frozen gates", "contextual"),
+        control="head",
+        rates=(1e-3, 3e-3, 1e-2, 3e-2),
+    )
+
+
 _ADAPTERS = (
     "plain",
     "head",
@@ -166,6 +184,7 @@ _ALL = [
         _adapters("mobilenet_v2", data, "domains", f"{data} alone", _DOMAINS, 1000)
         for data in ("fashion", "mnist", "digits")
     ),
+    *(_fewshot(data) for data in FEWSHOT),
     *(_scratch(network) for network in _FROM_SCRATCH),
     Experiment(
         name="ablations",

@@ -9,6 +9,7 @@ from .arms import ARMS
 from .grid import Experiment
 from .paired import MEASURES, Difference, Evidence, chosen, difference, interval, of_arm
 from .records import Record
+from .tasks import FEWSHOT, IMAGES, TESTED
 
 HEADERS = [
     "trained",
@@ -136,11 +137,22 @@ def what_was_run(experiment: Experiment, records: Sequence[Record]) -> str:
     devices = ", ".join(sorted({record.device for record in records}))
     rates = ", ".join(f"{rate:g}" for rate in experiment.rates)
     hours = sum(record.seconds for record in records) / 3600
-    images = f"{experiment.images:,}" if experiment.images else "all"
     return (
-        f"`{experiment.network}` on {images} images of {experiment.data}, {experiment.size} pixels, "
-        f"{experiment.epochs} epochs, {experiment.seeds} seeds, learning rates {rates}; {hours:.1f} hours on {devices}."
+        f"`{experiment.network}` on {_amount(experiment)}, {experiment.seeds} seeds, learning rates {rates}; "
+        f"{hours:.1f} hours on {devices}."
     )
+
+
+def _amount(experiment: Experiment) -> str:
+    pixels = f"{experiment.size} pixels"
+    if experiment.data in FEWSHOT:
+        about, tasks = FEWSHOT[experiment.data], experiment.epochs * experiment.images // IMAGES
+        return (
+            f"{tasks} tasks of {about.trained}, a step each, {pixels}; rates chosen on {TESTED} tasks of "
+            f"{about.chosen}, tested on {TESTED} of {about.tested}"
+        )
+    images = f"{experiment.images:,}" if experiment.images else "all"
+    return f"{images} images of {experiment.data}, {pixels}, {experiment.epochs} epochs"
 
 
 def robustness_table(evidence: Evidence) -> str:

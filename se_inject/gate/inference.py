@@ -10,6 +10,7 @@ again, so that each call and each attribute costs several times what it does in 
 """
 
 from collections.abc import Callable
+from operator import is_
 from typing import Any
 
 import torch
@@ -63,18 +64,21 @@ class _Folding(ForInference):
 
     def _se_fold(self) -> None:
         """Compute the folded weights, and again when a state dict was loaded."""
-        fc1, fc2 = self._se_gate.fc1, self._se_gate.fc2
-        vars(self)["_se_then"] = (fc1.weight, fc2.weight, getattr(self, "weight", None))  # not as more parameters
-        if len({tensor.device for tensor in (fc1.weight, fc2.weight, *self._se_own())}) > 1:
+        now = self._se_now()
+        vars(self)["_se_then"] = now  # not as more parameters
+        if len({tensor.device for tensor in now if tensor is not None}) > 1:
             return  # not all have been moved, or loaded, yet
+        fc2 = self._se_gate.fc2
         with torch.no_grad():
             self._se_fold_first()
             assert fc2.bias is not None
             self._se_keep(fc2=fc2.weight.flatten(1).T, bias2=fc2.bias)
 
-    def _se_own(self) -> list[Tensor]:
-        """What is folded besides the gate's layers."""
-        return []
+    def _se_now(self) -> tuple[Tensor | None, ...]:
+        """The weights, and statistics, that are folded."""
+        layers: dict[str, Any] = self._se_gate._modules
+        fc1, fc2 = layers["fc1"]._parameters, layers["fc2"]._parameters
+        return fc1.get("weight"), fc1.get("bias"), fc2.get("weight"), fc2.get("bias")
 
     def _se_fold_first(self) -> None:
         """Keep the gate's first layer, and what it takes from the layers before it."""
@@ -90,14 +94,8 @@ class _Folding(ForInference):
             self.register_buffer(f"_se_{name}", kept, persistent=False)  # type: ignore[attr-defined]
 
     def _se_is_folded(self) -> bool:
-        """Whether the weights that the gate has now are those that were folded."""
-        layers: dict[str, Any] = self._se_gate._modules
-        fc1, fc2, own = self._se_then
-        return (
-            layers["fc1"]._parameters.get("weight") is fc1
-            and layers["fc2"]._parameters.get("weight") is fc2
-            and self._parameters.get("weight") is own  # type: ignore[attr-defined]
-        )
+        """Whether the weights that it has now are those that were folded."""
+        return all(map(is_, self._se_now(), self._se_then))
 
     def _se_excited(self, x: Tensor) -> Tensor:
         """``sigmoid(fc2(relu(fc1 @ mean + bias1)))``, ``(N, C)``, of the mean over positions of ``x``."""
@@ -136,10 +134,14 @@ class _Gating(_Folding):
     _se_norm: _BatchNorm
     _se_affine: Tensor  # the norm's scale and shift
 
-    def _se_own(self) -> list[Tensor]:
-        own: nn.Parameter | None = self.weight  # type: ignore[attr-defined]
-        assert self._se_norm.running_mean is not None
-        return [self._se_norm.running_mean, *([] if own is None else [own])]
+    def _se_now(self) -> tuple[Tensor | None, ...]:
+        layers: dict[str, Any] = self._se_gate._modules
+        fc1, fc2 = layers["fc1"]._parameters, layers["fc2"]._parameters  # once more, as another call takes longer
+        own: dict[str, Tensor | None] = self._parameters  # type: ignore[attr-defined]
+        norm, statistics = self._se_norm._parameters, self._se_norm._buffers
+        of_norm = norm.get("weight"), norm.get("bias"), statistics.get("running_mean"), statistics.get("running_var")
+        of_gate = fc1.get("weight"), fc1.get("bias"), fc2.get("weight"), fc2.get("bias")
+        return own.get("weight"), own.get("bias"), *of_norm, *of_gate
 
     def _se_fold_first(self) -> None:
         norm, gate = self._se_norm, self._se_gate

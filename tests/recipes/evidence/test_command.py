@@ -82,6 +82,12 @@ def test_trains_several_at_once(folder):
     assert len(records) == 6 and all(0 < record.top1 <= 100 for record in records)
 
 
+def test_trains_few_shot_where_the_data_are(folder, monkeypatch):
+    monkeypatch.setattr("recipes.evidence.fewshot.train_fewshot", lambda job, root, device: job)
+    job = replace(TINY.job("scratch", 0, 0.1), data="fewshot-digits")
+    assert evidence._train(job, folder, 1) == job
+
+
 def test_names_in_the_grid_are_whole():
     for name, one in EXPERIMENTS.items():
         assert one.name == name and one.control in one.arms and one.seeds >= 3

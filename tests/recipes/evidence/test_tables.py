@@ -87,6 +87,13 @@ def test_steps_are_left_out_where_the_machine_did_other_work():
     assert [row["step time"] for row in rows(arms_table(tiny, busy)).values()] == ["", ""]
 
 
+def test_few_shot_trainings_are_told_in_tasks():
+    assert what_was_run(experiment(data="fewshot-digits", images=500), []).startswith(
+        "`resnet20` on 20 tasks of fashion, a step each, 28 pixels; rates chosen on 100 tasks of mnist, tested on 100 "
+        "of digits, 3 seeds"
+    )
+
+
 def test_rates_at_an_end_are_marked():
     for rates, said in (((0.1,), "0.1"), ((0.01, 0.1), "0.1, highest"), ((0.01, 0.1, 1.0), "0.1")):
         tiny = experiment(rates=rates)
