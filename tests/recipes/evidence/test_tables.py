@@ -78,16 +78,6 @@ def test_steps_are_compared_on_the_same_device():
     )
 
 
-<<<<<<< HEAD
-def test_few_shot_trainings_are_told_in_tasks():
-    assert what_was_run(experiment(data="fewshot-digits", images=500), []).startswith(
-        "`resnet20` on 20 tasks of fashion, a step each, 28 pixels; rates chosen on 100 tasks of mnist, tested on 100 "
-        "of digits, 3 seeds"
-    )
-
-
-=======
->>>>>>> w-review17
 def test_steps_are_left_out_where_the_machine_did_other_work():
     tiny = experiment()
     found = trained(tiny, plain=[10.0, 10.0, 10.0], gates=[9.0, 9.0, 9.0])
@@ -95,8 +85,6 @@ def test_steps_are_left_out_where_the_machine_did_other_work():
     assert rows(arms_table(tiny, slower))["everything, with gates"]["step time"] == "1.10"
     busy = [replace(each, step=0.9) if (each.job.arm, each.job.seed) == ("plain", 0) else each for each in found]
     assert [row["step time"] for row in rows(arms_table(tiny, busy)).values()] == ["", ""]
-<<<<<<< HEAD
-=======
 
 
 def test_few_shot_trainings_are_told_in_tasks():
@@ -104,7 +92,6 @@ def test_few_shot_trainings_are_told_in_tasks():
         "`resnet20` on 20 tasks of fashion, a step each, 28 pixels; rates chosen on 100 tasks of mnist, tested on 100 "
         "of digits, 3 seeds"
     )
->>>>>>> w-review17
 
 
 def test_rates_at_an_end_are_marked():
