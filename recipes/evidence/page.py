@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ..files import replacing
 from .grid import EXPERIMENTS, Experiment
-from .paired import Evidence, difference, done, of_arm
+from .paired import Evidence, done, of_arm, whole_difference
 from .pictures import by_parameters, differences, from_scratch, in_overview, overview, save
 from .records import Record, Records
 from .sections import OVERVIEW, SECTIONS
@@ -79,7 +79,7 @@ def _of(evidence: Evidence, question: str) -> Evidence:
 
 def _compared(evidence: Evidence, arms: Callable[[Experiment], Iterable[str]]) -> bool:
     """Whether one of these arms has a difference to its control."""
-    return any(difference(records, one, arm) for one, records in evidence.items() for arm in arms(one))
+    return any(whole_difference(records, one, arm) for one, records in evidence.items() for arm in arms(one))
 
 
 def _experiment(experiment: Experiment, records: Sequence[Record]) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 from ..figures.layout import legend, panels, write
 from .arms import ARMS
 from .grid import Experiment
-from .paired import Difference, Evidence, difference, interval, of_arm
+from .paired import Difference, Evidence, interval, of_arm, whole_difference
 from .records import Record
 from .sections import OVERVIEW_ARMS, SECTIONS
 from .tables import against
@@ -115,7 +115,7 @@ def overview(evidence: Evidence) -> Figure:
     for experiment, records in evidence.items():
         panel = made[list(SECTIONS).index(experiment.question)]
         names |= {arm: ARMS[arm].title + against(experiment, arm) for arm in in_overview(experiment)}
-        if found := [one for arm in in_overview(experiment) if (one := difference(records, experiment, arm))]:
+        if found := [one for arm in in_overview(experiment) if (one := whole_difference(records, experiment, arm))]:
             panel.labels.append((panel.end + _BAR * (len(found) - 1) / 2, experiment.title))
             panel.bars += [(panel.end + _BAR * number, one, colors[one.arm]) for number, one in enumerate(found)]
             panel.end += _BAR * len(found) + 0.4
@@ -131,7 +131,7 @@ def differences(evidence: Evidence) -> Figure:
     """All gated arms' errors as differences to their controls, with 95 % intervals, a row an arm."""
     panel = _Panel("")
     for experiment, records in evidence.items():
-        if found := [one for arm in experiment.gated if (one := difference(records, experiment, arm))]:
+        if found := [one for arm in experiment.gated if (one := whole_difference(records, experiment, arm))]:
             panel.labels.append((panel.end, experiment.title))
             panel.headings.add(experiment.title)
             for place, one in enumerate(found, 1):

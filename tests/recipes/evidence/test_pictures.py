@@ -139,3 +139,11 @@ def test_saved_pictures_are_small(tmp_path):
     assert (tmp_path / "differences.png").stat().st_size < 100_000
     with Image.open(tmp_path / "differences.png") as image:
         assert (image.format, image.mode, image.width) == ("PNG", "P", 902)
+
+
+def test_differences_of_some_seeds_are_not_drawn():
+    whole, part = experiment("whole"), experiment("part", epochs=3)
+    plain = [10.0, 10.5, 10.2]
+    evidence = {one: trained(one, plain=plain, gates=[9.0, 9.6, 9.3][:seeds]) for one, seeds in ((whole, 3), (part, 2))}
+    labels = [text.get_text() for text in differences(evidence).axes[0].get_yticklabels()]
+    assert labels == [whole.title, "everything, with gates"]
