@@ -13,7 +13,7 @@ from ..training.partial import Trained
 from .contextual import ContextualGate
 from .networks import gate_depthwise
 
-Place = Literal["skip", "all", "early", "late", "depthwise", "scratch"]
+Place = Literal["skip", "all", "early", "late", "depthwise"]
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Arm:
     ``place`` says where gates go, if there are any, ``options`` are those of ``se_inject.apply``. Gates learn at
     ``gate_rate`` times the learning rate; rates rise for the share ``warmup`` of the training. ``rank`` is that of
     LoRA's matrices beside the 1x1 convolutions, ``wider`` asks for a plain network with about as many parameters as the
-    gated one. ``against`` are the arms that it is compared with, where
-    that is not an experiment's control: the same without gates, and others of its size. Records are found by an arm's
-    name: one that is trained in another way needs another name.
+    gated one. ``against`` are the arms that it is compared with, where that is not an experiment's control: the same
+    without gates, and others of its size. Records are found by an arm's name: one that is trained in another way needs
+    another name.
     """
 
     title: str
@@ -78,10 +78,8 @@ class MaxGate(nn.Module):
 
 def _sites(network: nn.Module, place: Place) -> dict[str, Any]:
     """The keywords of ``se_inject.apply`` for a place."""
-    if place == "scratch":
-        return {"init": "standard"}
     if place == "skip":
-        return {"kinds": ("residual",)}
+        return {}  # the default
     kinds: dict[str, Any] = {"kinds": ("residual", "noskip")}
     if place == "all":
         return kinds
@@ -129,9 +127,6 @@ ARMS: dict[str, Arm] = {
         against=("frozen gates",),
     ),
     "gates+norm": Arm("gates on all blocks and norms", "gates+norm", "all", against=("norm",)),
-    "gates+norm, depthwise": Arm(
-        "gates after depthwise and norms", "gates+norm", "depthwise", {"reduction": 64}, against=("norm",)
-    ),
     "lora": Arm("LoRA of 1x1 convolutions, rank 4", "head", rank=4),
     "r4": Arm("reduction 4", place="all", options={"reduction": 4}),
     "r64": Arm("reduction 64", place="all", options={"reduction": 64}),
@@ -147,6 +142,5 @@ ARMS: dict[str, Arm] = {
     "gc": Arm("global context", place="all", options={"gate": "gc"}),
     "scratch": Arm("plain"),
     "scratch, wider": Arm("plain, as many parameters", wider=True),
-    "scratch, SE": Arm("SE", place="scratch", against=("scratch", "scratch, wider")),
-    "scratch, identity": Arm("gates that start as identity", place="scratch", options={"init": "identity"}),
+    "scratch, SE": Arm("SE", place="skip", options={"init": "standard"}, against=("scratch", "scratch, wider")),
 }

@@ -4,27 +4,24 @@ It learns on tasks of one data set, and is tested on tasks of another one, of wh
 Contextual gates adapt to a task by its labelled images; the other arms are their controls, trained on the same tasks.
 """
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ..errors import UnknownNameError
-from ..training.metrics import score
-from ..training.partial import freeze_rest
+from ..training.partial import freeze_rest, what_changes
 from .arms import ARMS
 from .corruptions import CORRUPTIONS, UNSEEN, Corruption
 from .images import Images, prepare
+from .measured import record, scores
 from .networks import NETWORKS, build
 from .records import Job, Record
 from .sources import load
-from .tasks import FEWSHOT, IMAGES, TESTED, WAYS, Task, logits_by_means, tasks
+from .tasks import FEWSHOT, IMAGES, TESTED, Task, logits_by_means, tasks
 
 _SEEN: tuple[Corruption | None, ...] = (None, *CORRUPTIONS.values())  # a task is clean, or under one of them
 _HELD_OUT, _CLEAN, _UNSEEN = 10_001, 10_002, 10_003  # seeds of tasks that are not trained on
@@ -47,22 +44,10 @@ def train_fewshot(job: Job, root: Path, device: torch.device) -> Record:
     trained, chosen, tested = (load(name, root, 0, 0) for name in (about.trained, about.chosen, about.tested))
     test = tested.test.to(device)
     step = learner.fit(trained.train.to(device))
-    scores = learner.scores(test, [None], _CLEAN)
-    diverged = not math.isfinite(scores["loss"])
-    return Record(
-        job,
-        held_out=learner.scores(chosen.test.to(device), [None], _HELD_OUT)["top1"],
-        top1=scores["top1"],
-        loss=None if diverged else scores["loss"],
-        ece=None if diverged else scores["ece"],
-        corrupted={"one a task": learner.scores(test, [*UNSEEN.values()], _UNSEEN)["top1"]},
-        parameters=sum(parameter.numel() for parameter in learner.learns),
-        stored=sum(parameter.nbytes for parameter in learner.learns),
-        step=step,
-        seconds=time.monotonic() - started,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        torch=torch.__version__,
-    )
+    changed = what_changes(learner.network)
+    corrupted = {"one a task": learner.scores(test, [*UNSEEN.values()], _UNSEEN)["top1"]}
+    held_out = learner.scores(chosen.test.to(device), [None], _HELD_OUT)
+    return record(job, held_out, learner.scores(test, [None], _CLEAN), corrupted, changed, step, started, device)
 
 
 class Learner:
@@ -80,31 +65,28 @@ class Learner:
         self.learns = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     def fit(self, images: Images) -> float:
-        """Train on tasks, one a step, at a rate that falls along a cosine; returns the median seconds of a step."""
+        """Train on tasks, one a step, at a rate that falls along a cosine; returns the mean seconds of a step."""
         count = self._job.epochs * self._job.images // IMAGES
         if not self.learns or not count:
             return 0.0
         optimizer = torch.optim.Adam(self.learns, self._job.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, count)
-        seconds = []
+        started = time.monotonic()
         for task in self._tasks(images, _SEEN, count, self._job.seed):
-            started = time.perf_counter()
             optimizer.zero_grad()
             nn.functional.cross_entropy(self._logits(task), task.labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            seconds.append(time.perf_counter() - started)
-        return median(seconds)
+        if task.labels.is_cuda:
+            torch.cuda.synchronize()
+        return (time.monotonic() - started) / count
 
     @torch.no_grad()
     def scores(self, images: Images, corruptions: Sequence[Corruption | None], seed: int) -> dict[str, float]:
-        """Error and expected calibration error in per cent, and the loss, over the queries of ``TESTED`` tasks."""
+        """The scores over the queries of ``TESTED`` tasks."""
         found = [(self._logits(task), task.labels) for task in self._tasks(images, corruptions, TESTED, seed)]
         logits, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
-        if not logits.isfinite().all():
-            return {"top1": 100.0, "loss": math.nan, "ece": math.nan}
-        error = multiclass_calibration_error(logits.softmax(1), labels, WAYS)
-        return score(logits.log_softmax(1), labels) | {"ece": 100 * float(error)}
+        return scores(logits, labels)
 
     def _tasks(self, images: Images, corruptions: Sequence[Corruption | None], count: int, seed: int) -> Iterator[Task]:
         ready = partial(prepare, size=self._job.size, mean=self._about.mean, std=self._about.std)

@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck
 
 from ..networks.bn_inception import InceptionModule, conv_bn
-from ..networks.resnet import small_resnet
+from ..networks.resnet import small_resnet, with_classifier
 
 
 def resnet(depth: int, classes: int, width: float = 1) -> nn.Sequential:
@@ -46,7 +46,7 @@ def resnext(classes: int, width: float = 1) -> nn.Sequential:
             blocks.append(Bottleneck(channels, planes, stride, shortcut, groups=8, base_width=16))
             channels = 4 * planes
         layers[f"layer{i + 1}"] = nn.Sequential(*blocks)
-    return _classifier(layers, channels, classes)
+    return with_classifier(layers, channels, classes)
 
 
 def inception(classes: int, width: float = 1) -> nn.Sequential:
@@ -74,13 +74,4 @@ def inception(classes: int, width: float = 1) -> nn.Sequential:
             channels, w(single), (w(triple[0]), w(triple[1])), (w(double[0]), w(double[1])), w(projection)
         )
         layers[name], channels = module, module.out_channels
-    return _classifier(layers, channels, classes)
-
-
-def _classifier(layers: OrderedDict[str, nn.Module], channels: int, classes: int) -> nn.Sequential:
-    layers.update(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(channels, classes))
-    network = nn.Sequential(layers)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return network
+    return with_classifier(layers, channels, classes)

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
-from torchmetrics.functional.classification import multiclass_calibration_error
 
-from ..training.metrics import score
 from ..training.optimizer import make_optimizer
-from ..training.partial import freeze_rest, training_mode
+from ..training.partial import freeze_rest, training_mode, what_changes
 from ..training.schedule import lr_factor, set_rates
 from ..training.settings import Settings
 from .arms import ARMS
 from .corruptions import UNSEEN
 from .images import Images, prepare
+from .measured import record, scores
 from .networks import NETWORKS, build
 from .records import Job, Record
 from .sources import load
@@ -34,25 +33,12 @@ def train(job: Job, root: Path, device: torch.device) -> Record:
     source = load(job.data, root, job.images, job.seed)
     learner = Learner(job, source.classes, device)
     step = learner.fit(source.train.to(device))
+    changed = learner.changed()
     test = source.test.to(device)
     some = test.subset(torch.arange(min(CORRUPTED, len(test)), device=device))
-    scores = learner.scores(test)
-    diverged = not torch.tensor(scores["loss"]).isfinite()
-    parameters, stored = learner.changed()
-    return Record(
-        job,
-        held_out=learner.scores(source.held_out.to(device))["top1"],
-        top1=scores["top1"],
-        loss=None if diverged else scores["loss"],
-        ece=None if diverged else scores["ece"],
-        corrupted={name: learner.scores(some.corrupted(kind))["top1"] for name, kind in UNSEEN.items()},
-        parameters=parameters,
-        stored=stored,
-        step=step,
-        seconds=time.monotonic() - started,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        torch=torch.__version__,
-    )
+    corrupted = {name: learner.scores(some.corrupted(kind))["top1"] for name, kind in UNSEEN.items()}
+    held_out = learner.scores(source.held_out.to(device))
+    return record(job, held_out, learner.scores(test), corrupted, changed, step, started, device)
 
 
 class Learner:
@@ -105,23 +91,16 @@ class Learner:
 
     @torch.no_grad()
     def scores(self, images: Images) -> dict[str, float]:
-        """Top-1 error and expected calibration error (15 bins; Guo et al., 2017) in per cent, and the loss."""
+        """The scores of the network's logits."""
         self.network.eval()
         places = torch.arange(len(images), device=images.labels.device)
         parts = [images.subset(places[start : start + 500]) for start in range(0, len(images), 500)]
-        logits = torch.cat([self.network(self._inputs(part)) for part in parts]).float()
-        if not logits.isfinite().all():
-            return {"top1": 100.0, "loss": float("nan"), "ece": float("nan")}
-        probability = logits.softmax(1)
-        error = multiclass_calibration_error(probability, images.labels, logits.shape[1], n_bins=15)
-        return score(logits.log_softmax(1), images.labels) | {"ece": 100 * float(error)}
+        return scores(torch.cat([self.network(self._inputs(part)) for part in parts]), images.labels)
 
     def changed(self) -> tuple[int, int]:
         """The number of parameters that were trained, and the bytes of these and of the statistics that moved."""
         training_mode(self.network, self._trained, self._head)
-        learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        moving = [b for m in self.network.modules() if m.training for b in m.buffers(recurse=False)]
-        return sum(p.numel() for p in learning), sum(tensor.nbytes for tensor in (*learning, *moving))
+        return what_changes(self.network)
 
     def _inputs(self, images: Images, augment: Generator | None = None) -> Tensor:
         inputs = prepare(images, self._size, self._about.mean, self._about.std, augment)

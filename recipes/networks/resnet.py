@@ -65,6 +65,16 @@ def small_resnet(depth: int, num_classes: int = 10, widths: tuple[int, int, int]
         first = BasicBlock(width, width) if i == 1 else BasicBlock(channels, width, 2, _Shortcut(width - channels))
         rest = [BasicBlock(width, width) for _ in range((depth - 2) // 6 - 1)]
         layers[f"layer{i}"], channels = nn.Sequential(first, *rest), width
+    return with_classifier(layers, channels, num_classes)
+
+
+def with_classifier(layers: OrderedDict[str, nn.Module], channels: int, num_classes: int) -> nn.Sequential:
+    """``layers``, which make ``channels``, and the layers that make logits of these; convolutions by He et al., 2015.
+
+    >>> layers: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Conv2d(3, 8, 3))
+    >>> with_classifier(layers, 8, 5)(torch.zeros(2, 3, 9, 9)).shape
+    torch.Size([2, 5])
+    """
     layers.update(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(channels, num_classes))
     network = nn.Sequential(layers)
     for module in network.modules():

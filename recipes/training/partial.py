@@ -72,3 +72,14 @@ def training_mode(network: nn.Module, trained: Trained, head: Sequence[str] = ()
     network.eval()
     for module in trained_modules(network, trained, head):
         module.train()
+
+
+def what_changes(network: nn.Module) -> tuple[int, int]:
+    """The number of parameters that learn, and the bytes of these and of statistics that move, in training mode.
+
+    >>> what_changes(nn.Sequential(nn.Conv2d(3, 8, 1).requires_grad_(False), nn.BatchNorm2d(8)))
+    (16, 136)
+    """
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    moving = [buffer for module in network.modules() if module.training for buffer in module.buffers(recurse=False)]
+    return sum(p.numel() for p in learning), sum(tensor.nbytes for tensor in (*learning, *moving))

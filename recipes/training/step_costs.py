@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from se_inject.reports.costs import peak_memory, spread, time_interleaved
 
 from .optimizer import make_optimizer
-from .partial import freeze_rest, training_mode
+from .partial import freeze_rest, training_mode, what_changes
 from .run import Run
 
 
@@ -54,7 +54,7 @@ def step_costs(
     runs: list[Callable[[], object]] = list(steps.values())
     times = time_interleaved(runs, rounds, {accelerator.device})
     return {
-        name: StepCosts(*step.changed(), len(step.images), spread(seconds).median, memory[name])
+        name: StepCosts(*what_changes(step.network), len(step.images), spread(seconds).median, memory[name])
         for (name, step), seconds in zip(steps.items(), times, strict=True)
     }
 
@@ -63,7 +63,7 @@ class _Step:
     """One step of training, again and again on the same images of noise."""
 
     def __init__(self, run: Run, network: nn.Module, accelerator: Accelerator) -> None:
-        self._network, self._accelerator = network.to(accelerator.device), accelerator
+        self.network, self._accelerator = network.to(accelerator.device), accelerator
         freeze_rest(network, run.trained, run.head)
         training_mode(network, run.trained, run.head)
         self._optimizer = make_optimizer(network, run.settings, run.head)
@@ -73,21 +73,15 @@ class _Step:
 
     def __call__(self) -> None:
         with self._accelerator.autocast():
-            loss = nn.functional.cross_entropy(self._network(self.images), self._labels)
+            loss = nn.functional.cross_entropy(self.network(self.images), self._labels)
         self._accelerator.backward(loss)
         self._optimizer.step()
         self._optimizer.zero_grad()
 
     def tensors(self) -> list[Tensor]:
         state = [value for of_one in self._optimizer.state.values() for value in of_one.values()]
-        weights = [*self._network.parameters(), *self._network.buffers()]
+        weights = [*self.network.parameters(), *self.network.buffers()]
         return [self.images, self._labels, *weights, *(value for value in state if isinstance(value, Tensor))]
 
     def resident(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors())
-
-    def changed(self) -> tuple[int, int]:
-        """The number of parameters that learn, and the bytes of these and of statistics that move."""
-        learning = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
-        moving = [b for m in self._network.modules() if m.training for b in m.buffers(recurse=False)]
-        return sum(p.numel() for p in learning), sum(tensor.nbytes for tensor in (*learning, *moving))
