@@ -124,7 +124,7 @@ def kernels_for(x: Tensor, *others: Tensor) -> ModuleType | None:
         return None
     if x.numel() < _WORTHWHILE and not torch.cuda.is_current_stream_capturing():  # to replay it without Python
         return None
-    if not all(map(_is_in_memory, (x, *others))) or any(other.stride() != x.stride() for other in others):
+    if not all(map(is_in_memory, (x, *others))) or any(other.stride() != x.stride() for other in others):
         return None
     of_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim(), torch.contiguous_format)
     if not (x.is_contiguous() or x.is_contiguous(memory_format=of_last)):
@@ -134,8 +134,12 @@ def kernels_for(x: Tensor, *others: Tensor) -> ModuleType | None:
     return _kernels(x.device, x.dtype)
 
 
-def _is_in_memory(x: Tensor) -> bool:
-    """Whether a kernel can read it: what ``torch.func.vmap`` and batches of gradients make has no memory of its own."""
+def is_in_memory(x: Tensor) -> bool:
+    """Whether a kernel can read it: what ``torch.func.vmap`` and batches of gradients make has no memory of its own.
+
+    >>> is_in_memory(torch.ones(1))
+    True
+    """
     return type(x) is Tensor and torch._C._has_storage(x)
 
 

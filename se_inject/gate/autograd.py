@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn import functional
 from torch.nn.modules.module import (
     _global_backward_hooks,
     _global_backward_pre_hooks,
@@ -14,8 +13,10 @@ from torch.nn.modules.module import (
     _global_forward_pre_hooks,
 )
 
-from .affine import affine, dot, scaled, spread
-from .kept import Kept, kept_of
+from .affine import affine, dot, is_in_memory, scaled, spread
+from .convolution import Convolved
+from .formula import excitation, gradients_of_layers, in_operations
+from .kept import Kept, dots, kept_of
 
 
 def gated(
@@ -31,7 +32,8 @@ def gated(
     if kept is None and not keeps_result:
         return None
     origin = _Origin.apply(x) if kept is None else None
-    result: Tensor = _Gate.apply(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, factor, kept, origin)
+    past_x = kept[0].inputs() if kept and isinstance(kept[0], Convolved) else ()
+    result: Tensor = _Gate.apply(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, factor, kept, origin, *past_x)
     return result
 
 
@@ -47,49 +49,53 @@ class _Gate(torch.autograd.Function):
         factor: float,
         kept: list[Kept] | None,
         origin: Tensor | None,
+        *past_x: Tensor | None,  # what a convolution made x of, which may be given its gradients at once
     ) -> Tensor:
-        # As the gate itself does it, so that outputs are the same to the bit as without gradients.
-        squeezed = x.mean((2, 3), keepdim=True) if x.dim() == 4 else x.flatten(2).mean(2)[:, :, None, None]
         with without_autocast(x):  # which would keep weights that it has cast here, where they have no history
-            hidden = torch.relu(functional.conv2d(squeezed, w1.to(x.dtype), b1.to(x.dtype)))
-            excited = torch.sigmoid(functional.conv2d(hidden, w2.to(x.dtype), b2.to(x.dtype))).flatten(1)
-        squeezed, hidden = squeezed.flatten(1), hidden.flatten(1)
-        result = scaled(x, factor * excited)
-        ctx.save_for_backward(squeezed, hidden, excited, w1, b1, w2, b2, origin, result if kept is None else None)
-        ctx.factor, ctx.kept = factor, kept
+            squeezed, hidden, excited = excitation(x, w1, b1, w2, b2)
+        scale = factor * excited
+        result = scaled(x, scale)
+        values = squeezed, hidden, scale, result if kept is None else None, origin
+        ctx.save_for_backward(*values, w1, b1, w2, b2)
+        ctx.factor, ctx.kept, ctx.past_x = factor, kept, [None] * len(past_x)
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         with without_autocast(gradient):
-            return _Gate._gradients(ctx, gradient)
+            gradients = _with_history if torch.is_grad_enabled() else _gradients  # it may be to be derived again
+            of_x, *of_weights, past_x = gradients(ctx, gradient)
+        return of_x, *of_weights, None, None, None, *past_x
 
-    @staticmethod
-    def _gradients(ctx: Any, gradient: Tensor) -> Any:
-        squeezed, hidden, excited, w1, b1, w2, b2, origin, result = ctx.saved_tensors
-        if torch.is_grad_enabled():  # it is to be derived again
-            if ctx.kept is None:
-                scale = spread(ctx.factor * excited.detach(), result)
-                # Where the scale is 0, nothing but the mean can matter.
-                x = origin + torch.where(scale == 0, spread(squeezed, result), result / scale).detach()
-            else:
-                x = torch.cat([part.value() for part in ctx.kept], 1)
-            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (x, w1, b1, w2, b2)]
-            output = _in_operations(*inputs, factor=ctx.factor)
-            return *torch.autograd.grad(output, inputs, gradient, create_graph=True), None, None, None
-        if ctx.kept is None:
-            of_fc2 = dot(gradient, result) * (1 - excited)
-        else:
-            parts = torch.split(gradient, [part.channels for part in ctx.kept], 1)
-            of_scale = torch.cat([part.dot(g) for part, g in zip(ctx.kept, parts, strict=True)], 1)
-            of_fc2 = of_scale * ctx.factor * excited * (1 - excited)
-        exact = of_fc2.dtype  # of float32 where the feature is of half precision
-        of_fc1 = torch.where(hidden > 0, of_fc2 @ w2.flatten(1).to(exact), 0)
-        of_mean = of_fc1 @ w1.flatten(1).to(exact) * (gradient.shape[1] / gradient[0].numel())
-        of_x = affine(gradient, ctx.factor * excited, of_mean)
-        of_w1, of_w2 = of_fc1.T @ squeezed.to(exact), of_fc2.T @ hidden.to(exact)
-        of_weights = (of_w1.view(w1.shape), of_fc1.sum(0), of_w2.view(w2.shape), of_fc2.sum(0))
-        return of_x, *(each.to(w1.dtype) for each in of_weights), None, None, None
+
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    squeezed, hidden, scale, result, _, w1, _, w2, _ = ctx.saved_tensors
+    by_sample = None
+    if ctx.kept is None:
+        of_scale = dot(gradient, result)  # times the scale, as below
+    elif ctx.past_x and not ctx.kept[0].is_held() and is_in_memory(gradient):
+        by_sample = ctx.kept[0].by_sample(gradient, scale)
+        of_scale = by_sample.dot * scale
+    else:
+        of_scale = dots(ctx.kept, gradient) * scale
+    of_fc2 = of_scale * torch.rsub(scale, 1, alpha=1 / ctx.factor)
+    of_mean, of_weights = gradients_of_layers(of_fc2, squeezed, hidden, w1, w2, gradient[0, 0].numel())
+    if by_sample is not None:
+        return None, *of_weights, by_sample.gradients(of_mean, ctx.needs_input_grad[-3:])
+    return affine(gradient, scale, of_mean), *of_weights, ctx.past_x
+
+
+def _with_history(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    squeezed, _, scale, result, origin, *weights = ctx.saved_tensors
+    if ctx.kept is None:
+        scale = spread(scale.detach(), result)
+        # Where the scale is 0, nothing but the mean can matter.
+        x = origin + torch.where(scale == 0, spread(squeezed, result), result / scale).detach()
+    else:
+        x = torch.cat([part.value() for part in ctx.kept], 1)
+    inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (x, *weights)]
+    output = in_operations(*inputs, factor=ctx.factor)
+    return *torch.autograd.grad(output, inputs, gradient, create_graph=True), ctx.past_x
 
 
 class _Origin(torch.autograd.Function):
@@ -102,13 +108,6 @@ class _Origin(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient
-
-
-def _in_operations(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, factor: float) -> Tensor:
-    """The gate in operations that autograd knows."""
-    w1, b1, w2, b2 = (weight.to(x.dtype) for weight in (w1, b1, w2, b2))
-    hidden = torch.relu(functional.linear(x.flatten(2).mean(2), w1.flatten(1), b1))
-    return x * spread(factor * torch.sigmoid(functional.linear(hidden, w2.flatten(1), b2)), x)
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .affine import dot, dot_and_sum, spread
+from .convolution import Convolved, takes_gradients_at_once
 from .made_again import (
     Node,
     at_first_position,
@@ -53,14 +54,24 @@ def kept_of(x: Tensor, *, recompute: bool = False) -> list[Kept] | None:
     try:
         if type(node).__name__ in _NORMS and _is_there(node._raw_saved_input, x):
             return [_Norm(node, x)]
-        if recompute and _is(node, "Convolution") and _is_there(node._raw_saved_input, x, resized=True):
-            return [_Made(x.shape[1], made_by_convolution(node, x))]
+        if _is(node, "Convolution") and _is_there(node._raw_saved_input, x, resized=True):
+            if takes_gradients_at_once(node, x):
+                return [Convolved(node, x)]
+            return [_Made(x.shape[1], made_by_convolution(node, x))] if recompute else None
         known = list(_of_parts(node, x))
         if not _are_as_made(x, known):
             return None
     except (AttributeError, RuntimeError):  # another torch, or changed in place since, which backward will tell
         return None
     return known
+
+
+def dots(parts: list[Kept], gradient: Tensor) -> Tensor:
+    """The sums over positions of a value, of which these parts are kept, times a gradient, ``(N, C)``."""
+    if len(parts) == 1:
+        return parts[0].dot(gradient)
+    own = torch.split(gradient, [part.channels for part in parts], 1)
+    return torch.cat([part.dot(channels) for part, channels in zip(parts, own, strict=True)], 1)
 
 
 def _are_as_made(x: Tensor, parts: list[Kept]) -> bool:
@@ -127,9 +138,9 @@ class _Norm:
 
     def dot(self, gradient: Tensor) -> Tensor:
         mean, scale = self._mean_and_scale()
-        shift = self._bias_then(mean, scale) - mean * scale
+        shift = torch.addcmul(self._bias_then(mean, scale), mean, scale, value=-1)
         product, total = dot_and_sum(gradient, self._node._saved_input)
-        return scale * product + shift * total
+        return torch.addcmul(scale * product, shift, total)
 
     def value(self) -> Tensor:
         node, h = self._node, self._node._saved_input
