@@ -14,6 +14,7 @@ import se_inject
 from se_inject import errors
 
 from .support.blocks import Residual, block, conv, network
+from .support.families import small_inception_resnet, vgg_features
 from .support.promises import assert_same, exact_state
 
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -118,7 +119,7 @@ def test_wrapped_part_of_a_model_is_skipped():
 
 def test_three_ways_of_nothing_to_gate_have_three_messages():
     with pytest.raises(errors.NoBlockError, match="no residual or Inception block"):
-        se_inject.apply(torchvision.models.vgg11())
+        se_inject.apply(vgg_features())
     with pytest.raises(errors.AllFilteredError, match="leave out all 3 sites"):
         se_inject.apply(network(), where=lambda site: site.channels > 1000)
     with pytest.raises(errors.AllGatedError, match="3 blocks are gated already"):
@@ -256,7 +257,7 @@ def test_shared_block_has_one_gate():
         lambda: torchvision.models.resnet50(),
         lambda: torchvision.models.googlenet(init_weights=False, aux_logits=False),
         network,
-        lambda: timm.create_model("inception_resnet_v2"),
+        small_inception_resnet,
         lambda: two_sites(),
     ],
 )

@@ -19,6 +19,7 @@ from se_inject.errors import InferenceOnlyError, InvalidArgumentError, NoGateErr
 
 from .support.awake import awake
 from .support.blocks import network
+from .support.families import small_resnet
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
 
@@ -515,7 +516,7 @@ def test_autocast_takes_the_plain_way():
         assert_close(optimize(model), model, x, 1e-12)
 
 
-@pytest.mark.parametrize("make", [torchvision.models.resnet18, network])
+@pytest.mark.parametrize("make", [small_resnet, network])
 def test_compile_and_export(make):
     model = awake(se_inject.apply(make()))
     fast, x = optimize(model), torch.randn(2, 3, 96, 96)

@@ -26,6 +26,7 @@ from se_inject.errors import (
 )
 
 from ..support.blocks import network
+from ..support.families import vgg_features
 from ..support.promises import exact_state
 
 
@@ -97,7 +98,11 @@ def untouched(model):
         (torchvision.models.resnet18, {"init": "standard", "reduction": 4}, 64),
         (torchvision.models.mobilenet_v2, {"kinds": ("residual", "noskip"), "memory": "recompute"}, 64),
         (lambda: torchvision.models.googlenet(init_weights=False, aux_logits=False), {}, 64),
-        (torchvision.models.vgg11, {"kinds": ("plain",), "reduction": lambda site: site.channels // 16}, 32),
+        (
+            lambda: nn.Sequential(vgg_features()),
+            {"kinds": ("plain",), "reduction": lambda site: site.channels // 16},
+            32,
+        ),
         (lambda: timm.create_model("convnext_atto"), {}, 64),
         (lambda: timm.create_model("resnet18"), {"gate": "eca"}, 64),
         (lambda: timm.create_model("resnet18"), {"position": "identity"}, 64),

@@ -1,15 +1,11 @@
 """Small data sets and runs that the tests of the recipes share."""
 
-import gc
-
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
 from .images import write_images
 from .runs import short_run
-
-gc.freeze()  # each run ends with a garbage collection, which need not look at all that was imported
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 import se_inject
 
 from ..support.blocks import Inception, Residual, block, conv, network
+from ..support.families import vgg_features
 from ..support.promises import assert_same, check_promises, exact_state
 
 
@@ -136,8 +137,8 @@ def test_identity_that_is_overwritten_is_refused():
 @pytest.mark.parametrize(
     ("build", "kind", "sites"),
     [
-        (lambda: torchvision.models.vgg11_bn().features, "plain", 8),
-        (lambda: timm.create_model("vgg11_bn").features, "plain", 8),
+        (lambda: vgg_features(norm=True), "plain", 8),
+        (lambda: timm.create_model("vgg11_bn", mlp_ratio=0.01).features, "plain", 8),
         (lambda: torchvision.models.squeezenet1_1(), "plain", 2),
         (lambda: torchvision.models.mobilenet_v2(), "noskip", 7),
         (lambda: timm.create_model("mobilenetv2_100"), "noskip", 6),
@@ -149,15 +150,21 @@ def test_other_kinds_keep_the_promises(build, kind, sites):
     check_promises(model, lambda: (torch.randn(2, 3, 64, 64),), sites, kinds=[kind])
 
 
-@pytest.mark.parametrize("build", [torchvision.models.densenet121, lambda: timm.create_model("densenet121")])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: torchvision.models.DenseNet(32, (2, 3, 2, 1)),
+        lambda: timm.create_model("densenet121", block_config=(2, 3, 2, 1)),
+    ],
+)
 def test_dense_blocks(build):
     model, x = build(), torch.randn(2, 3, 64, 96)
-    check_promises(model, lambda: (x,), 58, kinds=["dense"], example_inputs=x)
+    check_promises(model, lambda: (x,), 8, kinds=["dense"], example_inputs=x)
     assert {site.channels for site in se_inject.find_sites(model, kinds=["dense"], example_inputs=x)} == {32}
 
 
 def test_plain_gates_go_on_activations_and_leave_the_sequence_as_it_is():
-    model = torchvision.models.vgg11()
+    model = nn.ModuleDict({"features": vgg_features()})
     length, plain = len(model.features), copy.deepcopy(model).eval()
     se_inject.apply(model, kinds=["plain"], where="features.[14]")
     assert [name for name, _ in se_inject.gates(model)] == ["features.1.se", "features.4.se"]

@@ -5,37 +5,34 @@ import functools
 import operator
 
 import pytest
-import timm
 import torch
 import torchvision
 from torch import fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 from torchvision.models import convnext, resnet
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import se_inject
 
+from ..support.families import small_googlenet, small_inception_resnet, small_mobilenet, small_resnet
 
-def small_inception_resnet():
-    """Two blocks of each kind: the whole network has forty."""
-    model = timm.create_model("inception_resnet_v2", num_classes=10)
-    for name in ("repeat", "repeat_1", "repeat_2"):
-        setattr(model, name, getattr(model, name)[:2])
-    return model
+
+def small_detector():
+    return BackboneWithFPN(small_resnet(), {f"layer{i + 1}": str(i) for i in range(4)}, [64, 128, 256, 512], 64)
 
 
 MODELS = {
-    "resnet": lambda: torchvision.models.resnet18(num_classes=10),
+    "resnet": small_resnet,
     "resnext": lambda: resnet.ResNet(resnet.Bottleneck, [1, 2, 1, 1], num_classes=10, groups=32, width_per_group=4),
-    "mobilenet": lambda: torchvision.models.mobilenet_v2(num_classes=10, width_mult=0.5),
+    "mobilenet": small_mobilenet,
     "convnext": lambda: convnext.ConvNeXt(
         [convnext.CNBlockConfig(32, 48, 2), convnext.CNBlockConfig(48, None, 2)], num_classes=10
     ),
-    "googlenet": lambda: torchvision.models.googlenet(init_weights=False, aux_logits=False, num_classes=10),
+    "googlenet": small_googlenet,
     "inception_resnet": small_inception_resnet,
-    "detector": lambda: resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5),
+    "detector": small_detector,
 }
 
 

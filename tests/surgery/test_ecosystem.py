@@ -15,6 +15,7 @@ from torch import fx, nn
 import se_inject
 
 from ..support.blocks import network
+from ..support.families import small_googlenet, small_resnet
 from ..support.promises import assert_same
 
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -28,13 +29,13 @@ def trained(model):
     return model
 
 
-@pytest.fixture(params=["resnet18", "googlenet", "timm resnetv2_50", "own"])
+@pytest.fixture(params=["resnet", "googlenet", "timm resnetv2_50", "own"])
 def gated(request):
     torch.manual_seed(0)
     model = {
-        "resnet18": lambda: torchvision.models.resnet18(),
-        "googlenet": lambda: torchvision.models.googlenet(init_weights=False, aux_logits=False),
-        "timm resnetv2_50": lambda: timm.create_model("resnetv2_50"),
+        "resnet": small_resnet,
+        "googlenet": small_googlenet,
+        "timm resnetv2_50": lambda: timm.create_model("resnetv2_50", layers=(1, 1, 2, 1)),
         "own": network,
     }[request.param]()
     return trained(se_inject.apply(model)).eval()

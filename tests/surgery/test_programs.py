@@ -1,5 +1,6 @@
 """Gates in exported programs: the new program is valid, trains, travels, and becomes what it was."""
 
+import functools
 import io
 import pickle
 
@@ -10,6 +11,8 @@ from torch import nn
 
 import se_inject
 from se_inject import errors
+
+from ..support.families import small_resnet
 
 X = torch.randn(2, 16, 8, 8)
 
@@ -35,6 +38,12 @@ def export(model=None, x=X, **options):
 def dynamic(model=None):
     sizes = {0: torch.export.Dim("batch", max=64), 2: torch.export.Dim("height", max=64)}
     return export(model, dynamic_shapes=(sizes,))
+
+
+@functools.cache
+def plain_program():
+    """Of open sizes; tests leave it as it is, as ``apply`` and ``remove`` do."""
+    return dynamic()
 
 
 def trained(program):
@@ -64,7 +73,7 @@ def test_a_new_program_comes_back_and_the_old_one_is_as_it_was():
 
 
 def test_signature_weights_and_graph_are_restored():
-    program = dynamic()
+    program = plain_program()
     back = se_inject.remove(se_inject.apply(program))
     assert str(back.graph) == str(program.graph) and back.graph_signature == program.graph_signature
     assert back.state_dict.keys() == program.state_dict.keys()
@@ -72,7 +81,7 @@ def test_signature_weights_and_graph_are_restored():
         se_inject.remove(back)
 
 
-@pytest.mark.parametrize("make", [export, dynamic], ids=["static", "dynamic"])
+@pytest.mark.parametrize("make", [export, plain_program], ids=["static", "dynamic"])
 def test_a_gated_program_is_decomposed_exported_and_unflattened(make):
     gated = trained(se_inject.apply(make()))
     expected = gated.module()(X)
@@ -87,7 +96,7 @@ def test_a_gated_program_is_decomposed_exported_and_unflattened(make):
 
 
 def test_open_sizes_stay_open():
-    program = dynamic()
+    program = plain_program()
     gated = trained(se_inject.apply(program))
     assert str(gated.range_constraints) == str(program.range_constraints)
     for shape in [(1, 16, 5, 8), (40, 16, 33, 8)]:
@@ -96,7 +105,7 @@ def test_open_sizes_stay_open():
 
 
 def test_gates_are_known_again_after_decomposition_and_another_export():
-    program = dynamic()
+    program = plain_program()
     gated = se_inject.apply(program)
     others = {
         "decomposed": (gated.run_decompositions(), program.run_decompositions()),
@@ -256,7 +265,7 @@ def test_a_failed_apply_leaves_the_program_as_it_was():
 
 @pytest.mark.parametrize("gate", ["eca", "cbam", "ese"])
 def test_gates_by_name(gate):
-    program = dynamic()
+    program = plain_program()
     gated = se_inject.apply(program, gate=gate)
     assert torch.equal(gated.module()(X), program.module()(X))
     assert torch.equal(gated.run_decompositions().module()(X), program.run_decompositions().module()(X))
@@ -331,7 +340,7 @@ def test_frozen_backbones():
 
 @pytest.mark.parametrize("decomposed", [False, True])
 def test_programs_in_training_mode(decomposed):
-    model, x = torchvision.models.resnet18(num_classes=4).train(), torch.randn(2, 3, 64, 64)
+    model, x = small_resnet(num_classes=4).train(), torch.randn(2, 3, 64, 64)
     program = torch.export.export(model, (x,), strict=False)
     program = program.run_decompositions() if decomposed else program
     sites = se_inject.find_sites(program)

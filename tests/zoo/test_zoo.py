@@ -60,7 +60,7 @@ def test_table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "outcome"), [("mobilenetv2_050", "equal"), ("vgg11", "too large"), ("lcnet_035", "nothing to gate")]
+    ("name", "outcome"), [("test_resnet", "equal"), ("vgg11", "too large"), ("lcnet_035", "nothing to gate")]
 )
 def test_exported(name, outcome):
     row = worker.check_task(("exported", f"timm/{name}"), 600, run_up_to=0, export_up_to=10**7)
@@ -70,5 +70,5 @@ def test_exported(name, outcome):
 def test_an_export_with_other_sites_is_told(monkeypatch):
     numbers = itertools.count()
     monkeypatch.setattr("tests.zoo.exported._seen", lambda sites: {len(sites), f"other {next(numbers)}"})
-    row = worker.check_task(("exported", "timm/mobilenetv2_050"), 600, run_up_to=0, export_up_to=10**7)
+    row = worker.check_task(("exported", "timm/test_resnet"), 600, run_up_to=0, export_up_to=10**7)
     assert row["outcome"] == "other" and "the program alone" in row["error"]
