@@ -108,6 +108,8 @@ def _form(chain: Chain) -> tuple[Form, tuple[nn.Module, ...], str]:
     if not chain.ways:
         return "unchanged", (), chain.why
     last, before = (*next(iter(chain.ways)), None, None)[:2] if len(chain.ways) == 1 else (None, None)
+    if type(last) is nn.Conv2d:
+        return "with the convolution", (last,), ""
     if isinstance(last, _BatchNorm) and type(last) in _GATING_NORMS and last.running_mean is not None:
         if type(last) is nn.BatchNorm2d and type(before) is nn.Conv2d:
             return "with the convolution", (before, last), ""
@@ -127,9 +129,11 @@ def _change(gate: SqueezeExcitation, form: Form, layers: tuple[nn.Module, ...]) 
     if not layers:
         join(gate, None, gate)
         return
-    first, norm = layers[0], layers[-1]
-    if form == "with the convolution":
-        norm.__class__, first.__class__ = PassingBatchNorm2d, GatingConv2d
+    first, norm = layers[0], layers[-1] if isinstance(layers[-1], _BatchNorm) else None
+    if form == "with the norm":
+        first.__class__ = _GATING_NORMS[type(first)]
     else:
-        norm.__class__ = _GATING_NORMS[type(norm)]
+        first.__class__ = GatingConv2d
+        if norm is not None:
+            norm.__class__ = PassingBatchNorm2d
     join(first, norm, gate)

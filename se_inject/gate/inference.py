@@ -129,30 +129,27 @@ class InPlaceGate(_Folding, SqueezeExcitation):
 
 
 class _Gating(_Folding):
-    """A layer that does the work of the norm and of the gate after it."""
+    """A layer that does the work of the norm, if there is one, and of the gate after it."""
 
-    _se_norm: _BatchNorm
+    _se_norm: _BatchNorm | None
     _se_affine: Tensor  # the norm's scale and shift
 
     def _se_now(self) -> tuple[Tensor | None, ...]:
         layers: dict[str, Any] = self._se_gate._modules
         fc1, fc2 = layers["fc1"]._parameters, layers["fc2"]._parameters  # once more, as another call takes longer
         own: dict[str, Tensor | None] = self._parameters  # type: ignore[attr-defined]
+        of_gate = fc1.get("weight"), fc1.get("bias"), fc2.get("weight"), fc2.get("bias")
+        if self._se_norm is None:
+            return own.get("weight"), own.get("bias"), *of_gate
         norm, statistics = self._se_norm._parameters, self._se_norm._buffers
         of_norm = norm.get("weight"), norm.get("bias"), statistics.get("running_mean"), statistics.get("running_var")
-        of_gate = fc1.get("weight"), fc1.get("bias"), fc2.get("weight"), fc2.get("bias")
         return own.get("weight"), own.get("bias"), *of_norm, *of_gate
 
     def _se_fold_first(self) -> None:
-        norm, gate = self._se_norm, self._se_gate
-        assert norm.running_mean is not None and norm.running_var is not None and gate.fc1.bias is not None
-        scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-        if norm.weight is not None:
-            scale = scale * norm.weight
-        shift = -norm.running_mean * scale
-        if norm.bias is not None:
-            shift = shift + norm.bias
+        gate = self._se_gate
+        assert gate.fc1.bias is not None
         fc1 = gate.fc1.weight.flatten(1).double()
+        scale, shift = _scale_and_shift(self._se_norm, fc1[0])
         factor = 2 if gate.init == "identity" else 1
         affine = torch.stack([factor * scale, factor * shift])
         self._se_keep(affine=affine, zero=torch.zeros_like(scale), one=torch.ones_like(scale))
@@ -166,6 +163,8 @@ class _Gating(_Folding):
         """``z``, normalized and gated, as the mean of another tensor tells."""
         folded: dict[str, Tensor] = self._buffers  # type: ignore[attr-defined]
         values = self._se_excited(told_by)
+        if self._se_norm is None:
+            return scaled_(z, values.mul_(folded["_se_affine"][0]))
         if z.is_cpu and z.shape[0] == 1:  # a norm of other weights, then, which is one pass
             scale, shift = (values * folded["_se_affine"]).unbind()
             return torch.batch_norm(z, scale, shift, folded["_se_zero"], folded["_se_one"], False, 0.0, 0.0, False)
@@ -175,12 +174,24 @@ class _Gating(_Folding):
     def _se_in_two_steps(self, z: Tensor) -> Tensor:
         """The norm and the gate themselves."""
         gate, norm = self._se_gate, self._se_norm
-        gated: Tensor = SqueezeExcitation.forward(gate, _BatchNorm.forward(norm, z))
+        gated: Tensor = SqueezeExcitation.forward(gate, z if norm is None else _BatchNorm.forward(norm, z))
         return gated
 
 
+def _scale_and_shift(norm: _BatchNorm | None, like: Tensor) -> tuple[Tensor, Tensor]:
+    """What a norm in eval mode multiplies each channel by, and adds."""
+    if norm is None:
+        return torch.ones_like(like), torch.zeros_like(like)
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
+
+
 class GatingConv2d(_Gating, nn.Conv2d):
-    """A convolution that also does the work of the norm and of the gate after it."""
+    """A convolution that also does the work of the norm, if there is one, and of the gate after it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The convolution of ``x``, normalized and gated."""
