@@ -6,12 +6,15 @@ from .arms import ARMS
 from .records import Job
 from .tasks import FEWSHOT, IMAGES
 
+FINALISTS = 2  # learning rates of an arm that all seeds are trained with
+
 
 @dataclass(frozen=True)
 class Experiment:
     """Arms beside a control of equal budget; ``question`` is the section of the page that it is for.
 
-    All ``rates`` are tried with the first seed, and the other seeds use that of the lowest held-out error.
+    All ``rates`` are tried with the first seed, the ``FINALISTS`` with the lowest held-out errors with all seeds, and
+    the one with the lowest mean is the arm's.
     """
 
     name: str
@@ -57,7 +60,7 @@ class Experiment:
     @property
     def planned(self) -> int:
         """The number of trainings."""
-        return len(self.compared) * (len(self.rates) + self.seeds - 1)
+        return len(self.compared) * (len(self.rates) + min(FINALISTS, len(self.rates)) * (self.seeds - 1))
 
     def includes(self, job: Job) -> bool:
         """Whether the training is one of this experiment as it is declared now."""

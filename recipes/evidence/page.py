@@ -115,11 +115,11 @@ of whose test images most are Fashion-MNIST's: two of these say less than two ne
 
 - **Control.** Each experiment has one: the same network, images, epochs and seeds, without what is in question. Where
   another arm trains the same but for the gates, gates are compared with that, which is named.
-- **Learning rates.** Those of an experiment are tried for every arm, control included, with the first seed; the one
-  with the lowest error on images held out of the training data is used with the other seeds. "highest" and "lowest"
-  mark one at the end of those tried, beyond which there may be a better one. The training that it is chosen by counts
-  as the first seed's. Nothing is selected on the test images. The choice by one seed is a matter of luck, too, which
-  all seeds of an arm share, and "±" does not contain.
+- **Learning rates.** Those of an experiment are tried for every arm, control included, with the first seed; the two
+  with the lowest errors on images held out of the training data are used with all seeds, and the one of these with the
+  lowest mean of these errors is the arm's. "highest" and "lowest" mark one at the end of those tried, beyond which
+  there may be a better one, and "so far" one of an arm whose trainings are not all done: that is shown, but counts
+  nowhere. Nothing is selected on the test images.
 - **±** is half the 95 % confidence interval of the mean over seeds, by Student's t: how trainings differ, on the same
   test images. Differences to the control are paired by seed, in percentage points, and below zero where the arm is
   better; in bold where the interval excludes zero, which is what "outside the spread" means here.

@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from .arms import ARMS
 from .grid import Experiment
-from .paired import MEASURES, Difference, Evidence, chosen, difference, interval, of_arm
+from .paired import MEASURES, Difference, Evidence, difference, interval, of_arm, whole
 from .records import Record
 from .tasks import FEWSHOT, IMAGES, TESTED
 
@@ -49,11 +49,11 @@ def against(experiment: Experiment, arm: str) -> str:
 
 
 def marked(difference: Difference | None) -> str:
-    """A difference with half of its interval, in bold where that excludes zero."""
+    """A difference with half of its interval, in bold where that excludes zero and no training is missing."""
     if difference is None:
         return ""
     text = with_half(difference.mean, difference.half)
-    return f"**{text}**" if difference.outside else text
+    return f"**{text}**" if difference.outside and difference.complete else text
 
 
 def in_bytes(size: int) -> str:
@@ -84,8 +84,8 @@ def arms_table(experiment: Experiment, records: Sequence[Record]) -> str:
 
 def _row(experiment: Experiment, records: Sequence[Record], arm: str) -> list[str]:
     title = ARMS[arm].title + (" (control)" if arm == experiment.control else "")
-    found, rate = of_arm(records, experiment, arm), chosen(records, experiment, arm)
-    if not found or rate is None:
+    found = of_arm(records, experiment, arm)
+    if not found:
         return [title, *[""] * (len(HEADERS) - 1)]
     diverged = sum(record.loss is None for record in found)
     values = {
@@ -97,7 +97,7 @@ def _row(experiment: Experiment, records: Sequence[Record], arm: str) -> list[st
         f"{found[0].parameters:,}",
         in_bytes(found[0].stored),
         _relative_step(records, arm, experiment.control),
-        _rate(rate, experiment.rates),
+        _rate(found[0].job.lr, experiment.rates) + ("" if whole(records, experiment, arm) else ", so far"),
         values["error"] + (f", {diverged} diverged" if diverged else ""),
         _change(experiment, records, arm),
         values["calibration error"],

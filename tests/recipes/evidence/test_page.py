@@ -48,7 +48,7 @@ def test_the_page(folder):
     assert "### An experiment: first" in first and "**-0.97 ± 0.14**" in first and "77.00" not in text
     assert "\n\n`python -m recipes evidence first`: `resnet20` on 500 images of digits" in first
     scratch = sections["From scratch"]
-    assert "\n\n6 of 8 trainings done. `python -m recipes evidence third`: " in scratch
+    assert "\n\n8 of 12 trainings done. `python -m recipes evidence third`: " in scratch
     assert "### An experiment: fourth\n\nNot run; `python -m recipes evidence fourth` runs it." in scratch
     assert "- **everything, with gates** against **everything**: error is lower" in sections["What pays"]
     own = {f"{question}-differences.png" for question in ("inserted", "adapters")}  # the third is not whole
