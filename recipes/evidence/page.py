@@ -14,7 +14,7 @@ from .pictures import by_parameters, differences, from_scratch, in_overview, ove
 from .records import Record, Records
 from .sections import OVERVIEW, SECTIONS
 from .summary import what_holds, what_pays
-from .tables import arms_table, robustness_table, what_was_run
+from .tables import arms_table, domains_table, robustness_table, what_was_run
 
 _OWN: dict[str, Callable[[Evidence], Figure]] = {"adapters": by_parameters, "scratch": from_scratch}
 
@@ -91,7 +91,8 @@ def _experiment(experiment: Experiment, records: Sequence[Record]) -> str:
     there = done(records, experiment)
     said = "" if there == experiment.planned else f"{there} of {experiment.planned} trainings done. "
     about = f"{said}{command}: {what_was_run(experiment, records)}"
-    return f"{title}\n\n{arms_table(experiment, records)}\n\n{about}"
+    tables = [arms_table(experiment, records), domains_table(experiment, records)]
+    return "\n\n".join([title, *filter(None, tables), about])
 
 
 TEXT = """# Does it pay?

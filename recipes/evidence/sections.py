@@ -35,7 +35,8 @@ are trained, their statistics move, too; elsewhere these stay.""",
         """\
 One network for several domains: a gate's factor depends on the image, that of a norm does not. "Alone" is one network
 or one set of adapters for each data set, beside the three under one head of thirty classes. The error of the three is
-over all their test images: 10,000 of Fashion-MNIST, 1,500 of MNIST, 500 digits.
+over all their test images: 10,000 of Fashion-MNIST, 1,500 of MNIST, 500 digits. Errors by domain are of the trainings
+that recorded them, which the first ones did not.
 
 In few-shot tasks, of five classes with five labelled images each, the head is made of the mean features of these, so
 that "new head alone" trains nothing. The other arms are trained on tasks of one data set, clean or under a corruption,

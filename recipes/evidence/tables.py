@@ -82,8 +82,23 @@ def arms_table(experiment: Experiment, records: Sequence[Record]) -> str:
     return markdown([_row(experiment, records, arm) for arm in experiment.compared], HEADERS)
 
 
+def domains_table(experiment: Experiment, records: Sequence[Record]) -> str:
+    """A row an arm: its error in each domain; nothing where no training has them."""
+    found = {arm: of_arm(records, experiment, arm) for arm in experiment.compared}
+    names = sorted({name for of in found.values() for record in of for name in record.domains})
+    rows = [
+        [_title(experiment, arm), *(plus_minus([r.domains[name] for r in of if name in r.domains]) for name in names)]
+        for arm, of in found.items()
+    ]
+    return markdown(rows, ["error % by domain", *names]) if names else ""
+
+
+def _title(experiment: Experiment, arm: str) -> str:
+    return ARMS[arm].title + (" (control)" if arm == experiment.control else "")
+
+
 def _row(experiment: Experiment, records: Sequence[Record], arm: str) -> list[str]:
-    title = ARMS[arm].title + (" (control)" if arm == experiment.control else "")
+    title = _title(experiment, arm)
     found = of_arm(records, experiment, arm)
     if not found:
         return [title, *[""] * (len(HEADERS) - 1)]

@@ -14,7 +14,7 @@ from ..training.settings import Settings
 from .arms import ARMS
 from .corruptions import UNSEEN
 from .images import Images, prepare
-from .measured import record, scores
+from .measured import by_domain, record, scores
 from .networks import NETWORKS, build
 from .records import Job, Record
 from .sources import load
@@ -37,8 +37,9 @@ def train(job: Job, root: Path, device: torch.device) -> Record:
     test = source.test.to(device)
     some = test.subset(torch.arange(min(CORRUPTED, len(test)), device=device))
     corrupted = {name: learner.scores(some.corrupted(kind))["top1"] for name, kind in UNSEEN.items()}
-    held_out = learner.scores(source.held_out.to(device))
-    return record(job, held_out, learner.scores(test), corrupted, changed, step, started, device)
+    held_out, logits = learner.scores(source.held_out.to(device)), learner.logits(test)
+    tested, domains = scores(logits, test.labels), by_domain(logits, test)
+    return record(job, held_out, tested, corrupted, domains, changed, step, started, device)
 
 
 class Learner:
@@ -90,12 +91,16 @@ class Learner:
         return (time.monotonic() - started) / (settings.epochs * epoch_steps)
 
     @torch.no_grad()
-    def scores(self, images: Images) -> dict[str, float]:
-        """The scores of the network's logits."""
+    def logits(self, images: Images) -> Tensor:
+        """The network's logits of all images, ``(N, classes)``."""
         self.network.eval()
         places = torch.arange(len(images), device=images.labels.device)
         parts = [images.subset(places[start : start + 500]) for start in range(0, len(images), 500)]
-        return scores(torch.cat([self.network(self._inputs(part)) for part in parts]), images.labels)
+        return torch.cat([self.network(self._inputs(part)) for part in parts])
+
+    def scores(self, images: Images) -> dict[str, float]:
+        """The scores of these logits."""
+        return scores(self.logits(images), images.labels)
 
     def changed(self) -> tuple[int, int]:
         """The number of parameters that were trained, and the bytes of these and of the statistics that moved."""

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from recipes.evidence.tables import HEADERS, arms_table, robustness_table, what_was_run
+from recipes.evidence.tables import HEADERS, arms_table, domains_table, robustness_table, what_was_run
 
 from .invented import experiment, record, trained
 
@@ -108,6 +108,20 @@ def test_an_arm_is_marked_until_all_of_it_is_trained():
     row = rows(arms_table(tiny, less))["everything, with gates"]
     assert row["learning rate"] == "0.1, lowest, so far"
     assert row["to the control"] == "-1.50 ± 1.24"
+
+
+def test_errors_by_domain_are_those_of_the_chosen_rate():
+    """The first records have none."""
+    tiny = experiment()
+    found = trained(tiny, plain=[10.0, 20.0, 30.0], gates=[9.0, 18.5, 28.0])
+    assert domains_table(tiny, found) == ""
+    some = [
+        replace(each, domains={"noise": 5.0, "blur": each.job.lr * each.job.seed}) if each.job.arm == "gates" else each
+        for each in found
+    ]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in domains_table(tiny, some).splitlines()]
+    assert cells[0] == ["error % by domain", "blur", "noise"]
+    assert cells[2:] == [["everything (control)", "", ""], ["everything, with gates", "0.10 ± 0.25", "5.00 ± 0.00"]]
 
 
 def test_robustness_is_of_all_gated_arms():

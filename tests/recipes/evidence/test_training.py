@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import se_inject
-from recipes.evidence import training
+from recipes.evidence import sources, training
+from recipes.evidence.corruptions import CORRUPTIONS
 from recipes.evidence.records import Job
 from recipes.evidence.sources import load
 from recipes.evidence.training import Learner, train
@@ -44,6 +45,18 @@ def test_learns_and_measures(record):
 def test_is_the_same_again(record):
     again = train(JOB, Path(), CPU)
     assert replace(again, step=record.step, seconds=record.seconds) == record
+
+
+def test_errors_of_several_domains(record, monkeypatch):
+    """That of all is their mean by their numbers of images; of one domain, there is none beside that of all."""
+    assert record.domains == {}
+    corrupted = sources._corrupted(load("digits", Path(), 100, 0))
+    monkeypatch.setattr(training, "load", lambda *given: corrupted)
+    several = train(replace(JOB, epochs=1), Path(), CPU)
+    assert [*several.domains] == [*CORRUPTIONS] and len(set(several.domains.values())) > 1
+    counts = corrupted.test.domains.bincount().tolist()
+    mean = sum(error * count for error, count in zip(several.domains.values(), counts, strict=True)) / sum(counts)
+    assert several.top1 == pytest.approx(mean)
 
 
 def test_diverged():
