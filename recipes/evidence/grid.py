@@ -49,7 +49,7 @@ class Experiment:
         """What an arm is compared with: those that it names, if the experiment has them, or the control.
 
         >>> EXPERIMENTS["adapters-mobilenet_v2-fashion"].controls_of("frozen gates")
-        ('head', 'norm')
+        ('head', 'norm', 'norm, fixed statistics')
         """
         return tuple(other for other in ARMS[arm].against if other in self.arms) or (self.control,)
 
@@ -163,6 +163,7 @@ _ADAPTERS = (
     "plain",
     "head",
     "norm",
+    "norm, fixed statistics",
     "frozen gates, skip",
     "frozen gates",
     "frozen gates, depthwise",

@@ -51,7 +51,7 @@ class Learner:
         torch.manual_seed(job.seed)
         network = arm.add(network)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._trained, self._head = arm.trained, (self._about.head,)
+        self._arm, self._head = arm, (self._about.head,)
         freeze_rest(network, arm.trained, self._head)
         if arm.rank:
             for name, parameter in network.named_parameters():
@@ -75,7 +75,7 @@ class Learner:
         epoch_steps = len(images) // batch
         factor = lr_factor(settings, epoch_steps, [settings.epochs])
         order, drawn = Generator().manual_seed(settings.seed), Generator(device).manual_seed(settings.seed)
-        training_mode(self.network, self._trained, self._head)
+        self._training_mode()
         started = time.monotonic()
         for epoch in range(settings.epochs):
             permutation = torch.randperm(len(images), generator=order).to(device)
@@ -104,8 +104,14 @@ class Learner:
 
     def changed(self) -> tuple[int, int]:
         """The number of parameters that were trained, and the bytes of these and of the statistics that moved."""
-        training_mode(self.network, self._trained, self._head)
+        self._training_mode()
         return what_changes(self.network)
+
+    def _training_mode(self) -> None:
+        if self._arm.fixed_statistics:
+            self.network.eval()
+        else:
+            training_mode(self.network, self._arm.trained, self._head)
 
     def _inputs(self, images: Images, augment: Generator | None = None) -> Tensor:
         inputs = prepare(images, self._size, self._about.mean, self._about.std, augment)

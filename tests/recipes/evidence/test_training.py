@@ -89,6 +89,17 @@ def test_trains_what_the_arm_says_alone(arm, kinds):
     assert found == kinds
 
 
+def test_norms_are_trained_with_fixed_statistics():
+    learner = Learner(replace(JOB, arm="norm, fixed statistics", epochs=1, images=100, lr=0.01), 10, CPU)
+    before = weights(learner.network)
+    learner.fit(load("digits", Path(), 100, 0).train)
+    changed = changes(learner.network, before)
+    norms = [name for name, module in learner.network.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms and changed == {f"{name}.{part}" for name in [*norms, "fc"] for part in ("weight", "bias")}
+    trained = sum(before[name].numel() for name in changed)
+    assert learner.changed() == (trained, 4 * trained)
+
+
 def test_arms_of_a_seed_begin_with_the_same_network():
     arms = ("scratch", "scratch, SE", "skip")
     plain, *gated = (Learner(replace(JOB, arm=arm), 10, CPU).network for arm in arms)
