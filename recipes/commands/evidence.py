@@ -77,10 +77,10 @@ def _final(experiments: Iterable[Experiment], records: Records) -> list[Job]:
 
 
 def _do(jobs: Sequence[Job], records: Records, flags: argparse.Namespace) -> None:
-    """Those trainings that have no record yet, long ones first."""
+    """Those trainings that have no record yet, short ones first: a command that is killed has done more of them."""
     once = dict.fromkeys(jobs)  # experiments share trainings
     missing = sorted(
-        (job for job in once if records.done(job) is None), key=lambda job: -(job.images or 1e5) * job.epochs
+        (job for job in once if records.done(job) is None), key=lambda job: (job.images or 1e5) * job.epochs
     )
     threads = max(1, (os.cpu_count() or 1) // flags.jobs)
     trainings = Parallel(flags.jobs, return_as="generator_unordered")(

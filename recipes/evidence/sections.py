@@ -47,14 +47,16 @@ five below.""",
     "scratch": Section(
         "From scratch",
         """\
-The plain network, with gates, and made wider to have as many parameters as with gates.""",
+The plain network, with gates, and made wider to have as many parameters as with gates. All learn at a rate of 0.3, as
+two cores have no time to try several: on images held out, it was better than 0.1 for every arm of ResNet-20 with the
+first seed.""",
     ),
     "ablations": Section(
         "What makes it",
         """\
 One setting of the gates changed at a time; the control has gates on all blocks, of reduction 16 and the identity form,
-at the learning rate of the rest. Other positions exist on skip blocks alone, and are compared with gates
-on these; gates after depthwise have another reduction, too: 64.""",
+at the learning rate of the rest. Before the branch, they exist on skip blocks alone, and are compared with gates on
+these; gates after depthwise have another reduction, too: 64.""",
     ),
     "robustness": Section(
         "Calibration and robustness",

@@ -57,6 +57,14 @@ def test_what_experiments_share_is_trained_once(folder, trainings, monkeypatch):
     assert len(trainings) == len(set(trainings)) == 10
 
 
+def test_short_trainings_come_first(folder, trainings, monkeypatch):
+    for name, changes in (("all", {"images": 0}), ("long", {"epochs": 9}), ("short", {})):
+        monkeypatch.setitem(evidence.EXPERIMENTS, name, replace(TINY, name=name, seeds=1, **changes))
+    evidence.main(["all", "--out", str(folder)])
+    amounts = [(job.images or 1e5) * job.epochs for job in trainings[: 3 * 6]]
+    assert amounts == sorted(amounts) and len(set(amounts)) == 3
+
+
 def test_refuses_a_folder_of_records_that_cannot_be_written_before_it_trains(folder, trainings):
     (folder / "evidence").touch()
     with pytest.raises(SettingsError, match="cannot be written"):
