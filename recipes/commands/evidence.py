@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..errors import UnknownNameError
 from ..evidence.grid import EXPERIMENTS, Experiment
 from ..evidence.page import write_page
-from ..evidence.paired import chosen, done
+from ..evidence.paired import done, finalists
 from ..evidence.records import Job, Record, Records
 from ..evidence.tasks import FEWSHOT
 from ..files import check_writable
@@ -66,21 +66,21 @@ def _named(names: Sequence[str]) -> list[Experiment]:
 
 
 def _choosing(experiments: Iterable[Experiment]) -> list[Job]:
-    """The trainings by which learning rates are chosen."""
+    """The trainings of all learning rates, with the first seed."""
     return [one.job(arm, 0, lr) for one in experiments for arm in one.compared for lr in one.rates]
 
 
 def _final(experiments: Iterable[Experiment], records: Records) -> list[Job]:
-    """Those with the other seeds, at the rates that were chosen."""
-    rates = {(one, arm): chosen(records.of(one.setting), one, arm) for one in experiments for arm in one.compared}
-    return [one.job(arm, seed, lr) for (one, arm), lr in rates.items() if lr for seed in range(1, one.seeds)]
+    """Those with the other seeds, at the best of these rates."""
+    rates = {(one, arm): finalists(records.of(one.setting), one, arm) for one in experiments for arm in one.compared}
+    return [one.job(arm, seed, lr) for (one, arm), best in rates.items() for lr in best for seed in range(1, one.seeds)]
 
 
 def _do(jobs: Sequence[Job], records: Records, flags: argparse.Namespace) -> None:
-    """Those trainings that have no record yet, long ones first."""
+    """Those trainings that have no record yet, short ones first: a command that is killed has done more of them."""
     once = dict.fromkeys(jobs)  # experiments share trainings
     missing = sorted(
-        (job for job in once if records.done(job) is None), key=lambda job: -(job.images or 1e5) * job.epochs
+        (job for job in once if records.done(job) is None), key=lambda job: (job.images or 1e5) * job.epochs
     )
     threads = max(1, (os.cpu_count() or 1) // flags.jobs)
     trainings = Parallel(flags.jobs, return_as="generator_unordered")(

@@ -22,10 +22,11 @@ class Arm:
 
     ``place`` says where gates go, if there are any, ``options`` are those of ``se_inject.apply``. Gates learn at
     ``gate_rate`` times the learning rate; rates rise for the share ``warmup`` of the training. ``rank`` is that of
-    LoRA's matrices beside the 1x1 convolutions, ``wider`` asks for a plain network with about as many parameters as the
-    gated one. ``against`` are the arms that it is compared with, where that is not an experiment's control: the same
-    without gates, and others of its size. Records are found by an arm's name: one that is trained in another way needs
-    another name.
+    LoRA's matrices beside the 1x1 convolutions; with ``fixed_statistics``, those of norms that are trained stay as they
+    were pretrained, and the network is in evaluation mode. ``wider`` asks for a plain network with about as many
+    parameters as the gated one. ``against`` are the arms that it is compared with, where that is not an experiment's
+    control: the same without gates, and others of its size. Records are found by an arm's name: one that is trained in
+    another way needs another name.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Arm:
     gate_rate: float = 1.0
     warmup: float = 0.1
     rank: int = 0
+    fixed_statistics: bool = False
     wider: bool = False
     against: tuple[str, ...] = ()
 
@@ -116,8 +118,9 @@ ARMS: dict[str, Arm] = {
     ),
     "head": Arm("new head alone", "head"),
     "norm": Arm("norms", "norm"),
+    "norm, fixed statistics": Arm("norms, statistics fixed", "norm", fixed_statistics=True),
     "frozen gates, skip": Arm("gates on skip blocks", "gates", "skip", against=("head",)),
-    "frozen gates": Arm("gates on all blocks", "gates", "all", against=("head", "norm")),
+    "frozen gates": Arm("gates on all blocks", "gates", "all", against=("head", "norm", "norm, fixed statistics")),
     "frozen gates, depthwise": Arm("gates after depthwise", "gates", "depthwise", {"reduction": 64}, against=("head",)),
     "contextual": Arm(
         "contextual gates on all blocks",
@@ -134,12 +137,8 @@ ARMS: dict[str, Arm] = {
     "late": Arm("gates on the second half of the blocks", place="late"),
     "standard": Arm("the paper's form, sigmoid", place="all", options={"init": "standard"}),
     "pre": Arm("before the branch", place="skip", options={"position": "pre"}, against=("skip",)),
-    "post": Arm("after the add", place="skip", options={"position": "post"}, against=("skip",)),
-    "identity": Arm("on the identity", place="skip", options={"position": "identity"}, against=("skip",)),
     "max": Arm("squeeze by the maximum", place="all", options={"gate": MaxGate}),
     "eca": Arm("ECA", place="all", options={"gate": "eca"}),
-    "cbam": Arm("CBAM", place="all", options={"gate": "cbam"}),
-    "gc": Arm("global context", place="all", options={"gate": "gc"}),
     "scratch": Arm("plain"),
     "scratch, wider": Arm("plain, as many parameters", wider=True),
     "scratch, SE": Arm("SE", place="skip", options={"init": "standard"}, against=("scratch", "scratch, wider")),

@@ -47,7 +47,7 @@ def train_fewshot(job: Job, root: Path, device: torch.device) -> Record:
     changed = what_changes(learner.network)
     corrupted = {"one a task": learner.scores(test, [*UNSEEN.values()], _UNSEEN)["top1"]}
     held_out = learner.scores(chosen.test.to(device), [None], _HELD_OUT)
-    return record(job, held_out, learner.scores(test, [None], _CLEAN), corrupted, changed, step, started, device)
+    return record(job, held_out, learner.scores(test, [None], _CLEAN), corrupted, {}, changed, step, started, device)
 
 
 class Learner:

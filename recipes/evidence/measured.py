@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ..training.metrics import score
+from .images import Images
 from .records import Job, Record
 
 
@@ -27,11 +28,20 @@ def scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return score(logits.log_softmax(1), labels) | {"ece": 100 * float(error)}
 
 
+def by_domain(logits: Tensor, images: Images) -> dict[str, float]:
+    """Of logits ``(N, classes)``: the top-1 error of each domain of the images, by name; nothing where there is one."""
+    if len(images.kinds) < 2:
+        return {}
+    masks = {kind.name: images.domains == i for i, kind in enumerate(images.kinds)}
+    return {name: scores(logits[mask], images.labels[mask])["top1"] for name, mask in masks.items()}
+
+
 def record(
     job: Job,
     held_out: dict[str, float],
     test: dict[str, float],
     corrupted: dict[str, float],
+    domains: dict[str, float],
     changed: tuple[int, int],
     step: float,
     started: float,
@@ -52,4 +62,5 @@ def record(
         seconds=time.monotonic() - started,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         torch=torch.__version__,
+        domains=domains,
     )

@@ -168,8 +168,5 @@ NETWORKS: dict[str, Network] = {
     "mobilenet_v2": Network(_mobilenet_v2, "classifier.1", IMAGENET_MEAN, IMAGENET_STD, pretrained=True),
     "efficientnet_lite0": Network(_efficientnet_lite0, "classifier", (0.5,) * 3, (0.5,) * 3, pretrained=True),
     "resnet20": Network(partial(small.resnet, 20), "fc", *_GREY),
-    "resnet32": Network(partial(small.resnet, 32), "fc", *_GREY),
-    "resnet56": Network(partial(small.resnet, 56), "fc", *_GREY),
-    "resnext20": Network(small.resnext, "fc", *_GREY),
     "inception": Network(small.inception, "fc", *_GREY),
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from .grid import Experiment
+from .grid import FINALISTS, Experiment
 from .records import Record
 
 Evidence = Mapping[Experiment, Sequence[Record]]  # every experiment, and what has been trained of it
@@ -62,32 +62,44 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def chosen(records: Sequence[Record], experiment: Experiment, arm: str) -> float | None:
-    """The learning rate with which the first seed's held-out error is the lowest, the lower one of two such.
+def finalists(records: Sequence[Record], experiment: Experiment, arm: str) -> dict[float, dict[int, Record]]:
+    """The learning rates with the lowest held-out errors of the first seed, each with an arm's trainings by seed.
 
-    ``None`` until all rates have been tried.
+    None until all rates have been tried. Trainings of another network, data or length are left out.
     """
     found = {record.job: record for record in records}
-    jobs = [experiment.job(arm, 0, lr) for lr in experiment.rates]
-    if not all(job in found for job in jobs):
-        return None
-    return min((found[job].held_out, job.lr) for job in jobs)[1]
+    tried = [experiment.job(arm, 0, lr) for lr in experiment.rates]
+    if not all(job in found for job in tried):
+        return {}
+    best = sorted(tried, key=lambda job: (found[job].held_out, job.lr))[:FINALISTS]
+    jobs = {job.lr: {seed: experiment.job(arm, seed, job.lr) for seed in range(experiment.seeds)} for job in best}
+    return {lr: {seed: found[job] for seed, job in by_seed.items() if job in found} for lr, by_seed in jobs.items()}
+
+
+def whole(records: Sequence[Record], experiment: Experiment, arm: str) -> bool:
+    """Whether all finalists have been trained with all seeds, so that the choice between them is made."""
+    final = finalists(records, experiment, arm)
+    return bool(final) and all(len(by_seed) == experiment.seeds for by_seed in final.values())
 
 
 def of_arm(records: Sequence[Record], experiment: Experiment, arm: str) -> list[Record]:
-    """An arm's trainings at its chosen rate, by seed; those of another network, data or length are left out."""
-    lr = chosen(records, experiment, arm)
-    if lr is None:
+    """An arm's trainings, by seed, at the rate with the lowest mean held-out error, the lower one of two such.
+
+    The mean is over the seeds that all finalists have been trained with.
+    """
+    final = finalists(records, experiment, arm)
+    if not final:
         return []
-    found = {record.job: record for record in records}
-    jobs = [experiment.job(arm, seed, lr) for seed in range(experiment.seeds)]
-    return [found[job] for job in jobs if job in found]
+    seeds = set.intersection(*(set(by_seed) for by_seed in final.values()))
+    means = {lr: statistics.mean(by_seed[seed].held_out for seed in seeds) for lr, by_seed in final.items()}
+    return list(final[min(final, key=lambda lr: (means[lr], lr))].values())
 
 
 def done(records: Sequence[Record], experiment: Experiment) -> int:
     """How many of the planned trainings there are."""
-    others = [record for arm in experiment.compared for record in of_arm(records, experiment, arm) if record.job.seed]
-    return sum(record.job.seed == 0 and experiment.includes(record.job) for record in records) + len(others)
+    final = [by_seed for arm in experiment.compared for by_seed in finalists(records, experiment, arm).values()]
+    others = sum(seed > 0 for by_seed in final for seed in by_seed)
+    return sum(record.job.seed == 0 and experiment.includes(record.job) for record in records) + others
 
 
 @dataclass(frozen=True)
@@ -101,17 +113,12 @@ class Difference:
     mean: float
     half: float
     p: float
-    seeds: int
+    complete: bool  # all of both has been trained
 
     @property
     def outside(self) -> bool:
         """The 95 % interval excludes zero."""
         return self.p < 0.05
-
-    @property
-    def complete(self) -> bool:
-        """All seeds have been trained."""
-        return self.seeds == self.experiment.seeds
 
 
 def difference(
@@ -127,10 +134,11 @@ def difference(
             values.append(ours - theirs)
     if not values:
         return None
-    return Difference(experiment, arm, control, measure, *interval(values), p_value(values), len(values))
+    complete = len(values) == experiment.seeds and all(whole(records, experiment, one) for one in (arm, control))
+    return Difference(experiment, arm, control, measure, *interval(values), p_value(values), complete)
 
 
 def whole_difference(records: Sequence[Record], experiment: Experiment, arm: str) -> Difference | None:
-    """Of errors, once all seeds have been trained: a picture of fewer would look surer than it is."""
+    """Of errors, once all has been trained: a picture of less would look surer than it is."""
     found = difference(records, experiment, arm)
     return found if found is not None and found.complete else None

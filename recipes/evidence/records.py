@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,9 @@ class Record:
 
     ``held_out`` is on images held out of the training data, by which learning rates are chosen; ``top1``, ``loss`` and
     ``ece`` (expected calibration error) are on the test images, ``corrupted`` has top-1 errors on other versions of
-    them. ``parameters`` are those that were trained, ``stored`` the bytes of all that training changed, ``step`` the
-    mean seconds of a step, ``seconds`` those of the training. A training that diverged has errors of 100, and neither
-    ``loss`` nor ``ece``.
+    them, ``domains`` that of each domain, if there are several. ``parameters`` are those that were trained, ``stored``
+    the bytes of all that training changed, ``step`` the mean seconds of a step, ``seconds`` those of the training. A
+    training that diverged has errors of 100, and neither ``loss`` nor ``ece``.
     """
 
     job: Job
@@ -58,6 +58,7 @@ class Record:
     seconds: float
     device: str
     torch: str
+    domains: dict[str, float] = field(default_factory=dict)  # the first records have none
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ def _from_json(line: str) -> Record:
         raise ValueError("it is no object of JSON")
     record = Record(Job(**content.pop("job", {})), **content)
     for part in (record.job, record):
-        for field in fields(part):
-            _check(field.name, getattr(part, field.name), field.type)
+        for each in fields(part):
+            _check(each.name, getattr(part, each.name), each.type)
     return record
 
 

@@ -28,14 +28,15 @@ layers are wider and gates have a reduction of 64, elsewhere of 16.""",
         "Adapters of a frozen network",
         """\
 The network is frozen and runs in eval mode; what each row names is trained, and a new head with it. Where norms
-are trained, their statistics move, too; elsewhere these stay.""",
+are trained, their statistics move, too, but for the row that says that they are fixed; elsewhere these stay.""",
     ),
     "domains": Section(
         "Several domains",
         """\
 One network for several domains: a gate's factor depends on the image, that of a norm does not. "Alone" is one network
 or one set of adapters for each data set, beside the three under one head of thirty classes. The error of the three is
-over all their test images: 10,000 of Fashion-MNIST, 1,500 of MNIST, 500 digits.
+over all their test images: 10,000 of Fashion-MNIST, 1,500 of MNIST, 500 digits. Errors by domain are of the trainings
+that recorded them, which the first ones did not.
 
 In few-shot tasks, of five classes with five labelled images each, the head is made of the mean features of these, so
 that "new head alone" trains nothing. The other arms are trained on tasks of one data set, clean or under a corruption,
@@ -46,14 +47,16 @@ five below.""",
     "scratch": Section(
         "From scratch",
         """\
-The plain network, with gates, and made wider to have as many parameters as with gates.""",
+The plain network, with gates, and made wider to have as many parameters as with gates. All learn at a rate of 0.3, as
+two cores have no time to try several: on images held out, it was better than 0.1 for every arm of ResNet-20 with the
+first seed.""",
     ),
     "ablations": Section(
         "What makes it",
         """\
 One setting of the gates changed at a time; the control has gates on all blocks, of reduction 16 and the identity form,
-at the learning rate of the rest. Other positions exist on skip blocks alone, and are compared with gates
-on these; gates after depthwise have another reduction, too: 64.""",
+at the learning rate of the rest. Before the branch, they exist on skip blocks alone, and are compared with gates on
+these; gates after depthwise have another reduction, too: 64.""",
     ),
     "robustness": Section(
         "Calibration and robustness",

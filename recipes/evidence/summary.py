@@ -25,7 +25,7 @@ class Verdict:
 
 
 def verdicts(evidence: Evidence, question: str) -> list[Verdict]:
-    """All comparisons of gated arms with their controls that were trained with all seeds.
+    """All comparisons of gated arms with their controls, once all trainings of both are done.
 
     Errors of the question's own experiments; for "robustness", also calibration and corruptions of all experiments.
     """
@@ -35,7 +35,7 @@ def verdicts(evidence: Evidence, question: str) -> list[Verdict]:
             if question == (experiment.question if name == "error" else "robustness"):
                 pairs = [(arm, control) for arm in experiment.gated for control in experiment.controls_of(arm)]
                 made = [difference(records, experiment, arm, name, control) for arm, control in pairs]
-                found += [one for one in made if one and one.complete and one.seeds > 1]
+                found += [one for one in made if one and one.complete]
     corrected = holm([one.p for one in found])
     return [Verdict(question, one, p) for one, p in zip(found, corrected, strict=True)]
 

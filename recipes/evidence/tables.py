@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from .arms import ARMS
 from .grid import Experiment
-from .paired import MEASURES, Difference, Evidence, chosen, difference, interval, of_arm
+from .paired import MEASURES, Difference, Evidence, difference, interval, of_arm, whole
 from .records import Record
 from .tasks import FEWSHOT, IMAGES, TESTED
 
@@ -49,11 +49,11 @@ def against(experiment: Experiment, arm: str) -> str:
 
 
 def marked(difference: Difference | None) -> str:
-    """A difference with half of its interval, in bold where that excludes zero."""
+    """A difference with half of its interval, in bold where that excludes zero and no training is missing."""
     if difference is None:
         return ""
     text = with_half(difference.mean, difference.half)
-    return f"**{text}**" if difference.outside else text
+    return f"**{text}**" if difference.outside and difference.complete else text
 
 
 def in_bytes(size: int) -> str:
@@ -82,10 +82,25 @@ def arms_table(experiment: Experiment, records: Sequence[Record]) -> str:
     return markdown([_row(experiment, records, arm) for arm in experiment.compared], HEADERS)
 
 
+def domains_table(experiment: Experiment, records: Sequence[Record]) -> str:
+    """A row an arm: its error in each domain; nothing where no training has them."""
+    found = {arm: of_arm(records, experiment, arm) for arm in experiment.compared}
+    names = sorted({name for of in found.values() for record in of for name in record.domains})
+    rows = [
+        [_title(experiment, arm), *(plus_minus([r.domains[name] for r in of if name in r.domains]) for name in names)]
+        for arm, of in found.items()
+    ]
+    return markdown(rows, ["error % by domain", *names]) if names else ""
+
+
+def _title(experiment: Experiment, arm: str) -> str:
+    return ARMS[arm].title + (" (control)" if arm == experiment.control else "")
+
+
 def _row(experiment: Experiment, records: Sequence[Record], arm: str) -> list[str]:
-    title = ARMS[arm].title + (" (control)" if arm == experiment.control else "")
-    found, rate = of_arm(records, experiment, arm), chosen(records, experiment, arm)
-    if not found or rate is None:
+    title = _title(experiment, arm)
+    found = of_arm(records, experiment, arm)
+    if not found:
         return [title, *[""] * (len(HEADERS) - 1)]
     diverged = sum(record.loss is None for record in found)
     values = {
@@ -97,7 +112,7 @@ def _row(experiment: Experiment, records: Sequence[Record], arm: str) -> list[st
         f"{found[0].parameters:,}",
         in_bytes(found[0].stored),
         _relative_step(records, arm, experiment.control),
-        _rate(rate, experiment.rates),
+        _rate(found[0].job.lr, experiment.rates) + ("" if whole(records, experiment, arm) else ", so far"),
         values["error"] + (f", {diverged} diverged" if diverged else ""),
         _change(experiment, records, arm),
         values["calibration error"],

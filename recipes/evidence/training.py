@@ -14,7 +14,7 @@ from ..training.settings import Settings
 from .arms import ARMS
 from .corruptions import UNSEEN
 from .images import Images, prepare
-from .measured import record, scores
+from .measured import by_domain, record, scores
 from .networks import NETWORKS, build
 from .records import Job, Record
 from .sources import load
@@ -37,8 +37,9 @@ def train(job: Job, root: Path, device: torch.device) -> Record:
     test = source.test.to(device)
     some = test.subset(torch.arange(min(CORRUPTED, len(test)), device=device))
     corrupted = {name: learner.scores(some.corrupted(kind))["top1"] for name, kind in UNSEEN.items()}
-    held_out = learner.scores(source.held_out.to(device))
-    return record(job, held_out, learner.scores(test), corrupted, changed, step, started, device)
+    held_out, logits = learner.scores(source.held_out.to(device)), learner.logits(test)
+    tested, domains = scores(logits, test.labels), by_domain(logits, test)
+    return record(job, held_out, tested, corrupted, domains, changed, step, started, device)
 
 
 class Learner:
@@ -50,7 +51,7 @@ class Learner:
         torch.manual_seed(job.seed)
         network = arm.add(network)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._trained, self._head = arm.trained, (self._about.head,)
+        self._arm, self._head = arm, (self._about.head,)
         freeze_rest(network, arm.trained, self._head)
         if arm.rank:
             for name, parameter in network.named_parameters():
@@ -74,7 +75,7 @@ class Learner:
         epoch_steps = len(images) // batch
         factor = lr_factor(settings, epoch_steps, [settings.epochs])
         order, drawn = Generator().manual_seed(settings.seed), Generator(device).manual_seed(settings.seed)
-        training_mode(self.network, self._trained, self._head)
+        self._training_mode()
         started = time.monotonic()
         for epoch in range(settings.epochs):
             permutation = torch.randperm(len(images), generator=order).to(device)
@@ -90,17 +91,27 @@ class Learner:
         return (time.monotonic() - started) / (settings.epochs * epoch_steps)
 
     @torch.no_grad()
-    def scores(self, images: Images) -> dict[str, float]:
-        """The scores of the network's logits."""
+    def logits(self, images: Images) -> Tensor:
+        """The network's logits of all images, ``(N, classes)``."""
         self.network.eval()
         places = torch.arange(len(images), device=images.labels.device)
         parts = [images.subset(places[start : start + 500]) for start in range(0, len(images), 500)]
-        return scores(torch.cat([self.network(self._inputs(part)) for part in parts]), images.labels)
+        return torch.cat([self.network(self._inputs(part)) for part in parts])
+
+    def scores(self, images: Images) -> dict[str, float]:
+        """The scores of these logits."""
+        return scores(self.logits(images), images.labels)
 
     def changed(self) -> tuple[int, int]:
         """The number of parameters that were trained, and the bytes of these and of the statistics that moved."""
-        training_mode(self.network, self._trained, self._head)
+        self._training_mode()
         return what_changes(self.network)
+
+    def _training_mode(self) -> None:
+        if self._arm.fixed_statistics:
+            self.network.eval()
+        else:
+            training_mode(self.network, self._arm.trained, self._head)
 
     def _inputs(self, images: Images, augment: Generator | None = None) -> Tensor:
         inputs = prepare(images, self._size, self._about.mean, self._about.std, augment)

@@ -53,5 +53,5 @@ def trained(of, **errors):
         record(of, arm, seed, lr, error)
         for arm, by_seed in errors.items()
         for seed, error in enumerate(by_seed)
-        for lr in (of.rates if seed == 0 else of.rates[:1])
+        for lr in of.rates
     ]

@@ -14,6 +14,7 @@ from recipes.evidence.records import Record, Records
 from .invented import experiment
 
 TINY = experiment(images=20, size=8, epochs=1, arms=("scratch", "scratch, SE"), control="scratch", seeds=2)
+TINY = replace(TINY, rates=(0.1, 0.2, 0.3))
 
 
 @pytest.fixture
@@ -38,8 +39,8 @@ def trainings(monkeypatch):
 
 def test_trains_what_is_missing_at_rates_chosen_on_held_out_images(folder, trainings):
     evidence.main(["tiny", "--out", str(folder)])
-    assert len(trainings) == TINY.planned == 6
-    assert {job.lr for job in trainings if job.seed == 1} == {0.2}
+    assert len(trainings) == TINY.planned == 10
+    assert {job.lr for job in trainings if job.seed == 1} == {0.2, 0.3}
     kept = Records(folder / "evidence").of(TINY.setting)
     trainings.clear()
     (folder / "evidence" / f"{TINY.setting}.jsonl").write_text(
@@ -53,7 +54,15 @@ def test_trains_what_is_missing_at_rates_chosen_on_held_out_images(folder, train
 def test_what_experiments_share_is_trained_once(folder, trainings, monkeypatch):
     monkeypatch.setitem(evidence.EXPERIMENTS, "other", replace(TINY, name="other", control="scratch, SE"))
     evidence.main(["all", "--out", str(folder)])
-    assert len(trainings) == len(set(trainings)) == 6
+    assert len(trainings) == len(set(trainings)) == 10
+
+
+def test_short_trainings_come_first(folder, trainings, monkeypatch):
+    for name, changes in (("all", {"images": 0}), ("long", {"epochs": 9}), ("short", {})):
+        monkeypatch.setitem(evidence.EXPERIMENTS, name, replace(TINY, name=name, seeds=1, **changes))
+    evidence.main(["all", "--out", str(folder)])
+    amounts = [(job.images or 1e5) * job.epochs for job in trainings[: 3 * 6]]
+    assert amounts == sorted(amounts) and len(set(amounts)) == 3
 
 
 def test_refuses_a_folder_of_records_that_cannot_be_written_before_it_trains(folder, trainings):
@@ -65,7 +74,7 @@ def test_refuses_a_folder_of_records_that_cannot_be_written_before_it_trains(fol
 
 def test_lists_experiments_and_writes_the_page_without_a_name(folder, trainings, capsys):
     evidence.main(["--out", str(folder)])
-    assert not trainings and "0 of 6" in capsys.readouterr().out
+    assert not trainings and "0 of 10" in capsys.readouterr().out
     assert "Not run" in (folder / "evidence.md").read_text()
 
 
@@ -79,7 +88,7 @@ def test_trains_several_at_once(folder):
     with parallel_config("threading"):  # processes would take their time to start
         evidence.main(["tiny", "--out", str(folder), "--jobs", "2"])
     records = Records(folder / "evidence").of(TINY.setting)
-    assert len(records) == 6 and all(0 < record.top1 <= 100 for record in records)
+    assert len(records) == 10 and all(0 < record.top1 <= 100 for record in records)
 
 
 def test_trains_few_shot_where_the_data_are(folder, monkeypatch):

@@ -1,5 +1,6 @@
 """The page is made of the records, all of them and nothing else; the repository's is that of its records."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def folder(tmp_path, monkeypatch):
     for one, gated in zip(given, errors, strict=False):
         for record in trained(one, plain=[10.0, 20.0, 30.0], gates=gated):
             records.add(record)
+    records.add(replace(record, job=given[2].job("gates", 0, 0.1), domains={"fog": 12.5}))
     for record in trained(experiment("first", epochs=9), gates=[77.0]):
         records.add(record)
     return records.folder
@@ -48,7 +50,8 @@ def test_the_page(folder):
     assert "### An experiment: first" in first and "**-0.97 ± 0.14**" in first and "77.00" not in text
     assert "\n\n`python -m recipes evidence first`: `resnet20` on 500 images of digits" in first
     scratch = sections["From scratch"]
-    assert "\n\n6 of 8 trainings done. `python -m recipes evidence third`: " in scratch
+    assert "\n\n8 of 12 trainings done. `python -m recipes evidence third`: " in scratch
+    assert scratch.count("error % by domain") == text.count("error % by domain") == 1 and "12.50" in scratch
     assert "### An experiment: fourth\n\nNot run; `python -m recipes evidence fourth` runs it." in scratch
     assert "- **everything, with gates** against **everything**: error is lower" in sections["What pays"]
     own = {f"{question}-differences.png" for question in ("inserted", "adapters")}  # the third is not whole

@@ -56,6 +56,16 @@ def test_measurements_are_rounded_and_keys_are_not(records):
     assert records.done(replace(JOB, lr=1 / 3)) == found
 
 
+def test_the_first_records_have_no_errors_by_domain(records, tmp_path):
+    records.add(replace(RECORD, domains={"noise": 100 / 3}))
+    path = tmp_path / f"{JOB.setting}.jsonl"
+    assert records.done(JOB).domains == {"noise": 33.3333}
+    old = path.read_text().replace(',"domains":{"noise":33.3333}', "")
+    assert "domains" not in old
+    path.write_text(old)
+    assert records.done(JOB) == RECORD
+
+
 def test_a_training_that_diverged(records):
     records.add(replace(RECORD, loss=math.nan, ece=math.inf, top1=100))
     found = records.done(JOB)

@@ -61,7 +61,7 @@ def test_what_was_tried_is_said_where_nothing_is_found():
         "digits, photographs, none differs outside the spread in the same direction on two networks or data sets."
     )
     assert "no experiment has been trained with all of its seeds" in what_holds({experiment(): []})
-    assert "No gates have been compared" in what_pays({experiment(): []}) and "0 of 8" in what_pays({experiment(): []})
+    assert "No gates have been compared" in what_pays({experiment(): []}) and "0 of 12" in what_pays({experiment(): []})
 
 
 def test_an_opposite_is_said():
@@ -89,8 +89,8 @@ def test_counts_by_question():
     text = what_pays(evidence(({}, BETTER), ({"network": "resnet56"}, SAME), ({"question": "scratch"}, WORSE)))
     cells = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if "|" in line]
     rows = {row[1]: row[2:-1] for row in cells}
-    assert rows["Inserted into a pretrained network"] == ["16 of 16", "2", "1 (1)", "0 (0)"]
-    assert rows["From scratch"] == ["8 of 8", "1", "0 (0)", "1 (1)"]
+    assert rows["Inserted into a pretrained network"] == ["24 of 24", "2", "1 (1)", "0 (0)"]
+    assert rows["From scratch"] == ["12 of 12", "1", "0 (0)", "1 (1)"]
     assert rows["Several domains"] == ["", "0", "0 (0)", "0 (0)"]
     assert "Of 9 comparisons, 6 are outside the spread; if no gate changed anything, about 0 would be." in text
     held = [row for row in cells if row[1].startswith("An experiment: number")]

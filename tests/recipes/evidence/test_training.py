@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import se_inject
-from recipes.evidence import training
+from recipes.evidence import sources, training
+from recipes.evidence.corruptions import CORRUPTIONS
 from recipes.evidence.records import Job
 from recipes.evidence.sources import load
 from recipes.evidence.training import Learner, train
@@ -46,6 +47,18 @@ def test_is_the_same_again(record):
     assert replace(again, step=record.step, seconds=record.seconds) == record
 
 
+def test_errors_of_several_domains(record, monkeypatch):
+    """That of all is their mean by their numbers of images; of one domain, there is none beside that of all."""
+    assert record.domains == {}
+    corrupted = sources._corrupted(load("digits", Path(), 100, 0))
+    monkeypatch.setattr(training, "load", lambda *given: corrupted)
+    several = train(replace(JOB, epochs=1), Path(), CPU)
+    assert [*several.domains] == [*CORRUPTIONS] and len(set(several.domains.values())) > 1
+    counts = corrupted.test.domains.bincount().tolist()
+    mean = sum(error * count for error, count in zip(several.domains.values(), counts, strict=True)) / sum(counts)
+    assert several.top1 == pytest.approx(mean)
+
+
 def test_diverged():
     record = train(replace(JOB, lr=1e30, images=100, epochs=1), Path(), CPU)
     assert (record.top1, record.loss, record.ece) == (100, None, None)
@@ -74,6 +87,17 @@ def test_trains_what_the_arm_says_alone(arm, kinds):
         parts["norm"] = isinstance(module, torch.nn.BatchNorm2d)
         found |= {kind for kind, is_one in parts.items() if is_one} or {name}
     assert found == kinds
+
+
+def test_norms_are_trained_with_fixed_statistics():
+    learner = Learner(replace(JOB, arm="norm, fixed statistics", epochs=1, images=100, lr=0.01), 10, CPU)
+    before = weights(learner.network)
+    learner.fit(load("digits", Path(), 100, 0).train)
+    changed = changes(learner.network, before)
+    norms = [name for name, module in learner.network.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms and changed == {f"{name}.{part}" for name in [*norms, "fc"] for part in ("weight", "bias")}
+    trained = sum(before[name].numel() for name in changed)
+    assert learner.changed() == (trained, 4 * trained)
 
 
 def test_arms_of_a_seed_begin_with_the_same_network():
