@@ -45,6 +45,8 @@ def row(name: str, memory_format: torch.memory_format) -> dict[str, str]:
     make, size = NETWORKS[name]
     plain = make().train()
     models = {"plain": plain, "gated": se_inject.apply(copy.deepcopy(plain))}
+    if name == "inception_resnet_v2":  # whose gates follow convolutions without norms
+        models["recomputing"] = se_inject.apply(copy.deepcopy(plain), memory="recompute")
     if name in TWINS:
         models["timm's SE"] = timm.create_model(TWINS[name]).train()
     x = torch.randn(4, 3, size, size).contiguous(memory_format=memory_format)

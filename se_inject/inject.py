@@ -58,9 +58,9 @@ def apply(
     ``(N, C, *)``. ``init="identity"`` blends such a gate in, with a learned weight that starts at 0, or at 1 where the
     gate's output equals its input anyway.
 
-    In training, gates keep next to nothing for backward: what the layer before them keeps is enough. After a
-    convolution without a norm that is so on a CPU alone; on a GPU, ``memory="recompute"`` makes the output again in
-    backward, in the time that the convolution takes.
+    In training, gates keep next to nothing for backward: what the norm or the ReLU before them keeps is enough. After a
+    convolution without a norm they keep its output; ``memory="recompute"`` does without it, in the time that the
+    convolution takes or, after large 1x1 convolutions on a CPU, in less.
 
     ``kinds``, ``where``, ``position`` and ``example_inputs`` are those of ``find_sites``. Build optimizers after this,
     or they will not see the gates.

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .errors import InvalidArgumentError, NoGateError, WrappedModelError, first_line
+from .errors import InvalidArgumentError, NoGateError, NotAModuleError, WrappedModelError, first_line
 from .gate.inference import (
     GatingBatchNorm1d,
     GatingBatchNorm2d,
@@ -71,7 +71,7 @@ def optimize(model: nn.Module) -> nn.Module:
     ...     torch.allclose(fast(x), model(x), rtol=1e-4, atol=1e-5)
     True
     """
-    if traced_models(as_module(model)):
+    if traced_models(as_module(model, "optimize")):
         raise WrappedModelError("the model is traced, or a part of it is: optimize the model before it is traced")
     try:
         changed = copy.deepcopy(model).eval()
@@ -94,11 +94,15 @@ def optimize(model: nn.Module) -> nn.Module:
 
 
 def optimized_gates(model: nn.Module) -> tuple[OptimizedGate, ...]:
-    """What became of each gate in a copy that ``optimize`` made.
+    """What became of each gate in a copy that ``optimize`` made; empty for any other model.
+
+    Raises ``NotAModuleError``.
 
     >>> optimized_gates(nn.ReLU())
     ()
     """
+    if not isinstance(model, nn.Module):
+        raise NotAModuleError(f"model must be a torch.nn.Module, got {model!r}")
     found: tuple[OptimizedGate, ...] = vars(model).get("_se_optimized", ())
     return found
 

@@ -768,11 +768,12 @@ def test_what_is_refused():
         optimize(se_inject.apply(CopiesItself()))
     with pytest.raises(WrappedModelError, match="optimize"):
         se_inject.freeze_backbone(fast)
-    with pytest.raises(NotAModuleError):
-        optimize(torchvision.models.resnet18)
+    for function in (optimize, optimized_gates):
+        with pytest.raises(NotAModuleError):
+            function(torchvision.models.resnet18)
     with pytest.raises(WrappedModelError, match="before it is traced"):
         optimize(torch.export.export(model, (torch.randn(1, 3, 64, 64),)).module())
-    with pytest.raises(WrappedModelError):
+    with pytest.raises(WrappedModelError, match="Call se_inject.optimize on the module inside"):
         optimize(torch.compile(model))
 
 

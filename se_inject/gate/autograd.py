@@ -14,9 +14,9 @@ from torch.nn.modules.module import (
 )
 
 from .affine import affine, dot, is_in_memory, scaled, spread
-from .convolution import Convolved
 from .formula import excitation, gradients_of_layers, in_operations
 from .kept import Kept, dots, kept_of
+from .pointwise import Pointwise
 
 
 def gated(
@@ -32,7 +32,7 @@ def gated(
     if kept is None and not keeps_result:
         return None
     origin = _Origin.apply(x) if kept is None else None
-    past_x = kept[0].inputs() if kept and isinstance(kept[0], Convolved) else ()
+    past_x = kept[0].inputs() if kept and isinstance(kept[0], Pointwise) else ()
     result: Tensor = _Gate.apply(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, factor, kept, origin, *past_x)
     return result
 

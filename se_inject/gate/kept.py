@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from .affine import dot, dot_and_sum, spread
-from .convolution import Convolved, takes_gradients_at_once
 from .made_again import (
     Node,
     at_first_position,
@@ -24,6 +23,7 @@ from .made_again import (
     made_by_convolution,
     made_by_max_pool,
 )
+from .pointwise import Pointwise, can_be_passed_by
 
 
 class Kept(Protocol):
@@ -54,10 +54,13 @@ def kept_of(x: Tensor, *, recompute: bool = False) -> list[Kept] | None:
     try:
         if type(node).__name__ in _NORMS and _is_there(node._raw_saved_input, x):
             return [_Norm(node, x)]
-        if _is(node, "Convolution") and _is_there(node._raw_saved_input, x, resized=True):
-            if takes_gradients_at_once(node, x):
-                return [Convolved(node, x)]
-            return [_Made(x.shape[1], made_by_convolution(node, x))] if recompute else None
+        if recompute and _is(node, "Convolution") and _is_there(node._raw_saved_input, x, resized=True):
+            weight = node._raw_saved_weight.data
+            if isinstance(weight, Tensor) and weight.untyped_storage().nbytes() == 0:
+                return None  # it is sharded again, until the convolution's own backward
+            if can_be_passed_by(node, x):
+                return [Pointwise(node, x)]
+            return [_Made(x.shape[1], made_by_convolution(node, x))]
         known = list(_of_parts(node, x))
         if not _are_as_made(x, known):
             return None

@@ -106,7 +106,7 @@ class SqueezeExcitation(nn.Module):
     loads the other's state dict.
 
     In training, what autograd keeps anyway replaces ``x`` in backward, where that is enough. ``memory="recompute"``
-    makes ``x`` again where else a convolution made it, which costs the time of the convolution.
+    makes ``x`` again where a convolution made it, which costs the time of the convolution, or does without it.
 
     Raises ``ArgumentTypeError`` or ``InvalidArgumentError`` for bad ``channels``, ``reduction``, ``init`` or
     ``memory``.
