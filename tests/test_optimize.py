@@ -773,7 +773,7 @@ def test_what_is_refused():
             function(torchvision.models.resnet18)
     with pytest.raises(WrappedModelError, match="before it is traced"):
         optimize(torch.export.export(model, (torch.randn(1, 3, 64, 64),)).module())
-    with pytest.raises(WrappedModelError, match="Call se_inject.optimize on the module inside"):
+    with pytest.raises(WrappedModelError, match=r"Call se_inject\.optimize on the module inside"):
         optimize(torch.compile(model))
 
 
