@@ -128,7 +128,8 @@ def _change(experiment: Experiment, records: Sequence[Record], arm: str) -> str:
 def _relative_step(records: Sequence[Record], arm: str, control: str) -> str:
     """The ratio of the fastest trainings, at any rate, on the device where the arm was trained most.
 
-    Nothing where times of an arm differ by more than a factor of two, as they are those of the machine's other work.
+    Nothing where an arm trains nothing, or where its times differ by more than a factor of two, as they are those of
+    the machine's other work.
     """
     devices = [record.device for record in records if record.job.arm == arm]
     device = max(dict.fromkeys(devices), key=devices.count)
@@ -136,7 +137,7 @@ def _relative_step(records: Sequence[Record], arm: str, control: str) -> str:
         [record.step for record in records if (record.job.arm, record.device) == (name, device)]
         for name in (arm, control)
     )
-    if not theirs or max(ours) > 2 * min(ours) or max(theirs) > 2 * min(theirs):
+    if not theirs or not min(*ours, *theirs) or max(ours) > 2 * min(ours) or max(theirs) > 2 * min(theirs):
         return ""
     return f"{min(ours) / min(theirs):.2f}"
 

@@ -85,6 +85,8 @@ def test_steps_are_left_out_where_the_machine_did_other_work():
     assert rows(arms_table(tiny, slower))["everything, with gates"]["step time"] == "1.10"
     busy = [replace(each, step=0.9) if (each.job.arm, each.job.seed) == ("plain", 0) else each for each in found]
     assert [row["step time"] for row in rows(arms_table(tiny, busy)).values()] == ["", ""]
+    untrained = [replace(each, step=0.0) if each.job.arm == "plain" else each for each in found]
+    assert [row["step time"] for row in rows(arms_table(tiny, untrained)).values()] == ["", ""]
 
 
 def test_few_shot_trainings_are_told_in_tasks():
