@@ -34,7 +34,8 @@ def test_records_are_of_the_arms_as_they_are_now(monkeypatch):
     monkeypatch.setattr(networks, "packaged", lambda *names: Path("weights"))
     monkeypatch.setattr(networks, "read_weights", lambda path: {})
     monkeypatch.setattr(networks, "_load", lambda *parts: None)
-    trained = {record.job: record for records in read_evidence(RECORDS).values() for record in records}
+    found = (record for records in read_evidence(RECORDS).values() for record in records)
+    trained = {record.job: record for record in found if "fewshot" not in record.job.data}  # which have no head
     several = {(job.arm, job.network, "three" in job.data): record for job, record in trained.items()}
     assert several
     for record in several.values():
