@@ -43,8 +43,8 @@ class Network:
 def build(name: str, classes: int, seed: int, wider: bool = False) -> nn.Module:
     """The plain network of that name, in its training mode: ``(N, 3, H, W)`` to ``(N, classes)``.
 
-    The seed draws the head, and all of a network that is not pretrained. ``wider`` gives that one as many channels that
-    it has about the parameters which gates would add (reduction 16, on the paper's sites).
+    The seed draws the head, of small weights, and all of a network that is not pretrained. ``wider`` gives that one as
+    many channels that it has about the parameters which gates would add (reduction 16, on the paper's sites).
 
     Raises ``UnknownNameError``, ``SettingsError`` for a wider network that is pretrained, ``DataError`` if the package
     with the weights is not installed, and ``CheckpointError`` if they do not fit.
@@ -130,6 +130,9 @@ def _efficientnet_lite0(classes: int) -> nn.Module:
             key = key.replace(theirs, ours)
         state[key] = value
     _load(network, "classifier", state, path.name)
+    # As torchvision's: timm draws a head of ten classes so wide that its first logits are in the tens.
+    nn.init.normal_(network.classifier.weight, std=0.01)
+    nn.init.zeros_(network.classifier.bias)
     return network
 
 

@@ -55,6 +55,9 @@ def test_the_seed_draws_the_head_of_a_pretrained_network_alone(name):
     differ = {key for key, value in one.state_dict().items() if not value.equal(other.state_dict()[key])}
     assert f"{head}.weight" in differ and differ <= {f"{head}.weight", f"{head}.bias"}
     assert one.get_submodule(head).out_features == 5
+    with torch.no_grad():
+        logits = one.eval()(torch.randn(2, 3, 64, 64))
+    assert logits.abs().max() < 3  # else what is frozen is measured by how it undoes the head
     with pytest.raises(SettingsError, match="pretrained"):
         build(name, 5, seed=0, wider=True)
 
