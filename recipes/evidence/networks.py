@@ -131,8 +131,9 @@ def _efficientnet_lite0(classes: int) -> nn.Module:
         state[key] = value
     _load(network, "classifier", state, path.name)
     # As torchvision's: timm draws a head of ten classes so wide that its first logits are in the tens.
-    nn.init.normal_(network.classifier.weight, std=0.01)
-    nn.init.zeros_(network.classifier.bias)
+    head = network.get_submodule("classifier")
+    for parameter, std in ((head.get_parameter("weight"), 0.01), (head.get_parameter("bias"), 0.0)):
+        nn.init.normal_(parameter, std=std)
     return network
 
 
