@@ -132,8 +132,8 @@ def _efficientnet_lite0(classes: int) -> nn.Module:
     _load(network, "classifier", state, path.name)
     # As torchvision's: timm draws a head of ten classes so wide that its first logits are in the tens.
     head = network.get_submodule("classifier")
-    for parameter, std in ((head.get_parameter("weight"), 0.01), (head.get_parameter("bias"), 0.0)):
-        nn.init.normal_(parameter, std=std)
+    nn.init.normal_(head.get_parameter("weight"), std=0.01)
+    nn.init.zeros_(head.get_parameter("bias"))
     return network
 
 
