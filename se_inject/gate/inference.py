@@ -86,11 +86,11 @@ class _Folding(ForInference):
         assert fc1.bias is not None
         self._se_keep(fc1=fc1.weight.flatten(1).T, bias1=fc1.bias)
 
-    def _se_keep(self, **tensors: Tensor) -> None:
+    def _se_keep(self, **tensors: Tensor | None) -> None:
         like = self._se_gate.fc1.weight
         dtype = torch.promote_types(like.dtype, torch.float32)
         for name, tensor in tensors.items():
-            kept = tensor.detach().to(like.device, dtype)
+            kept = None if tensor is None else tensor.detach().to(like.device, dtype)
             self.register_buffer(f"_se_{name}", kept, persistent=False)  # type: ignore[attr-defined]
 
     def _se_is_folded(self) -> bool:
@@ -132,7 +132,8 @@ class _Gating(_Folding):
     """A layer that does the work of the norm, if there is one, and of the gate after it."""
 
     _se_norm: _BatchNorm | None
-    _se_affine: Tensor  # the norm's scale and shift
+    _se_scale: Tensor  # the norm's, and so the shift
+    _se_shift: Tensor | None  # None where there is nothing left to add
 
     def _se_now(self) -> tuple[Tensor | None, ...]:
         layers: dict[str, Any] = self._se_gate._modules
@@ -148,12 +149,16 @@ class _Gating(_Folding):
     def _se_fold_first(self) -> None:
         gate = self._se_gate
         assert gate.fc1.bias is not None
-        fc1 = gate.fc1.weight.flatten(1).double()
+        fc1, bias1 = gate.fc1.weight.flatten(1).double(), gate.fc1.bias
         scale, shift = _scale_and_shift(self._se_norm, fc1[0])
+        shift_left = self._se_fold_shift(scale, shift)
         factor = 2 if gate.init == "identity" else 1
-        affine = torch.stack([factor * scale, factor * shift])
-        self._se_keep(affine=affine, zero=torch.zeros_like(scale), one=torch.ones_like(scale))
-        self._se_fold_mean(fc1 * scale, fc1 @ shift + gate.fc1.bias)
+        self._se_keep(scale=factor * scale, shift=None if shift_left is None else factor * shift_left)
+        self._se_fold_mean(fc1 * scale, bias1 if shift_left is None else bias1 + fc1 @ shift_left)
+
+    def _se_fold_shift(self, scale: Tensor, shift: Tensor) -> Tensor | None:
+        """What is left to add after the norm's input has been multiplied."""
+        return shift if self._se_norm is not None else None
 
     def _se_fold_mean(self, fc1: Tensor, bias1: Tensor) -> None:
         """Keep the gate's first layer for the mean of the norm's input."""
@@ -161,14 +166,11 @@ class _Gating(_Folding):
 
     def _se_normalized(self, z: Tensor, told_by: Tensor, affine: Callable[..., Tensor]) -> Tensor:
         """``z``, normalized and gated, as the mean of another tensor tells."""
-        folded: dict[str, Tensor] = self._buffers  # type: ignore[attr-defined]
         values = self._se_excited(told_by)
-        if self._se_norm is None:
-            return scaled_(z, values.mul_(folded["_se_affine"][0]))
-        if z.is_cpu and z.shape[0] == 1:  # a norm of other weights, then, which is one pass
-            scale, shift = (values * folded["_se_affine"]).unbind()
-            return torch.batch_norm(z, scale, shift, folded["_se_zero"], folded["_se_one"], False, 0.0, 0.0, False)
-        scale, shift = folded["_se_affine"].unbind()
+        folded: dict[str, Any] = self._buffers  # type: ignore[attr-defined]
+        scale, shift = folded["_se_scale"], folded["_se_shift"]
+        if shift is None:
+            return scaled_(z, values.mul_(scale))
         return affine(z, values * scale, values * shift)
 
     def _se_in_two_steps(self, z: Tensor) -> Tensor:
@@ -193,31 +195,50 @@ def _scale_and_shift(norm: _BatchNorm | None, like: Tensor) -> tuple[Tensor, Ten
 class GatingConv2d(_Gating, nn.Conv2d):
     """A convolution that also does the work of the norm, if there is one, and of the gate after it."""
 
+    _se_offset: Tensor | None  # a bias that adds the norm's shift, too
+
     def forward(self, x: Tensor) -> Tensor:
         """The convolution of ``x``, normalized and gated."""
         _check(self)
-        z: Tensor = self._conv_forward(x, self.weight, self.bias)
-        if z.dim() != 4 or not self._se_is_folded():
-            return self._se_in_two_steps(z)
-        told_by = z
+        if x.dim() != 4 or not self._se_is_folded():
+            return self._se_in_two_steps(super().forward(x))
+        told_by = None
         if self._se_is_narrow:
             dy, dx = self.stride
             told_by = x if dy == dx == 1 else x[:, :, ::dy, ::dx]
             if is_compiled_for_inference() and is_plain_layer(self._se_gate.fc2):
-                mean = told_by.mean(positions(told_by))
-                values = excited(mean, self._se_fc1.T, self._se_bias1, self._se_gate.fc2)
-                scale, shift = (spread(values * factor, z) for factor in self._se_affine.unbind())
-                return (z * scale + shift).to(z.dtype)
-        if not _goes_together(self, z):
-            return self._se_in_two_steps(z)
-        return self._se_normalized(z, told_by, affine_)
+                return self._se_compiled(x, told_by)
+        if not _goes_together(self, x):
+            return self._se_in_two_steps(super().forward(x))
+        offset = self._buffers["_se_offset"]
+        z: Tensor = self._conv_forward(x, self.weight, self.bias if offset is None else offset)
+        return self._se_normalized(z, z if told_by is None else told_by, affine_)
+
+    def _se_compiled(self, x: Tensor, told_by: Tensor) -> Tensor:
+        values = excited(told_by.mean(positions(x)), self._se_fc1.T, self._se_bias1, self._se_gate.fc2)
+        offset = self.bias if self._se_offset is None else self._se_offset.to(self.weight.dtype)
+        z: Tensor = self._conv_forward(x, self.weight, offset)
+        gated = z * spread(values * self._se_scale, z)
+        return (gated if self._se_shift is None else gated + spread(values * self._se_shift, z)).to(z.dtype)
+
+    def _se_fold_shift(self, scale: Tensor, shift: Tensor) -> Tensor | None:
+        # A CPU adds a bias while it convolves, a GPU afterwards. Where the norm's scale is next to 0, no bias would do.
+        left = super()._se_fold_shift(scale, shift)
+        offset = shift / scale if self.bias is None else shift / scale + self.bias
+        is_real = type(scale) is Tensor and scale.is_cpu
+        if left is None or not is_real or not (offset.abs() < min(2.0**64, torch.finfo(self.weight.dtype).max)).all():
+            self._se_keep(offset=None)
+            return left
+        self._se_keep(offset=offset)
+        return None
 
     def _se_fold_mean(self, fc1: Tensor, bias1: Tensor) -> None:
         # Whether the mean of the output is told by fewer channels of the input.
         is_pointwise = self.kernel_size == (1, 1) and self.groups == 1 and self.padding == (0, 0)
         self._se_is_narrow = is_pointwise and self.in_channels <= self.out_channels
         if self._se_is_narrow:
-            bias1 = bias1 if self.bias is None else bias1 + fc1 @ self.bias.double()
+            bias = self.bias if self._se_offset is None else self._se_offset
+            bias1 = bias1 if bias is None else bias1 + fc1 @ bias.double()
             fc1 = fc1 @ self.weight.flatten(1).double()
         super()._se_fold_mean(fc1, bias1)
 
