@@ -6,15 +6,17 @@ input, and, where that is made by a 1x1 convolution, of the mean of the convolut
 the map goes into the gate's first layer.
 
 A large convolution leaves a processor's caches without what a gate needs, its code too, which has to come from memory
-again, so that each call and each attribute costs several times what it does in a loop: hence few of them here.
+again, so that each call and each question to PyTorch costs several times what it does in a loop, up to 12 us: hence few
+of them here.
 """
 
+import math
 from collections.abc import Callable
 from operator import is_
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.compiler import is_compiling
 from torch.jit import is_tracing  # type: ignore[attr-defined]
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -41,7 +43,7 @@ class PassingGate(ForInference, SqueezeExcitation):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pass on ``x``."""
-        _check(self)
+        _check_mode(self)
         return x
 
 
@@ -50,7 +52,7 @@ class PassingBatchNorm2d(ForInference, nn.BatchNorm2d):
 
     def forward(self, z: Tensor) -> Tensor:
         """Pass on ``z``."""
-        _check(self)
+        _check_mode(self)
         return z
 
 
@@ -58,6 +60,7 @@ class _Folding(ForInference):
     """A layer with weights that are folded once, which works in the gate's precision or float32."""
 
     _se_gate: SqueezeExcitation  # not registered as a child, which has its place already
+    _se_is_on_cpu: bool
     _se_fc1: Tensor
     _se_bias1: Tensor
     _se_then: tuple[Tensor | None, ...]  # the weights that were folded; ``functional_call`` gives other ones
@@ -69,6 +72,7 @@ class _Folding(ForInference):
         if len({tensor.device for tensor in now if tensor is not None}) > 1:
             return  # not all have been moved, or loaded, yet
         fc2 = self._se_gate.fc2
+        vars(self)["_se_is_on_cpu"] = fc2.weight.is_cpu
         with torch.no_grad():
             self._se_fold_first()
             assert fc2.bias is not None
@@ -101,18 +105,19 @@ class _Folding(ForInference):
         """``sigmoid(fc2(relu(fc1 @ mean + bias1)))``, ``(N, C)``, of the mean over positions of ``x``."""
         folded: dict[str, Tensor] = self._buffers  # type: ignore[attr-defined]  # as attributes they take longer
         layers = (folded["_se_fc1"], folded["_se_bias1"], folded["_se_fc2"], folded["_se_bias2"])
-        # A sum takes half the time of a mean, and the product can divide it.
-        if x.dtype is layers[0].dtype and not under_autocast(x):
-            return _excited(x.sum(positions(x)), *layers, x)
+        if self._se_is_on_cpu:  # where ``_goes_together`` has asked for the rest
+            return _excited(x, *layers)
         # The layers may be of another dtype than the feature, and half precision does not take such large sums.
         exact = torch.promote_types(x.dtype, torch.float32)
         with without_autocast(x):
-            w1, b1, w2, b2 = (layer.to(exact) for layer in layers)
-            return _excited(x.sum(positions(x), dtype=exact), w1, b1, w2, b2, x)
+            return _excited(x, *(layer.to(exact) for layer in layers))
 
 
-def _excited(total: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, x: Tensor) -> Tensor:
-    hidden = torch.addmm(b1, total, w1, alpha=total.numel() / x.numel()).relu_()
+def _excited(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+    _, _, *sizes = x.shape
+    # A sum takes half the time of a mean, and the product can divide it.
+    total = x.sum(tuple(range(2, 2 + len(sizes))), dtype=w1.dtype)
+    hidden = torch.addmm(b1, total, w1, alpha=1 / math.prod(sizes)).relu_()
     return torch.addmm(b2, hidden, w2).sigmoid_()
 
 
@@ -126,6 +131,31 @@ class InPlaceGate(_Folding, SqueezeExcitation):
             return super().forward(x)
         values = self._se_excited(x)
         return scaled_(x, values.mul_(2) if self.init == "identity" else values)
+
+
+class ScalingGate(_Folding, SqueezeExcitation):
+    """A gate whose result is multiplied by a weight, as by layer scale: it is one product, of ``scaled``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pass on ``x``."""
+        _check_mode(self)
+        return x
+
+    def scaled(self, x: Tensor, scale: Tensor) -> Tensor:
+        """``x`` of shape ``(N, C, *)``, gated and multiplied by ``scale``, in place where that is of ``(C, *)``."""
+        _check(self)
+        if not _goes_together(self, x) or not self._se_is_folded() or not _is_by_channel(scale, x):
+            return super().forward(x) * scale
+        values = self._se_excited(x).mul_(scale.flatten())
+        return scaled_(x, values.mul_(2) if self.init == "identity" else values)
+
+
+def _is_by_channel(scale: Tensor, x: Tensor) -> bool:
+    """Whether a factor of ``x`` of shape ``(N, C, *)`` is of shape ``(C, *)``, all but the first of size 1."""
+    sizes, (_, channels, *of_positions) = scale.shape, x.shape
+    by_channel = channels, *[1] * len(of_positions)
+    is_no_more = len(sizes) <= 1 + len(by_channel) and math.prod(sizes) == channels
+    return sizes[-len(by_channel) :] == by_channel and is_no_more and scale.dtype is x.dtype
 
 
 class _Gating(_Folding):
@@ -271,14 +301,17 @@ def _goes_together(layer: _Folding, x: Tensor) -> bool:
     Nor where ``torch.func`` is at work, nor in half precision on a CPU, which would convert features to compute with
     the gate's float32; a GPU does so on the way.
     """
-    if is_compiling() or is_tracing():  # type: ignore[no-untyped-call]
+    if isinstance(x, fx.Proxy) or is_compiling() or is_tracing():  # type: ignore[no-untyped-call]
         return False
-    if x.dim() < 3 or x.numel() == 0 or torch._C._are_functorch_transforms_active():
+    sizes = x.shape
+    if len(sizes) < 3 or 0 in sizes or torch._C._are_functorch_transforms_active():
         return False
+    folded: dict[str, Tensor] = layer._buffers  # type: ignore[attr-defined]
+    if layer._se_is_on_cpu:
+        return x.dtype is folded["_se_fc1"].dtype and not torch.is_autocast_enabled("cpu")
     if x.is_cuda:
         return x.is_floating_point()
-    folded: dict[str, Tensor] = layer._buffers  # type: ignore[attr-defined]
-    return x.dtype is folded["_se_fc1"].dtype and x.dtype in (torch.float32, torch.float64) and not under_autocast(x)
+    return x.dtype is folded["_se_fc1"].dtype and not under_autocast(x)
 
 
 def join(first: nn.Module, norm: nn.Module | None, gate: SqueezeExcitation) -> None:
@@ -298,12 +331,14 @@ def _fold_again(module: object, _: object) -> None:
         first._se_fold()
 
 
-def _check(layer: nn.Module) -> None:
-    if not (layer.training or torch.is_grad_enabled()) or is_compiling():
-        return
-    if layer.training:
+def _check_mode(layer: nn.Module) -> None:
+    if layer.training and not is_compiling():
         raise InferenceOnlyError("this copy is for inference, in eval mode: call its eval(), or train the model itself")
-    if not is_tracing():  # type: ignore[no-untyped-call]
+
+
+def _check(layer: nn.Module) -> None:
+    _check_mode(layer)
+    if torch.is_grad_enabled() and not (is_compiling() or is_tracing()):  # type: ignore[no-untyped-call]
         raise InferenceOnlyError(
             "this copy is for inference, without gradients: call it under torch.no_grad() or torch.inference_mode()"
         )

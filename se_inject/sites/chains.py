@@ -27,8 +27,8 @@ class Chain(NamedTuple):
 class Chains:
     """The chains of one model in eval mode."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._callers = Callers(model)
+    def __init__(self, callers: Callers) -> None:
+        self._callers = callers
 
     def before(self, gate: nn.Module) -> Chain:
         """The chain of a gate."""

@@ -1,0 +1,54 @@
+"""The product of a gate's result and a weight, as layer scale is, which a gate can compute with its own."""
+
+from dataclasses import replace
+
+from torch import fx, nn
+
+from ..gate.squeeze_excitation import SqueezeExcitation, channels_of
+from ..graphs.operations import is_in_place
+from ..source.edits import Edit, moved, times_in
+from ..tracing.gate_places import Placer, ValueUses
+from .callers import Callers, weight_of
+from .kept_results import scales_by_weight
+
+
+def scaling_of(gate: nn.Module, callers: Callers) -> tuple[nn.Module, Edit] | None:
+    """The block that calls a gate, and the edit of its text, which has the gate, that lets the gate compute the product
+    that all its results go into, and nothing else.
+    """
+    call = callers.call_of(gate)
+    if isinstance(call, str) or not isinstance(gate, SqueezeExcitation):
+        return None
+    targets, names, factors = [], set(), set()
+    for way, (_, node) in enumerate(call.ways):
+        if node is None:
+            continue
+        product = _product(node, call.owner, channels_of(gate))
+        if product is None:
+            return None
+        targets.append(ValueUses(way, product, tuple(product.users), tuple(product.users)))
+        names.add(str(node.target))
+        factors.add("x" if product.args[0] is node else "scale")
+    captured = callers.capture(call.owner)
+    edits = Placer(type(call.owner), captured).edits(targets)
+    if not len(edits) == len(names) == len(factors) == 1 or edits[0].owner is not None or edits[0].walks:
+        return None
+    texts = [text for text in captured.reached if text.digest == edits[0].digest]
+    if not all(times_in(text, moved(edits[0].span, text.first)) for text in texts):
+        return None
+    return call.owner, replace(edits[0], gate=names.pop(), first_factor=factors.pop())
+
+
+def _product(node: fx.Node, owner: nn.Module, channels: int) -> fx.Node | None:
+    """The product of a value and as many weights as it has channels, if nothing else uses the value."""
+    if len(node.users) != 1 or "held" in node.meta:
+        return None
+    [user] = node.users
+    is_one = scales_by_weight(user) and len(user.args) == len(user.all_input_nodes) == 2 and not user.kwargs
+    if not is_one or is_in_place(user):
+        return None
+    [scale] = (value for value in user.all_input_nodes if value is not node)
+    while scale.op != "get_attr":  # a view of one
+        scale = scale.all_input_nodes[0]
+    weight = weight_of(scale, owner)
+    return user if weight is not None and getattr(weight.module, weight.name).numel() == channels else None
