@@ -5,7 +5,6 @@ from dataclasses import replace
 from torch import fx, nn
 
 from ..gate.squeeze_excitation import SqueezeExcitation, channels_of
-from ..graphs.operations import is_in_place
 from ..source.edits import Edit, moved, times_in
 from ..tracing.gate_places import Placer, ValueUses
 from .callers import Callers, weight_of
@@ -44,8 +43,7 @@ def _product(node: fx.Node, owner: nn.Module, channels: int) -> fx.Node | None:
     if len(node.users) != 1 or "held" in node.meta:
         return None
     [user] = node.users
-    is_one = scales_by_weight(user) and len(user.args) == len(user.all_input_nodes) == 2 and not user.kwargs
-    if not is_one or is_in_place(user):
+    if not scales_by_weight(user) or not len(user.args) == len(user.all_input_nodes) == 2 or user.kwargs:
         return None
     [scale] = (value for value in user.all_input_nodes if value is not node)
     while scale.op != "get_attr":  # a view of one
