@@ -58,9 +58,9 @@ def optimize(model: nn.Module) -> nn.Module:
 
     Outputs are within 1e-5 of the model's, relative, in float32; where the model's own rounding errors are larger, the
     difference may be so, too. A gate after a batch norm is multiplied into the norm's scale and shift, and its mean is
-    taken where that is cheapest; a gate after another layer or operation that makes a new tensor multiplies in place.
-    Other gates stay as they are, and so do all on a CPU where the input is of half precision or under autocast.
-    ``optimized_gates`` tells which is which.
+    taken where that is cheapest; a gate after another layer or operation that makes a new tensor multiplies in place,
+    and by layer scale, too, where the block's text has that product. Other gates stay as they are, and so do all on a
+    CPU where the input is of half precision or under autocast. ``optimized_gates`` tells which is which.
 
     The copy has the keys of the model, and can be compiled and exported. Weights are folded when it is made, cast or
     moved, and when it loads a state dict, and the ways through forwards are those that the model's attributes choose

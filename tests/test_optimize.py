@@ -651,6 +651,17 @@ class ScaledAfter(Scaled):
         return self.short(x) + y
 
 
+class ScaledAfterDropout(Scaled):
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout2d(0.5)
+
+    def forward(self, x):
+        y = self.branch(x)
+        y = self.dropout(y)
+        return self.short(x) + y * self.scale
+
+
 class ScaledInParentheses(Scaled):
     def forward(self, x):
         return self.short(x) + ((self.branch(x)) *  ( self.scale))  # fmt: skip
@@ -710,7 +721,9 @@ class ScaledExactly(Scaled):
 
 
 SCALED = {
-    **dict.fromkeys([Scaled, ScaledAfter, ScaledInParentheses, ScaledByMethod, ScaledLinear], "with layer scale"),
+    **dict.fromkeys(
+        [Scaled, ScaledAfter, ScaledAfterDropout, ScaledInParentheses, ScaledByMethod, ScaledLinear], "with layer scale"
+    ),
     **dict.fromkeys([ScaledTwice, ScaledExactly, ScaledByRow], "with layer scale"),
     **dict.fromkeys([ScaledByPosition, ScaledByOne], "with the convolution"),
 }
