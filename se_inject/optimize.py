@@ -1,6 +1,5 @@
 """A copy of a gated network for inference, in which gates cost next to nothing."""
 
-import contextlib
 import copy
 import pickle
 from typing import Literal, NamedTuple
@@ -8,7 +7,7 @@ from typing import Literal, NamedTuple
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .errors import InvalidArgumentError, NoGateError, NotAModuleError, RewriteError, WrappedModelError, first_line
+from .errors import InvalidArgumentError, NoGateError, NotAModuleError, WrappedModelError, first_line
 from .gate.inference import (
     GatingBatchNorm1d,
     GatingBatchNorm2d,
@@ -17,21 +16,16 @@ from .gate.inference import (
     InPlaceGate,
     PassingBatchNorm2d,
     PassingGate,
-    ScalingGate,
     join,
 )
 from .gate.squeeze_excitation import SqueezeExcitation
 from .graphs.traced import traced_models
-from .sites.callers import Callers
 from .sites.chains import Chain, Chains
-from .sites.layer_scale import scaling_of
 from .sites.wrapped import as_module
-from .source.edits import Edit
 from .surgery.frozen_norm import release
-from .surgery.gated_block import let_scale
 from .training import gates
 
-Form = Literal["with the convolution", "with the norm", "with layer scale", "in place", "unchanged"]
+Form = Literal["with the convolution", "with the norm", "in place", "unchanged"]
 
 _GATING_NORMS: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: GatingBatchNorm1d,
@@ -58,9 +52,9 @@ def optimize(model: nn.Module) -> nn.Module:
 
     Outputs are within 1e-5 of the model's, relative, in float32; where the model's own rounding errors are larger, the
     difference may be so, too. A gate after a batch norm is multiplied into the norm's scale and shift, and its mean is
-    taken where that is cheapest; a gate after another layer or operation that makes a new tensor multiplies in place,
-    and by layer scale, too, where the block's text has that product. Other gates stay as they are, and so do all on a
-    CPU where the input is of half precision or under autocast. ``optimized_gates`` tells which is which.
+    taken where that is cheapest; a gate after another layer or operation that makes a new tensor multiplies in place.
+    Other gates stay as they are, and so do all on a CPU where the input is of half precision or under autocast.
+    ``optimized_gates`` tells which is which.
 
     The copy has the keys of the model, and can be compiled and exported. Weights are folded when it is made, cast or
     moved, and when it loads a state dict, and the ways through forwards are those that the model's attributes choose
@@ -90,11 +84,8 @@ def optimize(model: nn.Module) -> nn.Module:
     found = dict(gates(changed))
     if not found:
         raise NoGateError("the model has no gates; call se_inject.apply(model) first")
-    callers = Callers(changed)
-    chains = Chains(callers)
+    chains = Chains(changed)
     changes = [(path, gate, *_form(chains.before(gate))) for path, gate in found.items()]
-    scaling = _let_scale(callers, [gate for _, gate, form, layers, _ in changes if _has_own_pass(form, layers)])
-    changes = [change if change[1] not in scaling else (*change[:2], "with layer scale", (), "") for change in changes]
     for _, gate, form, layers, _ in changes:
         if isinstance(gate, SqueezeExcitation):
             _change(gate, form, layers)
@@ -135,30 +126,10 @@ def _form(chain: Chain) -> tuple[Form, tuple[nn.Module, ...], str]:
     return "in place", (), ""
 
 
-def _has_own_pass(form: Form, layers: tuple[nn.Module, ...]) -> bool:
-    """Whether the gate's product is not a norm's, too."""
-    return form == "in place" or (form == "with the convolution" and len(layers) == 1)
-
-
-def _let_scale(callers: Callers, candidates: list[nn.Module]) -> set[nn.Module]:
-    """Let those gates whose results layer scale multiplies do so, in the text of their blocks; which these are."""
-    by_block: dict[nn.Module, dict[nn.Module, Edit]] = {}
-    for gate in candidates:
-        scaling = scaling_of(gate, callers)
-        if scaling is not None:
-            by_block.setdefault(scaling[0], {})[gate] = scaling[1]
-    changed: set[nn.Module] = set()
-    for block, edits in by_block.items():
-        with contextlib.suppress(RewriteError):  # a class that cannot be extended
-            let_scale(block, tuple(edits.values()))
-            changed.update(edits)
-    return changed
-
-
 def _change(gate: SqueezeExcitation, form: Form, layers: tuple[nn.Module, ...]) -> None:
     if form == "unchanged":
         return
-    gate.__class__ = PassingGate if layers else ScalingGate if form == "with layer scale" else InPlaceGate
+    gate.__class__ = PassingGate if layers else InPlaceGate
     if not layers:
         join(gate, None, gate)
         return

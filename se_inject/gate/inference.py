@@ -133,37 +133,12 @@ class InPlaceGate(_Folding, SqueezeExcitation):
         return scaled_(x, values.mul_(2) if self.init == "identity" else values)
 
 
-class ScalingGate(_Folding, SqueezeExcitation):
-    """A gate whose result is multiplied by a weight, as by layer scale: it is one product, of ``scaled``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pass on ``x``."""
-        _check_mode(self)
-        return x
-
-    def scaled(self, x: Tensor, scale: Tensor) -> Tensor:
-        """``x`` of shape ``(N, C, *)``, gated and multiplied by ``scale``, in place where that is of ``(C, *)``."""
-        _check(self)
-        if not _goes_together(self, x) or not self._se_is_folded() or not _is_by_channel(scale, x):
-            return super().forward(x) * scale
-        values = self._se_excited(x).mul_(scale.flatten())
-        return scaled_(x, values.mul_(2) if self.init == "identity" else values)
-
-
-def _is_by_channel(scale: Tensor, x: Tensor) -> bool:
-    """Whether a factor of ``x`` of shape ``(N, C, *)`` is of shape ``(C, *)``, all but the first of size 1."""
-    sizes, (_, channels, *of_positions) = scale.shape, x.shape
-    by_channel = channels, *[1] * len(of_positions)
-    is_no_more = len(sizes) <= 1 + len(by_channel) and math.prod(sizes) == channels
-    return sizes[-len(by_channel) :] == by_channel and is_no_more and scale.dtype is x.dtype
-
-
 class _Gating(_Folding):
     """A layer that does the work of the norm, if there is one, and of the gate after it."""
 
     _se_norm: _BatchNorm | None
     _se_scale: Tensor  # the norm's, and so the shift
-    _se_shift: Tensor | None  # None where there is nothing left to add
+    _se_shift: Tensor
 
     def _se_now(self) -> tuple[Tensor | None, ...]:
         layers: dict[str, Any] = self._se_gate._modules
@@ -179,29 +154,21 @@ class _Gating(_Folding):
     def _se_fold_first(self) -> None:
         gate = self._se_gate
         assert gate.fc1.bias is not None
-        fc1, bias1 = gate.fc1.weight.flatten(1).double(), gate.fc1.bias
+        fc1 = gate.fc1.weight.flatten(1).double()
         scale, shift = _scale_and_shift(self._se_norm, fc1[0])
-        shift_left = self._se_fold_shift(scale, shift)
         factor = 2 if gate.init == "identity" else 1
-        self._se_keep(scale=factor * scale, shift=None if shift_left is None else factor * shift_left)
-        self._se_fold_mean(fc1 * scale, bias1 if shift_left is None else bias1 + fc1 @ shift_left)
+        self._se_keep(scale=factor * scale, shift=factor * shift)
+        self._se_fold_mean(fc1, gate.fc1.bias, scale, shift)
 
-    def _se_fold_shift(self, scale: Tensor, shift: Tensor) -> Tensor | None:
-        """What is left to add after the norm's input has been multiplied."""
-        return shift if self._se_norm is not None else None
-
-    def _se_fold_mean(self, fc1: Tensor, bias1: Tensor) -> None:
+    def _se_fold_mean(self, fc1: Tensor, bias1: Tensor, scale: Tensor, shift: Tensor) -> None:
         """Keep the gate's first layer for the mean of the norm's input."""
-        self._se_keep(fc1=fc1.T, bias1=bias1)
+        self._se_keep(fc1=(fc1 * scale).T, bias1=bias1 + fc1 @ shift)
 
     def _se_normalized(self, z: Tensor, told_by: Tensor, affine: Callable[..., Tensor]) -> Tensor:
         """``z``, normalized and gated, as the mean of another tensor tells."""
         values = self._se_excited(told_by)
-        folded: dict[str, Any] = self._buffers  # type: ignore[attr-defined]
-        scale, shift = folded["_se_scale"], folded["_se_shift"]
-        if shift is None:
-            return scaled_(z, values.mul_(scale))
-        return affine(z, values * scale, values * shift)
+        folded: dict[str, Tensor] = self._buffers  # type: ignore[attr-defined]
+        return affine(z, values * folded["_se_scale"], values * folded["_se_shift"])
 
     def _se_in_two_steps(self, z: Tensor) -> Tensor:
         """The norm and the gate themselves."""
@@ -225,7 +192,7 @@ def _scale_and_shift(norm: _BatchNorm | None, like: Tensor) -> tuple[Tensor, Ten
 class GatingConv2d(_Gating, nn.Conv2d):
     """A convolution that also does the work of the norm, if there is one, and of the gate after it."""
 
-    _se_offset: Tensor | None  # a bias that adds the norm's shift, too
+    _se_offset: Tensor | None  # the bias with which nothing is left to add
 
     def forward(self, x: Tensor) -> Tensor:
         """The convolution of ``x``, normalized and gated."""
@@ -237,40 +204,44 @@ class GatingConv2d(_Gating, nn.Conv2d):
             dy, dx = self.stride
             told_by = x if dy == dx == 1 else x[:, :, ::dy, ::dx]
             if is_compiled_for_inference() and is_plain_layer(self._se_gate.fc2):
-                return self._se_compiled(x, told_by)
+                return self._se_compiled(super().forward(x), told_by)
         if not _goes_together(self, x):
             return self._se_in_two_steps(super().forward(x))
-        offset = self._buffers["_se_offset"]
-        z: Tensor = self._conv_forward(x, self.weight, self.bias if offset is None else offset)
-        return self._se_normalized(z, z if told_by is None else told_by, affine_)
+        folded: dict[str, Any] = self._buffers
+        offset = folded["_se_offset"]
+        z = self._conv_forward(x, self.weight, self.bias if offset is None else offset)
+        told_by = z if told_by is None else told_by
+        if offset is None and self._se_norm is not None:
+            return self._se_normalized(z, told_by, affine_)
+        return scaled_(z, self._se_excited(told_by).mul_(folded["_se_scale"]))
 
-    def _se_compiled(self, x: Tensor, told_by: Tensor) -> Tensor:
-        values = excited(told_by.mean(positions(x)), self._se_fc1.T, self._se_bias1, self._se_gate.fc2)
-        offset = self.bias if self._se_offset is None else self._se_offset.to(self.weight.dtype)
-        z: Tensor = self._conv_forward(x, self.weight, offset)
-        gated = z * spread(values * self._se_scale, z)
-        return (gated if self._se_shift is None else gated + spread(values * self._se_shift, z)).to(z.dtype)
+    def _se_compiled(self, z: Tensor, told_by: Tensor) -> Tensor:
+        values = excited(told_by.mean(positions(told_by)), self._se_fc1.T, self._se_bias1, self._se_gate.fc2)
+        scale, shift = (spread(values * factor, z) for factor in (self._se_scale, self._se_shift))
+        return (z * scale + shift).to(z.dtype)
 
-    def _se_fold_shift(self, scale: Tensor, shift: Tensor) -> Tensor | None:
-        # A CPU adds a bias while it convolves, a GPU afterwards. Where the norm's scale is next to 0, no bias would do.
-        left = super()._se_fold_shift(scale, shift)
-        offset = shift / scale if self.bias is None else shift / scale + self.bias
-        is_real = type(scale) is Tensor and scale.is_cpu
-        if left is None or not is_real or not (offset.abs() < min(2.0**64, torch.finfo(self.weight.dtype).max)).all():
-            self._se_keep(offset=None)
-            return left
-        self._se_keep(offset=offset)
-        return None
-
-    def _se_fold_mean(self, fc1: Tensor, bias1: Tensor) -> None:
+    def _se_fold_mean(self, fc1: Tensor, bias1: Tensor, scale: Tensor, shift: Tensor) -> None:
         # Whether the mean of the output is told by fewer channels of the input.
         is_pointwise = self.kernel_size == (1, 1) and self.groups == 1 and self.padding == (0, 0)
         self._se_is_narrow = is_pointwise and self.in_channels <= self.out_channels
+        offset = self._se_offset_for(scale, shift)
+        self._se_keep(offset=offset)
         if self._se_is_narrow:
-            bias = self.bias if self._se_offset is None else self._se_offset
-            bias1 = bias1 if bias is None else bias1 + fc1 @ bias.double()
-            fc1 = fc1 @ self.weight.flatten(1).double()
-        super()._se_fold_mean(fc1, bias1)
+            shift = shift if self.bias is None else shift + scale * self.bias
+            self._se_keep(fc1=(fc1 * scale @ self.weight.flatten(1).double()).T, bias1=bias1 + fc1 @ shift)
+        else:
+            super()._se_fold_mean(fc1, bias1, scale, shift if offset is None else torch.zeros_like(shift))
+
+    def _se_offset_for(self, scale: Tensor, shift: Tensor) -> Tensor | None:
+        """The bias with which a product with ``scale`` gives the norm's result; none where a scale is next to 0.
+
+        Nor on a GPU, which adds a bias in one more pass.
+        """
+        if self._se_norm is None or type(scale) is not Tensor or not scale.is_cpu:
+            return None
+        offset = shift / scale if self.bias is None else shift / scale + self.bias
+        is_in_range = (offset.abs() < 2.0**64) & (scale.abs() > 2.0**-64)  # of float32, and its sums
+        return offset if is_in_range.all() else None
 
 
 class _GatingNorm(_Gating, _BatchNorm):

@@ -27,7 +27,6 @@ class Rewrite:
     displaced: frozenset[str] = frozenset()  # attributes that were None and made way for gates, as ``se`` in timm's
     output: OutputGate | None = None
     held: bool = False  # whether it is a normalization layer that stays in eval mode
-    scalings: tuple[Edit, ...] = ()  # in a copy for inference: products in the text with gates that these compute
 
     @property
     def gates(self) -> set[str]:

@@ -14,7 +14,7 @@ from .children import has_own_forward
 Layer = nn.Module | str  # "operation" that makes a new tensor, or "view" of what the next one makes
 _MAKES_NEW = ("concat", "add", "subtract", "multiply", "divide", "convolution", "linear", "norm", "activation")
 _VIEWS = frozenset({"permute", "transpose", "contiguous", "movedim"})
-PASSING = frozenset({nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d})  # in eval mode
+_PASSING = frozenset({nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d})  # in eval mode
 
 
 class Chain(NamedTuple):
@@ -27,8 +27,8 @@ class Chain(NamedTuple):
 class Chains:
     """The chains of one model in eval mode."""
 
-    def __init__(self, callers: Callers) -> None:
-        self._callers = callers
+    def __init__(self, model: nn.Module) -> None:
+        self._callers = Callers(model)
 
     def before(self, gate: nn.Module) -> Chain:
         """The chain of a gate."""
@@ -79,7 +79,7 @@ class Chains:
         """The layers of a module, the last one first; "end" where it is not a chain of layers."""
         if not self._is_alone(module):
             yield "end"
-        elif type(module) in PASSING:
+        elif type(module) in _PASSING:
             return
         elif not (has_own_forward(module) or is_sequential(module)):
             yield module

@@ -14,12 +14,11 @@ def keeps_results(uses: Iterable[tuple[Flow, tuple[fx.Node, ...]]]) -> bool:
     ``uses`` has the nodes that use the value on each way, with the way's flow.
     """
     ways = list(uses)
-    is_scaled = any(users and all(map(scales_by_weight, users)) for _, users in ways)
+    is_scaled = any(users and all(map(_scales_by_weight, users)) for _, users in ways)
     return is_scaled and all(_leaves_alone(flow, user) for flow, users in ways for user in users)
 
 
-def scales_by_weight(node: fx.Node) -> bool:
-    """Whether an operation is a product with a weight, as layer scale is, or with a view of one."""
+def _scales_by_weight(node: fx.Node) -> bool:
     return op_name(node) in MUL and any(map(_is_weight, node.all_input_nodes))
 
 

@@ -1,7 +1,6 @@
 """Places of gates in the author's text: an edit, and what an expression offers to one."""
 
 import ast
-import re
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,6 @@ class Edit:
     walks: str = ""  # where children are walked through, without the gate: what an item of them is called there
     loop: Span | None = None  # the for statement around the span, if its rounds have gates of their own
     turn: int = 0  # the round of the loop that has this one
-    first_factor: str = ""  # of a product that the gate computes by ``scaled``: that argument's name
 
 
 def moved(span: Span, lines: int) -> Span:
@@ -100,24 +98,6 @@ def operand(text: FunctionText, span: Span, index: int) -> tuple[Span, bool] | N
             assigned = isinstance(node, ast.AugAssign) and index == 0
             if not assigned or isinstance(operands[index], ast.Name):
                 return span_of(operands[index]), assigned
-    return None
-
-
-def times_in(text: FunctionText, span: Span) -> tuple[Span, str] | None:
-    """Of a product ``a * b`` or ``a.mul(b)`` at ``span``: what stands between the factors, and what closes a call that
-    is opened before them.
-    """
-    for node in text.expressions.get(span, ()):
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-            left, right, between, end = node.left, node.right, rb"[\s)]*?(\s*\*\s*)[\s(]*", ")"
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and len(node.args) == 1:
-            left, right, between, end = node.func.value, node.args[0], rb"[\s)]*?(\s*\.mul\(\s*)[\s(]*", ""
-        else:
-            continue
-        line, column = span_of(left)[2:]
-        found = re.fullmatch(between, text.lines[line - 1].encode()[column : right.col_offset])
-        if found is not None and right.lineno == line:
-            return (line, column + found.start(1), line, column + found.end(1)), end
     return None
 
 

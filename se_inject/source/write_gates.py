@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import RewriteError
-from .edits import Edit, first_argument, moved, times_in
+from .edits import Edit, first_argument, moved
 from .function_text import FunctionText, Span, span_of, text_of
 from .functions import exchanged, functions_in, like
 
@@ -32,7 +32,7 @@ def text_for(cls: type[nn.Module], method: str, digest: str) -> tuple[types.Func
     )
 
 
-_Change = tuple[int, int, int, str, int]  # line, column, order among those there, what is written, for how many bytes
+_Insertion = tuple[int, int, int, str]  # line, column, order among those there, and what is written
 
 
 def edited_lines(text: FunctionText, edits: Iterable[Edit]) -> tuple[str, ...]:
@@ -41,15 +41,15 @@ def edited_lines(text: FunctionText, edits: Iterable[Edit]) -> tuple[str, ...]:
     for edit in edits:
         alike.setdefault(replace(edit, gate="", turn=0) if edit.loop else edit, []).append(edit)
     rounds = _round_names(text, dict.fromkeys(edit.loop for edit in alike if edit.loop))
-    changes = [part for edit, gates in alike.items() for part in _gate(text, edit, gates, rounds)]
-    changes += [part for loop, name in rounds.items() for part in _count(text, loop, name)]
+    inserted = [part for edit, gates in alike.items() for part in _gate(text, edit, gates, rounds)]
+    inserted += [part for loop, name in rounds.items() for part in _count(text, loop, name)]
     lines = [text.encode() for text in text.lines]
-    for line, column, _, written, width in sorted(changes, reverse=True):
-        lines[line - 1] = lines[line - 1][:column] + written.encode() + lines[line - 1][column + width :]
+    for line, column, _, written in sorted(inserted, reverse=True):
+        lines[line - 1] = lines[line - 1][:column] + written.encode() + lines[line - 1][column:]
     return tuple(line.decode() for line in lines)
 
 
-def _gate(text: FunctionText, edit: Edit, gates: list[Edit], rounds: dict[Span, str]) -> Iterator[_Change]:
+def _gate(text: FunctionText, edit: Edit, gates: list[Edit], rounds: dict[Span, str]) -> Iterator[_Insertion]:
     """The call of a gate, or of that of the loop's round."""
     block = first_argument(text)
     called = [_attribute(block, edit.gate) for edit in gates]
@@ -63,16 +63,10 @@ def _gate(text: FunctionText, edit: Edit, gates: list[Edit], rounds: dict[Span, 
     elif edit.channels_last:
         before, after = f"{called[0]}((", ").movedim(-1, 1)).movedim(1, -1)"
     span = moved(edit.span, text.first)
-    times = times_in(text, span) if edit.first_factor else None
-    if times is not None:
-        (line, column, _, end), after = times
-        second = "x" if edit.first_factor == "scale" else "scale"
-        parts = _around(span, f"{called[0]}.scaled({edit.first_factor}=", after)
-        return iter([*parts, (line, column, 0, f", {second}=", end - column)])
     if edit.assigns:
         line, column, _, end = span
         target = text.lines[line - 1].encode()[column:end].decode()
-        return iter([(line, column, 0, f"{target} = {before}{target}{after}; ", 0)])
+        return iter([(line, column, 0, f"{target} = {before}{target}{after}; ")])
     return _around(span, before, after)
 
 
@@ -81,11 +75,11 @@ def _attribute(block: str | None, gate: str) -> str:
     return f'{block}.{name}["{index}"]' if index else f"{block}.{name}"
 
 
-def _around(span: Span, before: str, after: str) -> Iterator[_Change]:
+def _around(span: Span, before: str, after: str) -> Iterator[_Insertion]:
     """What starts or ends at the same place is written around what is shorter."""
     line, column, end_line, end_column = span
-    yield line, column, -end_line * 10**6 - end_column, before, 0
-    yield end_line, end_column, -line * 10**6 - column, after, 0
+    yield line, column, -end_line * 10**6 - end_column, before
+    yield end_line, end_column, -line * 10**6 - column, after
 
 
 def _round_names(text: FunctionText, loops: Iterable[Span]) -> dict[Span, str]:
@@ -95,7 +89,7 @@ def _round_names(text: FunctionText, loops: Iterable[Span]) -> dict[Span, str]:
     return dict(zip(loops, free, strict=False))
 
 
-def _count(text: FunctionText, loop: Span, name: str) -> Iterator[_Change]:
+def _count(text: FunctionText, loop: Span, name: str) -> Iterator[_Insertion]:
     """The header of a loop, with the number of the round."""
     [statement] = (n for n in text.expressions[moved(loop, text.first)] if isinstance(n, ast.For))
     left, right = _parentheses(statement.target)

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import RewriteError
 from ..gate.record import Gated, OutputGate, Rewrite, filled_slots
-from ..source.edits import Edit, by_method
+from ..source.edits import by_method
 from ..source.subclass import QuietSubclass, handing_up, quiet_class, reduce_to, set_class
 from ..source.write_gates import edited_method
 from .frozen_norm import HeldNorm, held_class
@@ -77,8 +77,6 @@ def gated_class(rewrite: Rewrite) -> type[nn.Module]:
         inherited = [quiet_class(f"SE{c.__name__}", (QuietSubclass, c), above[c]) for c in owners]
         cls: type[nn.Module] = quiet_class(f"SE{original.__name__}", (GatedBlock, base, *inherited), body, handing_up)
         object.__new__(base).__class__ = cls
-        for (_, method), edits in by_method(rewrite.scalings).items():
-            type.__setattr__(cls, method, edited_method(cls, method, edits))  # not on the class above
     except TypeError as error:
         raise RewriteError(f"{original.__qualname__} cannot be extended by a subclass: {error}") from error
     return cls
@@ -121,11 +119,6 @@ def install(block: nn.Module, rewrite: Rewrite, gates: dict[str, nn.Module]) -> 
             set_class(block, cls)
 
     return commit
-
-
-def let_scale(block: nn.Module, scalings: tuple[Edit, ...]) -> None:
-    """Let gates of a block compute products in its text. Raises ``RewriteError``."""
-    set_class(block, gated_class(replace(rewrite_of(block), scalings=scalings)))
 
 
 def uninstall(block: nn.Module) -> None:

@@ -41,14 +41,6 @@ class Shadows:
         module = self._block.get_submodule(str(node.target)) if node.op == "call_module" else None
         return None if module is None else f"{type(module).__module__}.{type(module).__qualname__}"
 
-    def is_parameter(self, node: fx.Node) -> bool:
-        """Whether a node is a parameter that a module has, which is a tensor then."""
-        if node.op != "get_attr":
-            return False
-        path, _, name = str(node.target).rpartition(".")
-        state = own_state(self._block.get_submodule(path)) if path else self._state
-        return name in state["_parameters"]
-
     def of(self, module: nn.Module) -> Any:
         """The stand-in for a module, which calls itself by its path below the block, or by none."""
         if id(module) in self._made:

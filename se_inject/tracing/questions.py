@@ -60,7 +60,7 @@ class Questions:
         value, other = (a, b) if isinstance(a, Value) else (b, a)
         if isinstance(other, Value):
             return value.node is other.node or self.paths.choose(f"{value.node} is {other.node}", first=False)
-        if other is None and (_is_computed(value.node) or self.shadows.is_parameter(value.node)):
+        if other is None and _is_computed(value.node):
             return False
         return self.paths.choose(f"{value.node} is {_told(other)}", first=False)
 
