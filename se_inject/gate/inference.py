@@ -72,7 +72,7 @@ class _Folding(ForInference):
         if len({tensor.device for tensor in now if tensor is not None}) > 1:
             return  # not all have been moved, or loaded, yet
         fc2 = self._se_gate.fc2
-        vars(self)["_se_is_on_cpu"] = fc2.weight.is_cpu
+        vars(self)["_se_is_on_cpu"] = _is_on_cpu(fc2.weight)
         with torch.no_grad():
             self._se_fold_first()
             assert fc2.bias is not None
@@ -237,7 +237,7 @@ class GatingConv2d(_Gating, nn.Conv2d):
 
         Nor on a GPU, which adds a bias in one more pass.
         """
-        if self._se_norm is None or type(scale) is not Tensor or not scale.is_cpu:
+        if self._se_norm is None or type(scale) is not Tensor or not self._se_is_on_cpu:
             return None
         offset = shift / scale if self.bias is None else shift / scale + self.bias
         is_in_range = (offset.abs() < 2.0**64) & (scale.abs() > 2.0**-64)  # of float32, and its sums
@@ -283,6 +283,10 @@ def _goes_together(layer: _Folding, x: Tensor) -> bool:
     if x.is_cuda:
         return x.is_floating_point()
     return x.dtype is folded["_se_fc1"].dtype and not under_autocast(x)
+
+
+def _is_on_cpu(weight: Tensor) -> bool:
+    return weight.is_cpu
 
 
 def join(first: nn.Module, norm: nn.Module | None, gate: SqueezeExcitation) -> None:

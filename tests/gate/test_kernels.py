@@ -33,6 +33,7 @@ def everywhere(request, kernels, monkeypatch):
     monkeypatch.setattr(affine, "kernels_for", lambda *_: kernels if request.param else None)
     monkeypatch.setattr(autograd, "_is_exact", lambda *_: True)
     monkeypatch.setattr(inference, "_goes_together", lambda *_: True)
+    monkeypatch.setattr(inference, "_is_on_cpu", lambda *_: False)
 
 
 def layouts(shape):
