@@ -16,7 +16,7 @@ from operator import is_
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.jit import is_tracing  # type: ignore[attr-defined]
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -272,7 +272,7 @@ def _goes_together(layer: _Folding, x: Tensor) -> bool:
     Nor where ``torch.func`` is at work, nor in half precision on a CPU, which would convert features to compute with
     the gate's float32; a GPU does so on the way.
     """
-    if isinstance(x, fx.Proxy) or is_compiling() or is_tracing():  # type: ignore[no-untyped-call]
+    if is_compiling() or is_tracing():  # type: ignore[no-untyped-call]
         return False
     sizes = x.shape
     if len(sizes) < 3 or 0 in sizes or torch._C._are_functorch_transforms_active():
