@@ -27,8 +27,9 @@ layers are wider and gates have a reduction of 64, elsewhere of 16.""",
     "adapters": Section(
         "Adapters of a frozen network",
         """\
-The network is frozen and runs in eval mode; what each row names is trained, and a new head with it. Where norms
-are trained, their statistics move, too, but for the row that says that they are fixed; elsewhere these stay.""",
+The network is frozen and runs in eval mode; what each row names is trained, and a new head with it, whose weights start
+small (a deviation of 0.01). Where norms are trained, their statistics move, too, but for the row that says that they
+are fixed; elsewhere these stay.""",
     ),
     "domains": Section(
         "Several domains",
