@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .errors import InvalidArgumentError, NoGateError, NotAModuleError, WrappedModelError, first_line
+from .gate.folding import join
 from .gate.inference import (
     GatingBatchNorm1d,
     GatingBatchNorm2d,
@@ -16,7 +17,6 @@ from .gate.inference import (
     InPlaceGate,
     PassingBatchNorm2d,
     PassingGate,
-    join,
 )
 from .gate.squeeze_excitation import SqueezeExcitation
 from .graphs.traced import traced_models

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ..errors import NotAModuleError, WrappedModelError
-from ..gate.inference import ForInference
+from ..gate.folding import ForInference
 from ..graphs.traced import Program, is_program
 
 

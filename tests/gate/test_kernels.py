@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 import se_inject
-from se_inject.gate import affine, autograd, inference
+from se_inject.gate import affine, autograd, folding, inference
 
 pytest.importorskip("triton", reason="the CPU's builds of torch have no Triton")
 
@@ -32,8 +32,8 @@ def everywhere(request, kernels, monkeypatch):
     """What a GPU does in half precision on the CPU, too, with kernels or with torch's operations."""
     monkeypatch.setattr(affine, "kernels_for", lambda *_: kernels if request.param else None)
     monkeypatch.setattr(autograd, "_is_exact", lambda *_: True)
-    monkeypatch.setattr(inference, "_goes_together", lambda *_: True)
-    monkeypatch.setattr(inference, "_is_on_cpu", lambda *_: False)
+    monkeypatch.setattr(inference, "goes_together", lambda *_: True)
+    monkeypatch.setattr(folding, "is_on_cpu", lambda *_: False)
 
 
 def layouts(shape):
@@ -190,7 +190,7 @@ def test_a_gate_in_place_under_autocast_of_a_large_sum(everywhere):
         torch.nn.init.normal_(parameter, std=0.3)
     in_place = copy.deepcopy(gate)
     in_place.__class__ = inference.InPlaceGate
-    inference.join(in_place, None, in_place)
+    folding.join(in_place, None, in_place)
     x = 20 + torch.randn(1, 16, 64, 64, device=DEVICE)  # of float32, as the norms that autocast keeps in it make it
     with torch.no_grad(), torch.autocast(DEVICE, torch.float16):
         torch.testing.assert_close(gate(x), in_place(x.clone()), rtol=1e-2, atol=1e-2)
